@@ -1,0 +1,1 @@
+"""dal: users, chats, messages, memory, files and audit logs on any store."""

@@ -1,0 +1,1 @@
+"""The stores: memory, file, SQLite and PostgreSQL."""

@@ -1,0 +1,1 @@
+"""What wraps a store and is a store: metrics, retry, group commit."""

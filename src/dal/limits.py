@@ -1,0 +1,50 @@
+"""Every bound of the library, by name and unit. Each has a test that reaches it.
+
+What an operator may want to change is a setting (config.py); what is a property of the design is a number here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Text and documents, at the boundary, on every backend.
+MAX_KEY_CHARS: Final = 255
+MAX_TEXT_BYTES: Final = 16 * 1024 * 1024  # one message's content, UTF-8
+MAX_JSON_BYTES: Final = 16 * 1024 * 1024  # one JSON document, encoded
+MAX_JSON_DEPTH: Final = 100  # nesting; jsonb, orjson and SQLite's JSON functions all take it
+MAX_INT32: Final = 2**31 - 1
+MAX_INT64: Final = 2**63 - 1
+MIN_INT64: Final = -(2**63)
+
+# Pages and batches.
+MAX_PAGE_ROWS: Final = 1000
+MAX_HISTORY_MESSAGES: Final = 1000
+MAX_HISTORY_OFFSET: Final = 1_000_000
+MAX_BATCH_MESSAGES: Final = 10_000  # one add_many
+MAX_BATCH_OPS: Final = 20_000  # one commit
+MAX_PURGE_ROWS: Final = 10_000
+MAX_SEARCH_CHARS: Final = 1_000
+
+# Search terms.
+MAX_TERM_CHARS: Final = 64  # a longer word is indexed by its beginning; the match itself is exact
+MAX_TERMS_PER_MESSAGE: Final = 20_000  # a message with more carries the overflow term and is verified at every search
+
+# Group commit.
+MAX_GROUP_COMMITS: Final = 256  # commits merged into one batch
+MAX_GROUP_OPS: Final = 4096
+MAX_WAITING_COMMITS: Final = 10_000  # behind that, a commit is refused as UnavailableError (retryable)
+
+# Retries and waits.
+RETRY_ATTEMPTS: Final = 4
+RETRY_FIRST_WAIT_S: Final = 0.02
+RETRY_MAX_WAIT_S: Final = 1.0
+CONNECT_TIMEOUT_S: Final = 5.0
+STATEMENT_TIMEOUT_S: Final = 30.0
+LOCK_TIMEOUT_S: Final = 10.0  # waiting for another writer or a transaction before DalTimeoutError
+POOL_WAIT_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 10.0
+HEALTH_TIMEOUT_S: Final = 2.0
+
+# Health.
+DEGRADED_LATENCY_MS: Final = 1000.0
+DEGRADED_DISK_FREE_BYTES: Final = 100 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""The typed repositories, each written once against the waist."""
