@@ -1,0 +1,46 @@
+"""Fixtures that every test may ask for: the engines, and an honest word about those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engines import honesty, postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    honesty.required_engines()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in honesty.lines():
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.PostgresServer]:
+    """A PostgreSQL server for this run, shared: never stop it (ask for `own_postgres` to do that)."""
+    try:
+        server = postgres.obtain()
+    except postgres.EngineMissingError as error:
+        honesty.not_tested("postgresql", str(error))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: postgres.PostgresServer) -> str:
+    """An empty database of this run's own. Whoever uses it makes the schema and calls `postgres.clean(url)`."""
+    return postgres_server.create_database()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[postgres.OwnServer]:
+    """A server of this test's own, to be stopped, killed and restarted at will."""
+    try:
+        server = postgres.OwnServer(postgres.find_binaries())
+    except (postgres.EngineMissingError, RuntimeError, OSError) as error:
+        honesty.not_tested("postgresql", str(error))
+    yield server
+    server.close()

@@ -1,0 +1,88 @@
+"""The launcher itself: it leaves nothing behind, and says what it could not start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.engines import child, honesty, postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_crashed_server_comes_back_at_its_address_with_its_rows(own_postgres: postgres.OwnServer) -> None:
+    url = own_postgres.create_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (n int)")
+        connection.execute("INSERT INTO t VALUES (7)")
+    own_postgres.restart(crash=True)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT n FROM t").fetchall() == [(7,)]
+
+
+def test_a_role_with_a_password_must_show_it(own_postgres: postgres.OwnServer) -> None:
+    right = own_postgres.url(user=postgres.PASSWORD_ROLE, password=postgres.PASSWORD)
+    psycopg.connect(right).close()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(own_postgres.url(user=postgres.PASSWORD_ROLE, password="wrong"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_the_server_ends_when_its_starter_is_killed(postgres_server: postgres.PostgresServer) -> None:
+    if not postgres_server.owned:
+        pytest.skip("the server is somebody else's")
+    environment = {k: v for k, v in os.environ.items() if k != "DB_HOST"}
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "tests.engines.postgres"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    assert starter.stdin is not None
+    url = starter.stdout.readline().strip()
+    with psycopg.connect(url) as connection:
+        (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+        starter.send_signal(signal.SIGKILL)
+        starter.wait(10)
+        starter.stdin.close()
+        starter.stdout.close()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT pg_sleep(30)")
+    while Path(data).parent.exists():  # the starter was killed before it could, and the server writes to its last
+        child.remove(Path(data).parent)
+
+
+def _run(test: Path, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k not in {"DAL_TEST_DSN", "DB_HOST", "DAL_REQUIRE_ENGINES"}}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
+        cwd=ROOT,
+        env={**kept, postgres.BINARIES_VARIABLE: str(tmp_path / "nothing"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("required", "code", "said"),
+    [
+        ("", 0, "ENGINE NOT TESTED: postgresql"),
+        ("postgresql", 1, "requires it"),
+        ("postgersql", 4, "names postgersql"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_said_or_fails(tmp_path: Path, required: str, code: int, said: str) -> None:
+    claim = "test_a_role_with_a_password_must_show_it"
+    done = _run(Path(f"{__file__}::{claim}"), tmp_path, **{honesty.REQUIRE_VARIABLE: required})
+    assert said in done.stdout + done.stderr
+    assert done.returncode == code
