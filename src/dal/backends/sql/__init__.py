@@ -1,0 +1,36 @@
+"""SQL backends: one compiler and one store for all of them; an engine adds an executor and a dialect value."""
+
+from dal.backends.sql.compiler import Compiler, Read, Write, decode_rows
+from dal.backends.sql.dialect import (
+    Dialect,
+    Executor,
+    Link,
+    Result,
+    SearchSql,
+    Session,
+    Statement,
+    Step,
+    Violation,
+)
+from dal.backends.sql.plan import Run, plan_each, ref_guards, runs, steps_of_run
+
+__all__ = [
+    "Compiler",
+    "Dialect",
+    "Executor",
+    "Link",
+    "Read",
+    "Result",
+    "Run",
+    "SearchSql",
+    "Session",
+    "Statement",
+    "Step",
+    "Violation",
+    "Write",
+    "decode_rows",
+    "plan_each",
+    "ref_guards",
+    "runs",
+    "steps_of_run",
+]
