@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from dal.search import SearchQuery
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 Value: TypeAlias = "JsonValue | datetime"
 Row: TypeAlias = tuple[Value, ...]
 Comparator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "null or >"]
@@ -41,8 +41,9 @@ class Compare(NamedTuple):
     """One and-ed condition: `column op value`.
 
     `=` and `!=` treat None as a value (IS NULL, IS NOT NULL). `in` takes a tuple or list of values; an empty one holds
-    for no row. `null or >` holds where the column is null or greater than the value. A Ref as the value of `=` is read
-    from the store in the same statement; where it finds no row, the condition holds for none.
+    for no row. `null or >` holds where the column is null or greater than the value. A Ref as the value (with any
+    comparator but `in` and `null or >`) is read from the store in the same statement; where it finds no row, the
+    condition holds for none.
     """
 
     column: str

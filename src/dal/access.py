@@ -1,0 +1,177 @@
+"""DataAccess: the typed repositories over one store, and what belongs to all of them.
+
+It adds nothing to what the store promises: transactions are the store's, health is the store's. It keeps one more rule:
+within a task that has a transaction open, writes go through that transaction, on every backend alike; on an embedded
+store they would otherwise wait for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from dal.errors import ConflictError, UnsupportedError
+from dal.limits import HEALTH_TIMEOUT_S, RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S
+from dal.models import Health
+from dal.ops import Op, Query, Receipt, Row
+from dal.repositories.audit import Audit
+from dal.repositories.base import Context
+from dal.repositories.chats import Chats
+from dal.repositories.files import Files
+from dal.repositories.memory import Memory
+from dal.repositories.messages import Messages
+from dal.repositories.users import Users
+from dal.store import Capabilities, ReadCommit, Store
+from dal.values import Clock, IdMaker, check_int, new_id, now
+
+T = TypeVar("T")
+
+
+class Repositories:
+    """The repositories over one store or one transaction."""
+
+    def __init__(self, context: Context) -> None:
+        self.users = Users(context)
+        self.chats = Chats(context)
+        self.messages = Messages(context)
+        self.memory = Memory(context)
+        self.files = Files(context)
+        self.audit = Audit(context)
+
+
+class Transaction(Repositories):
+    """What `dal.transaction()` gives: the same repositories, all or nothing."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Always raises UnsupportedError: transactions do not nest."""
+        raise _nested()
+
+
+class DataAccess(Repositories):
+    """Users, chats, messages, memory, files and the audit trail of one store.
+
+    store   a backend, bare or in its layers.
+    clock   gives the current time (aware UTC).   new_id  gives the ids of new rows (UUID text).
+
+    An async context manager; nothing is touched before it is opened.
+    """
+
+    def __init__(self, store: Store, *, clock: Clock = now, new_id: IdMaker = new_id) -> None:
+        self.store = store
+        self._clock = clock
+        self._id_maker = new_id
+        self._in_transaction: set[asyncio.Task[object]] = set()
+        self._retry_turn = asyncio.Lock()
+        super().__init__(Context(_Outside(store, self._in_transaction), clock, new_id))
+
+    async def open(self) -> Self:
+        """Makes the store ready; a second call does nothing.
+
+        Raises UnavailableError, ConfigurationError or SchemaError, within the configured time.
+        """
+        await self.store.open()
+        return self
+
+    async def close(self) -> None:
+        """Lets go of everything; a second call does nothing."""
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do and its limits, as data."""
+        return self.store.capabilities
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """All or nothing: what is written through the yielded repositories is durable together when the block ends.
+
+        Its own writes are visible to its reads, and to nobody else before the end; an exception rolls everything back.
+        Serializable: a ConflictError (retryable) at a write or at the end says that somebody was faster.
+        Raises UnsupportedError when the same task has a transaction open.
+        """
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # an async context manager runs in a task
+        if task in self._in_transaction:
+            raise _nested()
+        async with self.store.transaction() as store:
+            self._in_transaction.add(task)
+            try:
+                yield Transaction(Context(store, self._clock, self._id_maker))
+            finally:
+                self._in_transaction.discard(task)
+
+    async def run_in_transaction(self, fn: Callable[[Transaction], Awaitable[T]], *, attempts: int = 5) -> T:
+        """What `await fn(tx)` returns, run again from the start when the store reports a conflict.
+
+        attempts  1..100 runs in all. The first runs at once; repeats of one process take turns, so that callers who
+                  fight for one row win one after the other.
+        Raises    the last ConflictError when every attempt met one; any other error at once.
+        `fn` may run several times: what it does besides its transaction should bear that.
+        """
+        check_int("attempts", attempts, 1, 100)
+        try:
+            return await self._run(fn)
+        except ConflictError:
+            if attempts == 1:
+                raise
+        async with self._retry_turn:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(ConflictError),
+                stop=stop_after_attempt(attempts - 1),
+                wait=wait_random_exponential(RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S),
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._run(fn)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _run(self, fn: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self.transaction() as tx:
+            return await fn(tx)
+
+    async def health(self) -> Health:
+        """How the store is, within two seconds; never raises. `down` when closed or not answering."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S + 0.5):
+                found = await self.store.health()
+        except Exception as error:  # a store's bug must not take a health endpoint down
+            return Health(status="down", parts={"reachable": False, "problems": [type(error).__name__]})
+        return Health(status=found.status, parts=dict(found.parts))
+
+
+class _Outside:
+    """The store as seen outside transactions: refuses a write of a task that has a transaction open."""
+
+    def __init__(self, store: ReadCommit, in_transaction: set[asyncio.Task[object]]) -> None:
+        self._in_transaction = in_transaction
+        self._store = store
+
+    async def read(self, query: Query) -> list[Row]:
+        return await self._store.read(query)
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        if self._in_transaction and asyncio.current_task() in self._in_transaction:
+            raise UnsupportedError(
+                "this task has a transaction open; write through it, or after it", operation="commit"
+            )
+        return await self._store.commit(ops)
+
+
+def _nested() -> UnsupportedError:
+    return UnsupportedError("transactions do not nest; use the one that is open", operation="transaction")

@@ -1,0 +1,67 @@
+"""Settings: the only reader of the environment.
+
+A wrong value fails at start with the variable's name, the value (never a secret) and what is allowed. Nothing else in
+the library looks at `os.environ`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dal.errors import ConfigurationError
+
+StorageType = Literal["file", "sqlite", "d1", "postgresql", "memory"]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+_SECRETS = {"db_password", "d1_api_token", "database_url", "migration_target_url", "blob_url"}
+
+
+class Settings(BaseSettings):
+    """What the environment says, checked. Frozen; every field is the environment variable of the same name."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False, env_ignore_empty=True)
+
+    data_storage_type: StorageType = "file"
+    data_dir: Path = Path("./data")
+    sqlite_path: Path | None = Field(default=None, description="None: dal.db in DATA_DIR")
+
+    d1_account_id: str | None = None
+    d1_database_id: str | None = None
+    d1_api_token: SecretStr | None = None
+    d1_api_base: str = "https://api.cloudflare.com/client/v4"
+
+    database_url: SecretStr | None = None
+    db_host: str | None = None
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_name: str | None = None
+    db_user: str | None = None
+    db_password: SecretStr | None = None
+    db_sslmode: SslMode | None = None
+    db_max_connections: int = Field(default=20, ge=1, le=10_000)
+    db_idle_timeout: float = Field(default=300.0, gt=0, description="seconds")
+
+    migration_enable_dual_write: bool = False
+    migration_target_type: StorageType | None = None
+    migration_target_url: SecretStr | None = None
+    migration_batch_size: int = Field(default=1000, ge=1, le=10_000)
+
+    blob_url: SecretStr | None = None
+
+    def __init__(self, **values: object) -> None:
+        """From the environment, a given value winning. Raises ConfigurationError, naming every wrong variable."""
+        try:
+            super().__init__(**values)  # type: ignore[arg-type]  # pydantic checks them
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: object) -> str:
+    """One wrong variable, without its value where that is a secret."""
+    assert isinstance(error, dict)  # noqa: S101  # pydantic's ErrorDetails
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    shown = "a value that is not shown" if name in _SECRETS else repr(error["input"])
+    return f"{name.upper()}: {shown} is not allowed: {error['msg']}"

@@ -1,0 +1,125 @@
+"""From settings or a URL to an open-able DataAccess: the only module that knows the backends.
+
+Each backend is imported when it is chosen, so that a service on SQLite never loads PostgreSQL's driver.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dal.access import DataAccess
+from dal.config import Settings
+from dal.errors import ConfigurationError, UnsupportedError
+from dal.layers.group import GroupCommit
+from dal.layers.retry import Retry
+from dal.store import Store
+from dal.urls import StoreUrl, parse_url
+from dal.values import Clock, IdMaker, new_id, now
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+
+def create_data_access(
+    url: str | None = None,
+    *,
+    settings: Settings | None = None,
+    auto_migrate: bool | None = None,
+    meter: Meter | None = None,
+    clock: Clock = now,
+    new_id: IdMaker = new_id,
+) -> DataAccess:
+    """A DataAccess for the store that the URL, the settings or the environment name, not yet opened.
+
+    url           wins over `settings`, which win over the environment.
+    auto_migrate  True: bring the schema up at opening. False: never. None: only an embedded store (file, SQLite) that
+                  is still empty makes its own schema; PostgreSQL never does.
+    meter         an OpenTelemetry meter: every call is counted and timed.
+    clock, new_id for tests: the current time (aware UTC), and the ids of new rows (UUID text).
+    Raises        ConfigurationError: an unknown storage type or URL scheme, or a wrong setting.
+    """
+    settings = Settings() if settings is None else settings
+    if settings.migration_enable_dual_write:
+        raise UnsupportedError(
+            "MIGRATION_ENABLE_DUAL_WRITE: live moves are not part of this version; unset the variable",
+            operation="create_data_access",
+        )
+    store = create_store(url, settings=settings, auto_migrate=auto_migrate)
+    layered: Store = Retry(GroupCommit(store))
+    if meter is not None:
+        from dal.layers.metrics import Metrics
+
+        layered = Metrics(layered, meter)
+    return DataAccess(layered, clock=clock, new_id=new_id)
+
+
+def create_store(
+    url: str | None = None, *, settings: Settings | None = None, auto_migrate: bool | None = None
+) -> Store:
+    """The bare backend, without layers, not yet opened: for tools that speak to the waist."""
+    settings = Settings() if settings is None else settings
+    place = parse_url(url) if url is not None else store_url(settings)
+    match place.backend:
+        case "memory":
+            from dal.backends.memory import MemoryStore
+
+            return MemoryStore()
+        case "file":
+            from dal.backends.file import FileStore
+
+            assert place.path is not None  # noqa: S101  # parse_url and store_url see to it
+            return FileStore(place.path, create=auto_migrate is not False)
+        case "sqlite":
+            from dal.backends.sqlite import sqlite_store
+
+            assert place.path is not None  # noqa: S101
+            return sqlite_store(place.path, auto_migrate=auto_migrate)
+        case "postgresql":
+            from dal.backends.postgresql import postgresql_store
+
+            return postgresql_store(
+                place.url,
+                max_connections=settings.db_max_connections,
+                idle_timeout_s=settings.db_idle_timeout,
+                auto_migrate=bool(auto_migrate),
+            )
+    raise UnsupportedError(
+        f"DATA_STORAGE_TYPE={place.backend}: this version has no such backend; use file, sqlite, postgresql or memory",
+        operation="create_data_access",
+    )
+
+
+def store_url(settings: Settings) -> StoreUrl:
+    """What the settings name when no URL is given. For PostgreSQL the `url` may hold a password: never show it."""
+    match settings.data_storage_type:
+        case "file":
+            return StoreUrl("file", f"file:{settings.data_dir}", settings.data_dir)
+        case "sqlite":
+            path = settings.sqlite_path or settings.data_dir / "dal.db"
+            return StoreUrl("sqlite", f"sqlite:{path}", path)
+        case "postgresql":
+            return StoreUrl("postgresql", _conninfo(settings))
+        case other:
+            return StoreUrl(other, f"{other}://")
+
+
+def _conninfo(settings: Settings) -> str:
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        if parse_url(url).backend != "postgresql":
+            raise ConfigurationError("DATABASE_URL: must begin with postgresql:// when DATA_STORAGE_TYPE=postgresql")
+        return url
+    if settings.db_host is None and settings.db_name is None:
+        raise ConfigurationError(
+            "DATABASE_URL: not set; DATA_STORAGE_TYPE=postgresql needs it, or DB_HOST, DB_NAME, DB_USER and DB_PASSWORD"
+        )
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(
+        host=settings.db_host,
+        port=settings.db_port,
+        dbname=settings.db_name,
+        user=settings.db_user,
+        password=None if settings.db_password is None else settings.db_password.get_secret_value(),
+        sslmode=settings.db_sslmode,
+    )

@@ -1,0 +1,164 @@
+"""What the repositories share: the store, the clock, the id maker, and the checks at the boundary.
+
+A repository turns a call into values of the waist and rows back into records. It checks everything a caller hands in
+before anything is sent, so that bad input is refused in the same way on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from dal.cursor import Listing
+from dal.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from dal.limits import MAX_INT64, MAX_PAGE_ROWS
+from dal.models import Page, build, page
+from dal.ops import Compare, Guard, Insert, Op, Row, Select, Update, Value
+from dal.store import ReadCommit
+from dal.tables import Table
+from dal.values import Clock, IdMaker, as_id, check_column, check_int, check_limit
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Context(NamedTuple):
+    """What every repository of one DataAccess works with."""
+
+    store: ReadCommit
+    clock: Clock
+    new_id: IdMaker
+
+
+class Repository:
+    """Base of the typed repositories."""
+
+    table: Table
+
+    def __init__(self, context: Context) -> None:
+        self._store = context.store
+        self._now = context.clock
+        self._new_id = context.new_id
+
+    async def _one(self, model: type[R], key: str, value: Value, *extra: Compare) -> R | None:
+        rows = await self._store.read(Select(self.table.name, (Compare(key, "=", value), *extra), limit=1))
+        return self._record(model, rows[0]) if rows else None
+
+    def _record(self, model: type[R], row: Row) -> R:
+        """A record whose fields are columns of this table; columns that are no field of it stay behind."""
+        return build(model, zip(self.table.names, row, strict=True))
+
+    def _insert(self, values: Mapping[str, Value]) -> Insert:
+        """The insert of a whole row, each value checked by the table's declaration."""
+        return Insert(self.table.name, {c: check_column(self.table, c, values[c]) for c in self.table.names})
+
+    async def _create(self, model: type[R], values: Mapping[str, Value], *, given_id: bool = False) -> R:
+        """Inserts a row and gives it back.
+
+        A repeat gives what is stored: after a lost answer (an id made here can only be taken by this very call's first
+        try) and, under an id of the caller's, when all that the caller chose is the same.
+        """
+        insert = self._insert(values)
+        try:
+            await self._store.commit((insert,))
+        except AlreadyExistsError:
+            stored = await self._one(model, "id", insert.row["id"])  # type: ignore[arg-type]  # no Ref in `_insert`
+            if stored is None or not self._same(stored, insert.row, given_id=given_id):
+                raise
+            return stored
+        return self._record(model, tuple(insert.row[c] for c in self.table.names))  # type: ignore[misc]
+
+    def _same(self, stored: BaseModel, row: Mapping[str, object], *, given_id: bool) -> bool:
+        later = {"created_at", "updated_at", "last_active_at", "version"} if given_id else set()
+        return all(getattr(stored, c, row[c]) == row[c] for c in self.table.names if c not in later)
+
+    async def _change(
+        self,
+        model: type[R],
+        key: Mapping[str, str],
+        changes: Mapping[str, object],
+        *,
+        allowed: Sequence[str],
+        expected_version: int | None,
+    ) -> R:
+        """Sets columns of one row, raises its version, and gives the row back.
+
+        Raises NotFoundError; ConflictError when the row is not at `expected_version`; InvalidInputError for a column
+        that callers may not change.
+        """
+        values: dict[str, Value] = {}
+        for column, value in changes.items():
+            if column not in allowed:
+                raise InvalidInputError(f"{self.table.name}: {column!r} cannot be updated; use {', '.join(allowed)}")
+            values[column] = check_column(self.table, column, value)
+        ops: list[Op] = []
+        if expected_version is not None:
+            expected = check_int("expected_version", expected_version, 1, MAX_INT64)
+            ops.append(Guard(self.table.name, key, {"version": expected}))
+        if not values:  # nothing to change is no change: the row as it is, the version still checked
+            return await self._unchanged(model, key, expected_version)
+        values["updated_at"] = self._now()
+        ops.append(Update(self.table.name, key, values, {"version": 1}, self.table.names))
+        try:
+            row = (await self._store.commit(ops)).rows[-1]
+        except ConflictError as error:
+            if error.retryable or expected_version is None:
+                raise
+            await self._unchanged(model, key, expected_version)  # says what was found
+            raise
+        if row is None:
+            raise self._not_found(key)
+        return self._record(model, row)
+
+    async def _unchanged(self, model: type[R], key: Mapping[str, str], expected_version: int | None) -> R:
+        rows = await self._store.read(Select(self.table.name, tuple(Compare(c, "=", v) for c, v in key.items())))
+        if not rows:
+            raise self._not_found(key)
+        found = rows[0][self.table.names.index("version")]
+        if expected_version is not None and found != expected_version:
+            raise ConflictError(
+                f"{self.table.name}{list(key.values())!r} is at version {found}, expected {expected_version}; "
+                "read it again and retry",
+                operation=f"{self.table.name}.update",
+            )
+        return self._record(model, rows[0])
+
+    def _not_found(self, key: Mapping[str, str]) -> NotFoundError:
+        return NotFoundError(f"{self.table.name}: no row with {dict(key)!r}", operation=f"{self.table.name}.update")
+
+    async def _page(
+        self,
+        model: type[R],
+        order: tuple[str, ...],
+        filters: Sequence[Compare],
+        *,
+        limit: int,
+        after: str | None,
+    ) -> Page[R]:
+        """One page of a listing in this order, whose last column is unique."""
+        listing = Listing(self.table.name, order, tuple(filters))
+        count = check_limit("limit", limit, MAX_PAGE_ROWS)
+        rows = await self._store.read(
+            Select(self.table.name, tuple(filters), order, listing.after(after), count + 1, self.table.names)
+        )
+        items = [self._record(model, r) for r in rows[:count]]
+        if len(rows) <= count:
+            return page(model, items, None)
+        places = [self.table.names.index(c.removeprefix("-")) for c in order]
+        return page(model, items, listing.cursor([rows[count - 1][i] for i in places]))
+
+    def _filters(self, **values: object) -> list[Compare]:
+        """`column = value` for every filter that was given."""
+        return [
+            Compare(column, "=", check_column(self.table, column, value))
+            for column, value in values.items()
+            if value is not None
+        ]
+
+
+def known_id(field: str, value: object) -> str | None:
+    """The id in canonical form, or None for text that no row can have as its id."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{field}: expected text, got {type(value).__name__}")
+    return as_id(value)
