@@ -163,6 +163,10 @@ class NewMessage(Record):
             role=role, content=content, metadata=metadata, token_count=token_count, id=id, created_at=created_at
         )
 
+    # pydantic calls a constructor of one's own when it validates, unless it is marked as its own: so `model_validate`
+    # (a request body, say) stays validated.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
 
 class SearchHit(Record):
     """A message that was found, and a piece of its content around the first match, at most 160 characters."""

@@ -67,8 +67,9 @@ class Messages(Repository):
         Raises             MissingReferenceError: no such chat.  InvalidInputError: a value breaks a rule.
         Cost               one round trip; concurrent calls share one.
         """
-        new = NewMessage(role, content, metadata, token_count, id, created_at)
-        return (await self._append(chat_id, (new,), expected_sequence))[0]
+        now = self._now()
+        row = self._row(role, content, metadata, token_count, id, created_at, now)
+        return (await self._append(chat_id, [row], now, expected_sequence))[0]
 
     async def add_many(self, chat_id: str, messages: Sequence[NewMessage]) -> list[Message]:
         """The messages as stored, numbered without a gap in the given order; all or none.
@@ -79,7 +80,11 @@ class Messages(Repository):
         """
         if len(messages) > MAX_BATCH_MESSAGES:
             check_int("messages", len(messages), 0, MAX_BATCH_MESSAGES)
-        return await self._append(chat_id, messages, None) if messages else []
+        now = self._now()
+        rows = [self._row(m.role, m.content, m.metadata, m.token_count, m.id, m.created_at, now) for m in messages]
+        if len({row["id"] for row in rows}) < len(rows):
+            raise InvalidInputError("messages: two of them have the same id")
+        return await self._append(chat_id, rows, now, None) if rows else []
 
     async def history(
         self, chat_id: str, *, limit: int = 20, offset: int = 0, before: int | None = None
@@ -198,12 +203,9 @@ class Messages(Repository):
     # -- appending
 
     async def _append(
-        self, chat_id: str, messages: Sequence[NewMessage], expected_sequence: int | None
+        self, chat_id: str, rows: list[dict[str, Value]], now: datetime, expected_sequence: int | None
     ) -> list[Message]:
-        key, now, k = _chat(chat_id), self._now(), len(messages)
-        rows = [self._row(m, now) for m in messages]
-        if len({r["id"] for r in rows}) < k:
-            raise InvalidInputError("messages: two of them have the same id")
+        key, k = _chat(chat_id), len(rows)
         of_chat = {"chat_id": key}
         session = Ref("chat_sessions", of_chat, "id")
         last_at = rows[-1]["created_at"]
@@ -263,17 +265,25 @@ class Messages(Repository):
                 ) from error
         raise error
 
-    def _row(self, message: NewMessage, now: datetime) -> dict[str, Value]:
+    def _row(
+        self,
+        role: str,
+        content: str,
+        metadata: dict[str, JsonValue] | None,
+        token_count: int | None,
+        id: str | None,
+        created_at: datetime | None,
+        now: datetime,
+    ) -> dict[str, Value]:
+        """The columns that the caller chose, checked."""
         return {
-            "id": self._new_id() if message.id is None else check_id("id", message.id),
-            "role": check_text("role", message.role, max_chars=50, min_chars=1),
-            "content": check_text("content", message.content),
-            "metadata": check_object("metadata", message.metadata),
-            "token_count": None
-            if message.token_count is None
-            else check_int("token_count", message.token_count, 0, MAX_INT32),
+            "id": self._new_id() if id is None else check_id("id", id),
+            "role": check_text("role", role, max_chars=50, min_chars=1),
+            "content": check_text("content", content),
+            "metadata": check_object("metadata", metadata),
+            "token_count": None if token_count is None else check_int("token_count", token_count, 0, MAX_INT32),
             "abuse_flagged": False,
-            "created_at": now if message.created_at is None else check_time("created_at", message.created_at),
+            "created_at": now if created_at is None else check_time("created_at", created_at),
             "version": 1,
         }
 

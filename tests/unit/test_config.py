@@ -1,0 +1,130 @@
+"""Settings and URLs: what is allowed, and clear refusals that never show a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dal import ConfigurationError, Settings, UnsupportedError, create_data_access
+from dal.factory import store_url
+from dal.urls import mask_url, parse_url
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_files_are_the_default() -> None:
+    settings = Settings()
+    assert (settings.data_storage_type, settings.data_dir) == ("file", Path("./data"))
+    assert (settings.db_max_connections, settings.db_idle_timeout, settings.migration_batch_size) == (20, 300.0, 1000)
+    assert not settings.migration_enable_dual_write
+    assert create_data_access().capabilities.backend == "file"
+
+
+@pytest.mark.parametrize("kind", ["file", "sqlite", "postgresql", "memory"])
+def test_the_storage_type_chooses_the_backend(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_STORAGE_TYPE", kind)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/x")
+    assert create_data_access().capabilities.backend == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATA_STORAGE_TYPE", "mongodb"),
+        ("DB_PORT", "http"),
+        ("DB_PORT", "70000"),
+        ("DB_MAX_CONNECTIONS", "0"),
+        ("DB_IDLE_TIMEOUT", "-1"),
+        ("DB_SSLMODE", "on"),
+        ("MIGRATION_ENABLE_DUAL_WRITE", "perhaps"),
+        ("MIGRATION_BATCH_SIZE", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_value(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        create_data_access()
+    assert value in str(caught.value)
+
+
+def test_url_wins_over_settings_and_settings_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_STORAGE_TYPE", "file")
+    sqlite = Settings(data_storage_type="sqlite")
+    assert create_data_access(settings=sqlite).capabilities.backend == "sqlite"
+    assert create_data_access("memory://", settings=sqlite).capabilities.backend == "memory"
+
+
+def test_postgresql_needs_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_STORAGE_TYPE", "postgresql")
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        create_data_access()
+
+
+def test_postgresql_is_put_together_from_its_parts() -> None:
+    settings = Settings(
+        data_storage_type="postgresql",
+        db_host="db.example",
+        db_name="app",
+        db_user="me",
+        db_password="s3 cret",
+        db_sslmode="verify-full",
+    )
+    url = store_url(settings).url
+    assert all(part in url for part in ("host=db.example", "port=5432", "dbname=app", "user=me", "sslmode=verify-full"))
+    assert "s3 cret" in url
+    assert "s3 cret" not in repr(settings)
+
+
+def test_a_move_cannot_be_switched_on_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIGRATION_ENABLE_DUAL_WRITE", "true")
+    with pytest.raises(UnsupportedError, match="MIGRATION_ENABLE_DUAL_WRITE"):
+        create_data_access("memory://")
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///abs/dir", "/abs/dir"),
+        ("file:rel/dir", "rel/dir"),
+        ("file:/abs", "/abs"),
+        ("sqlite:///abs/app.db", "/abs/app.db"),
+        ("sqlite:rel.db", "rel.db"),
+        ("sqlite:///a%20b/%3F.db", "/a b/?.db"),
+    ],
+)
+def test_paths_in_urls(url: str, path: str) -> None:
+    assert parse_url(url).path == Path(path)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "app.db", "mysql://x", "file://rel/dir", "sqlite://", "sqlite::memory:", "file:a?b", "file:%00"]
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_url(url)
+
+
+def test_d1_is_named_as_not_there() -> None:
+    with pytest.raises(UnsupportedError, match="d1"):
+        create_data_access("d1://account/database")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:pw@h:5/d", "postgresql://me:***@h:5/d"),
+        ("postgresql://me@h/d?sslmode=require&password=pw", "postgresql://me@h/d?sslmode=require&password=***"),
+        ("postgresql://u:p%40w@h1:1,h2:2/d", "postgresql://u:***@h1:1,h2:2/d"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("file:rel", "file:rel"),
+    ],
+)
+def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
