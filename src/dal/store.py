@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from dal.ops import JsonValue, Op, Query, Receipt, Row
 
@@ -113,6 +113,7 @@ class Store(ReadCommit, Protocol):
         ...
 
 
+@runtime_checkable
 class SearchIndex(Protocol):
     """What a store with a search index offers beside the waist, for bulk loads and repair.
 
