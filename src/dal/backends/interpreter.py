@@ -1,0 +1,444 @@
+"""The meaning of every word of dal.ops, in plain Python over the rows of declared tables.
+
+It answers queries and carries out batches for the memory and the file store, and is the oracle that every other store
+is tested against: where an engine and this module differ, the engine's compiler is wrong. A batch works on an overlay,
+so a refusal leaves nothing behind; what it changed comes back as a list, for the store to make durable and permanent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import orjson
+
+from dal.backends.rows import ID, Change, Drop, Overlay, Rows, Scan, Stored, decode, encode
+from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
+from dal.ops import (
+    Compare,
+    Count,
+    Delete,
+    Guard,
+    Insert,
+    Op,
+    Query,
+    Receipt,
+    Ref,
+    Row,
+    Search,
+    Select,
+    Sum,
+    Update,
+    Upsert,
+    Value,
+)
+from dal.search import SearchQuery, matches
+from dal.tables import CHILDREN, Kind, Table
+
+Tables: TypeAlias = Mapping[str, Rows]
+Getter: TypeAlias = Callable[[Stored], Any]
+Test: TypeAlias = Callable[[Stored], bool]
+
+# A sorted page is kept in a buffer of at least so many rows, however many are read to find it.
+_PAGE_BUFFER_ROWS = 1000
+
+
+class Outcome(NamedTuple):
+    """What a batch answers, and the changes that make it so: drops before rows, table by table."""
+
+    receipt: Receipt
+    changes: list[Change | Drop]
+
+
+# -- reading
+
+
+def read(tables: Tables, query: Query) -> list[Row]:
+    """The answer to any query."""
+    match query:
+        case Select():
+            return _select(tables, query)
+        case Count():
+            return [(sum(1 for _ in _matching(tables, query.table, query.where)),)]
+        case Sum():
+            value = _getter(tables, tables[query.table].table, query.column)
+            return [(sum(value(row) or 0 for row in _matching(tables, query.table, query.where)),)]
+        case Search():
+            return _search(tables, query)
+
+
+def _select(tables: Tables, query: Select) -> list[Row]:
+    table = tables[query.table].table
+    rows = _page(tables, query.table, query.where, query.order, query.after, query.limit)
+    return _answers(tables, table, rows, query.columns)
+
+
+def _search(tables: Tables, query: Search) -> list[Row]:
+    table = tables[query.table].table
+    if table.search is None:
+        raise ValueError(f"{table.name} declares no search column")
+    rows = _page(tables, query.table, query.where, table.search_order, query.after, query.limit, query.query)
+    return _answers(tables, table, rows, query.columns)
+
+
+def _answers(tables: Tables, table: Table, rows: Iterable[Stored], columns: tuple[str, ...]) -> list[Row]:
+    if not columns or columns == table.names:
+        return [decode(table, row) for row in rows]
+    getters = [_getter(tables, table, column) for column in columns]
+    return [tuple([get(row) for get in getters]) for row in rows]
+
+
+def _page(
+    tables: Tables,
+    name: str,
+    where: tuple[Compare, ...],
+    order: tuple[str, ...],
+    after: tuple[Value, ...] | None,
+    limit: int | None,
+    search: SearchQuery | None = None,
+) -> list[Stored]:
+    table = tables[name].table
+    key = _sort_key(tables, table, order)
+    if after is not None and len(after) != len(order):
+        raise ValueError(f"{name}: `after` gives one value for each column of `order`")
+    tests, plan = _plan(tables, name, where, order, after, search)
+    if tests is None or limit == 0:
+        return []
+    found, ordered = tables[name].scan(plan)
+    passed = (row for row in found if all(test(row) for test in tests))
+    if not order or ordered:
+        return list(passed) if limit is None else [row for row, _ in zip(passed, range(limit), strict=False)]
+    buffer: list[Stored] = []
+    for row in passed:
+        buffer.append(row)
+        if limit is not None and len(buffer) >= _PAGE_BUFFER_ROWS + 2 * limit:
+            buffer = key(buffer)[:limit]
+    return key(buffer)[:limit]
+
+
+def _matching(tables: Tables, name: str, where: tuple[Compare, ...]) -> Iterator[Stored]:
+    tests, plan = _plan(tables, name, where)
+    if tests is not None:
+        for row in tables[name].scan(plan)[0]:
+            if all(test(row) for test in tests):
+                yield row
+
+
+def _plan(
+    tables: Tables,
+    name: str,
+    where: tuple[Compare, ...],
+    order: tuple[str, ...] = (),
+    after: tuple[Value, ...] | None = None,
+    search: SearchQuery | None = None,
+) -> tuple[list[Test] | None, Scan]:
+    """The tests a row must pass (None: no row can), and what the rows may use to offer fewer candidates."""
+    table = tables[name].table
+    tests: list[Test] | None = []
+    resolved: list[Compare] = []
+    for condition in where:
+        value = condition.value
+        if isinstance(value, Ref):
+            value = _resolve(tables, value)
+            if value is None:
+                _getter(tables, table, condition.column)
+                tests = None
+                continue
+            condition = condition._replace(value=value)
+        if tests is not None:
+            tests.append(_test(tables, table, condition))
+        if "." not in condition.column:
+            resolved.append(condition)
+    if tests is not None and after is not None:
+        tests.append(_behind(tables, table, order, after))
+    if tests is not None and search is not None:
+        content = _getter(tables, table, cast(str, table.search))
+        tests.append(lambda row: matches(search, content(row)))
+    return tests, Scan(tuple(resolved), order, after, search)
+
+
+def _getter(tables: Tables, table: Table, path: str) -> Getter:
+    """Reads a column, or through one foreign key a column of the parent; KeyError for what is not declared."""
+    first, _, rest = path.partition(".")
+    if rest:
+        parent = tables[table.parent_of[first].table]
+        parent_id, value = _getter(tables, table, first), _getter(tables, parent.table, rest)
+
+        def of_parent(row: Stored) -> Any:
+            found = parent.get(parent_id(row))
+            return None if found is None else value(found)
+
+        return of_parent
+    place = table.names.index(table.by_name[first].name)
+    if table.by_name[first].kind is Kind.JSON:
+        return lambda row: orjson.loads(row[place])
+    return lambda row: row[place]
+
+
+def _test(tables: Tables, table: Table, condition: Compare) -> Test:
+    get = _getter(tables, table, condition.column)
+    if condition.column in table.by_name and table.by_name[condition.column].kind is Kind.JSON:
+        raise ValueError(f"{condition.column} holds JSON documents, which no query compares")
+    op, wanted = condition.op, cast(Any, condition.value)
+    if wanted is None and op not in ("=", "!="):
+        raise ValueError(f"{condition.column} {op} None has no meaning")
+    match op:
+        case "=":
+            return lambda row: bool(get(row) == wanted)
+        case "!=":
+            return lambda row: bool(get(row) != wanted)
+        case "in":
+            values = set(wanted) - {None}
+            return lambda row: get(row) in values
+        case "null or >":
+            return lambda row: (value := get(row)) is None or bool(value > wanted)
+        case "<":
+            return lambda row: (value := get(row)) is not None and bool(value < wanted)
+        case "<=":
+            return lambda row: (value := get(row)) is not None and bool(value <= wanted)
+        case ">":
+            return lambda row: (value := get(row)) is not None and bool(value > wanted)
+        case ">=":
+            return lambda row: (value := get(row)) is not None and bool(value >= wanted)
+    raise ValueError(f"unknown comparator {op!r}")
+
+
+def _behind(tables: Tables, table: Table, order: tuple[str, ...], after: tuple[Value, ...]) -> Test:
+    """Whether a row comes later in the order than the place `after`."""
+    columns = [(_getter(tables, table, c.removeprefix("-")), c[0] == "-", v) for c, v in zip(order, after, strict=True)]
+
+    def test(row: Stored) -> bool:
+        for get, descending, last in columns:
+            value = get(row)
+            if value != last:
+                return bool(value < last) if descending else bool(value > last)
+        return False
+
+    return test
+
+
+def _sort_key(tables: Tables, table: Table, order: tuple[str, ...]) -> Callable[[list[Stored]], list[Stored]]:
+    """Sorts by columns of mixed direction: one stable pass for each, the least significant first. Null is least."""
+    passes = [(_getter(tables, table, column.removeprefix("-")), column[0] == "-") for column in reversed(order)]
+
+    def in_order(rows: list[Stored]) -> list[Stored]:
+        for get, descending in passes:
+            rows = sorted(rows, key=lambda row: (get(row) is not None, get(row)), reverse=descending)
+        return rows
+
+    return in_order
+
+
+# -- writing
+
+
+class Batch:
+    """Operations carried out one after another over an overlay of the tables.
+
+    `backend` is the name that errors carry. A refusal raises, and the overlay is then worth nothing.
+    """
+
+    def __init__(self, tables: Tables, backend: str) -> None:
+        self.tables: dict[str, Overlay] = {name: Overlay(rows) for name, rows in tables.items()}
+        self._backend = backend
+
+    def changes(self) -> list[Change | Drop]:
+        """What the operations came to, as it can be carried out on the tables below."""
+        return [change for overlay in self.tables.values() for change in overlay.changes()]
+
+    def apply(self, op: Op) -> tuple[int, Row | None]:
+        """Carries out one operation: how many rows it wrote, and the values of its `returning`."""
+        match op:
+            case Insert():
+                return 1, self._returned(op.table, op.returning, self._insert(op.table, op.row))
+            case Update():
+                return self._update(op)
+            case Upsert():
+                return self._upsert(op)
+            case Delete():
+                return self._delete(op), None
+            case Guard():
+                self._guard(op)
+                return 0, None
+
+    def _insert(self, name: str, given: Mapping[str, Value | Ref]) -> Stored:
+        table = self.tables[name].table
+        values: dict[str, Value] = {}
+        for column, value in given.items():
+            if isinstance(value, Ref):
+                row = self._row_of(value)
+                if row is None:
+                    raise MissingReferenceError(
+                        f"{name}: {value.table} has no row with this {_columns(value.key)}; create it first",
+                        operation="commit",
+                        backend=self._backend,
+                    )
+                value = _plus(_getter(self.tables, self.tables[value.table].table, value.column)(row), value.plus)
+            values[column] = value
+        stored = encode(table, values)
+        self._check_keys(table, stored, None)
+        self._check_parents(table, stored, None)
+        self.tables[name].put(stored)
+        return stored
+
+    def _update(self, op: Update) -> tuple[int, Row | None]:
+        table = self.tables[op.table].table
+        row = _find(self.tables, op.table, op.key)
+        changes = _columns_known(table, {**op.set, **op.add})
+        if table.key in changes:
+            raise ValueError(f"{table.name}: an id never changes")
+        if row is None:
+            _columns_known(table, op.returning)
+            return 0, None
+        return 1, self._returned(op.table, op.returning, self._change(table, row, op.set, op.add))
+
+    def _upsert(self, op: Upsert) -> tuple[int, Row | None]:
+        table = self.tables[op.table].table
+        row = _find(self.tables, op.table, {column: op.row[column] for column in op.on})
+        _columns_known(table, (*op.update, *op.add))
+        if row is None:
+            return 1, self._returned(op.table, op.returning, self._insert(op.table, op.row))
+        tests, _ = _plan(self.tables, op.table, op.where)
+        if tests is None or not all(test(row) for test in tests):
+            return 0, None
+        changed = self._change(table, row, {column: op.row[column] for column in op.update}, op.add)
+        return 1, self._returned(op.table, op.returning, changed)
+
+    def _change(self, table: Table, row: Stored, to: Mapping[str, Value], add: Mapping[str, int]) -> Stored:
+        values = list(row)
+        for column, value in to.items():
+            place = table.names.index(column)
+            values[place] = orjson.dumps(value) if table.by_name[column].kind is Kind.JSON else value
+        for column, number in add.items():
+            place = table.names.index(column)
+            values[place] = _plus(values[place], number)
+        stored = tuple(values)
+        self._check_keys(table, stored, row)
+        self._check_parents(table, stored, row)
+        self.tables[table.name].put(stored)
+        return stored
+
+    def _delete(self, op: Delete) -> int:
+        if not op.where:
+            raise ValueError(f"{op.table}: a delete needs conditions; no word deletes a whole table")
+        found = list(_matching(self.tables, op.table, op.where))
+        for row in found:
+            self._remove(op.table, row)
+        return len(found)
+
+    def _remove(self, name: str, row: Stored) -> None:
+        """Takes out a row and, as declared, what hangs on it."""
+        row_id: str = row[ID]
+        for child, parent in CHILDREN[name]:
+            if parent.on_delete == "cascade" and not CHILDREN[child.name]:
+                self.tables[child.name].drop(parent.column, row_id)
+                continue
+            for orphan in list(self.tables[child.name].scan(Scan((Compare(parent.column, "=", row_id),)))[0]):
+                place = child.names.index(parent.column)
+                if orphan[place] != row_id:
+                    continue
+                if parent.on_delete == "cascade":
+                    self._remove(child.name, orphan)
+                else:
+                    self.tables[child.name].put((*orphan[:place], None, *orphan[place + 1 :]))
+        self.tables[name].remove(row_id)
+
+    def _guard(self, op: Guard) -> None:
+        table = self.tables[op.table].table
+        tests = [_test(self.tables, table, Compare(column, "=", value)) for column, value in op.expect.items()]
+        row = _find(self.tables, op.table, op.key)
+        if row is None or not all(test(row) for test in tests):
+            found = "is not there" if row is None else f"is not at the expected {_columns(op.expect)}"
+            raise ConflictError(
+                f"{op.table}: the row with this {_columns(op.key)} {found}; read it again and retry",
+                operation="commit",
+                backend=self._backend,
+            )
+
+    def _check_keys(self, table: Table, row: Stored, before: Stored | None) -> None:
+        rows = self.tables[table.name]
+        for key in table.unique_keys:
+            places = _places(table, key)
+            values = tuple([row[place] for place in places])
+            if None in values or (before is not None and values == tuple([before[place] for place in places])):
+                continue
+            if rows.find(key, values) is not None:
+                raise AlreadyExistsError(
+                    f"{table.name}: another row has this {_columns(key)}",
+                    operation="commit",
+                    backend=self._backend,
+                )
+
+    def _check_parents(self, table: Table, row: Stored, before: Stored | None) -> None:
+        for parent in table.parents:
+            (place,) = _places(table, (parent.column,))
+            parent_id = row[place]
+            if parent_id is None or (before is not None and parent_id == before[place]):
+                continue
+            if self.tables[parent.table].get(parent_id) is None:
+                raise MissingReferenceError(
+                    f"{table.name}: {parent.column} {parent_id} is not in {parent.table}; create it first",
+                    operation="commit",
+                    backend=self._backend,
+                )
+
+    def _row_of(self, ref: Ref) -> Stored | None:
+        return _find(self.tables, ref.table, ref.key)
+
+    def _returned(self, name: str, columns: tuple[str, ...], row: Stored) -> Row | None:
+        if not columns:
+            return None
+        return _answers(self.tables, self.tables[name].table, [row], columns)[0]
+
+
+def apply(tables: Tables, ops: Sequence[Op], *, backend: str) -> Outcome:
+    """Carries out a batch over the tables without touching them: the receipt, and the changes to make.
+
+    Raises the errors that `ReadCommit.commit` promises, with this backend's name.
+    """
+    batch = Batch(tables, backend)
+    written = [batch.apply(op) for op in ops]
+    return Outcome(Receipt(tuple([n for n, _ in written]), tuple([row for _, row in written])), batch.changes())
+
+
+def _find(tables: Tables, name: str, key: Mapping[str, Value]) -> Stored | None:
+    """The row a whole unique key names, in whatever order its columns were given."""
+    rows = tables[name]
+    for declared in rows.table.unique_keys:
+        if len(declared) == len(key) and all(column in key for column in declared):
+            values = tuple([key[column] for column in declared])
+            return None if None in values else rows.find(declared, values)
+    raise ValueError(f"{name}: ({_columns(key)}) is not a declared unique key")
+
+
+def _resolve(tables: Tables, ref: Ref) -> Any:
+    """A Ref in a query: the value there plus its constant; None where there is no row or no value."""
+    get = _getter(tables, tables[ref.table].table, ref.column)
+    row = _find(tables, ref.table, ref.key)
+    return None if row is None else _plus(get(row), ref.plus)
+
+
+def _plus(value: Any, number: int) -> Any:
+    return value + number if number and value is not None else value
+
+
+_PLACES: dict[tuple[str, tuple[str, ...]], tuple[int, ...]] = {}
+
+
+def _places(table: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
+    found = _PLACES.get((table.name, columns))
+    if found is None:
+        found = _PLACES[table.name, columns] = tuple(table.names.index(column) for column in columns)
+    return found
+
+
+def _columns(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _columns_known(table: Table, names: Iterable[str]) -> set[str]:
+    known = set(names)
+    for name in known:
+        if name not in table.by_name:
+            raise KeyError(f"{table.name} has no column {name!r}")
+    return known

@@ -1,0 +1,336 @@
+"""Rows of one table with the access paths the interpreter needs, in memory and as an overlay over other rows.
+
+A stored row is a tuple in the table's declared order whose JSON documents are encoded: nobody can change a stored value
+through a reference, on the way in or out. `MemoryRows` keeps every declared unique key and every foreign key indexed;
+an `Overlay` shows another `Rows` as it would be after changes that nobody else sees yet. Neither checks anything: what
+may be written is the interpreter's business.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import merge
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
+
+import orjson
+
+from dal.ops import Compare, Row, Value
+from dal.tables import Kind, Table
+
+if TYPE_CHECKING:
+    from dal.search import SearchQuery
+
+#: A row in declared order, JSON documents as UTF-8 JSON. `id` is the first column of every table.
+Stored: TypeAlias = tuple[Any, ...]
+ID = 0
+
+
+class Scan(NamedTuple):
+    """What a reader is after: `scan` may use any of it to return fewer rows, and must return all that match.
+
+    where   conditions on the table's own columns, Refs already resolved.
+    order   the order the rows are wanted in; a scan that delivers it says so, and is then read no further than needed.
+    after   keyset place in that order.
+    search  the query that the table's search column must match.
+    """
+
+    where: tuple[Compare, ...] = ()
+    order: tuple[str, ...] = ()
+    after: tuple[Value, ...] | None = None
+    search: SearchQuery | None = None
+
+    def equal(self) -> dict[str, Value]:
+        """Columns that must hold one certain value other than null."""
+        return {c.column: cast(Value, c.value) for c in self.where if c.op == "=" and c.value is not None}
+
+
+class Change(NamedTuple):
+    """A row as it is after a batch; None where it is gone."""
+
+    table: str
+    id: str
+    row: Stored | None
+
+
+class Drop(NamedTuple):
+    """Every row of the table whose `column` points to this parent is gone."""
+
+    table: str
+    column: str
+    parent_id: str
+
+
+class Rows(Protocol):
+    """One table's rows, by every path that a write or a frequent read takes."""
+
+    @property
+    def table(self) -> Table: ...
+
+    def get(self, row_id: Value) -> Stored | None:
+        """The row with this id."""
+        ...
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
+        """The row that holds these values, none of them null, in a declared unique key."""
+        ...
+
+    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+        """A superset of the rows that match, and whether they come in the order of the plan, behind its `after`."""
+        ...
+
+    def put(self, row: Stored) -> None:
+        """Adds the row, or replaces the one with its id."""
+        ...
+
+    def remove(self, row_id: str) -> None:
+        """Takes the row out, where it is there."""
+        ...
+
+    def drop(self, column: str, parent_id: str) -> None:
+        """Takes out every row whose foreign key `column` holds this parent."""
+        ...
+
+
+def encode(table: Table, row: Mapping[str, Value]) -> Stored:
+    """The stored form of a whole row. A missing or unknown column is a ValueError."""
+    if len(row) != len(table.columns):
+        raise ValueError(f"{table.name}: a row names every column: {', '.join(table.names)}")
+    return tuple([orjson.dumps(row[c.name]) if c.kind is Kind.JSON else row[c.name] for c in table.columns])
+
+
+def decode(table: Table, stored: Stored) -> Row:
+    """The row as readers get it: JSON documents as fresh Python values."""
+    values = list(stored)
+    for position in json_positions(table):
+        values[position] = orjson.loads(values[position])
+    return tuple(values)
+
+
+_JSON_POSITIONS: dict[str, tuple[int, ...]] = {}
+
+
+def json_positions(table: Table) -> tuple[int, ...]:
+    """Places of the JSON columns in a row."""
+    found = _JSON_POSITIONS.get(table.name)
+    if found is None:
+        found = tuple(i for i, c in enumerate(table.columns) if c.kind is Kind.JSON)
+        _JSON_POSITIONS[table.name] = found
+    return found
+
+
+class _Series:
+    """Ids by the last column of a unique key, for one value of the columns before it: in order, by place."""
+
+    __slots__ = ("ids", "order")
+
+    def __init__(self) -> None:
+        self.ids: dict[Any, str] = {}
+        self.order: list[Any] = []
+
+    def put(self, value: Any, row_id: str) -> None:
+        if value not in self.ids:
+            insort(self.order, value)
+        self.ids[value] = row_id
+
+    def remove(self, value: Any, row_id: str) -> None:
+        if self.ids.get(value) == row_id:  # another row may have taken the key over in the same batch
+            del self.ids[value]
+            del self.order[bisect_left(self.order, value)]
+
+    def between(self, plan: Scan, column: str, *, descending: bool) -> Iterator[str]:
+        first, last = 0, len(self.order)
+        bounds = list(plan.where)
+        if plan.after is not None:
+            bounds.append(Compare(column, "<" if descending else ">", plan.after[0]))
+        for condition in bounds:
+            if condition.column != column or condition.value is None:
+                continue
+            if condition.op == ">":
+                first = max(first, bisect_right(self.order, condition.value))
+            elif condition.op == ">=":
+                first = max(first, bisect_left(self.order, condition.value))
+            elif condition.op == "<":
+                last = min(last, bisect_left(self.order, condition.value))
+            elif condition.op == "<=":
+                last = min(last, bisect_right(self.order, condition.value))
+        places = range(last - 1, first - 1, -1) if descending else range(first, last)
+        return (self.ids[self.order[place]] for place in places)
+
+
+class MemoryRows:
+    """The rows of one table in dictionaries: by id, by each unique key, by each parent."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._rows: dict[str, Stored] = {}
+        place = {name: i for i, name in enumerate(table.names)}
+        self._keys = {key: tuple(place[column] for column in key) for key in table.unique_keys if key != (table.key,)}
+        self._series: dict[tuple[str, ...], dict[tuple[Value, ...], _Series]] = {key: {} for key in self._keys}
+        self._parents = {parent.column: place[parent.column] for parent in table.parents}
+        self._children: dict[str, dict[str, dict[str, None]]] = {column: {} for column in self._parents}
+
+    @property
+    def table(self) -> Table:
+        return self._table
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Stored]:
+        return iter(self._rows.values())
+
+    def get(self, row_id: Value) -> Stored | None:
+        return self._rows.get(cast(str, row_id))
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
+        if key == (self._table.key,):
+            return self._rows.get(cast(str, values[0]))
+        series = self._series[key].get(values[:-1])
+        row_id = series.ids.get(values[-1]) if series else None
+        return None if row_id is None else self._rows[row_id]
+
+    def children(self, column: str, parent_id: str) -> list[Stored]:
+        """The rows whose foreign key `column` holds this parent."""
+        return [self._rows[row_id] for row_id in self._children[column].get(parent_id, ())]
+
+    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+        equal = plan.equal()
+        for key in self._table.unique_keys:
+            if all(column in equal for column in key):
+                row = self.find(key, tuple(equal[column] for column in key))
+                return ([] if row is None else [row]), True
+        for condition in plan.where:
+            if condition.column == self._table.key and condition.op == "in":
+                wanted = dict.fromkeys(cast("Iterable[str]", condition.value))
+                return [self._rows[row_id] for row_id in wanted if row_id in self._rows], False
+        for key, series in self._series.items():
+            prefix, last = key[:-1], key[-1]
+            if plan.order and plan.order[0] in (last, "-" + last) and all(column in equal for column in prefix):
+                found = series.get(tuple(equal[column] for column in prefix))
+                if prefix and found:
+                    ids = found.between(plan, last, descending=plan.order[0][0] == "-")
+                    return (self._rows[row_id] for row_id in ids), True
+        for column in self._parents:
+            if column in equal:
+                return self.children(column, cast(str, equal[column])), False
+        return list(self._rows.values()), False
+
+    def put(self, row: Stored) -> None:
+        row_id: str = row[ID]
+        self.remove(row_id)
+        self._rows[row_id] = row
+        for key, places in self._keys.items():
+            values = tuple([row[place] for place in places])
+            if None not in values:
+                by_prefix = self._series[key]
+                series = by_prefix.get(values[:-1])
+                if series is None:
+                    series = by_prefix[values[:-1]] = _Series()
+                series.put(values[-1], row_id)
+        for column, place in self._parents.items():
+            if row[place] is not None:
+                self._children[column].setdefault(row[place], {})[row_id] = None
+
+    def remove(self, row_id: str) -> None:
+        row = self._rows.pop(row_id, None)
+        if row is None:
+            return
+        for key, places in self._keys.items():
+            values = tuple([row[place] for place in places])
+            if None not in values:
+                series = self._series[key].get(values[:-1])
+                if series is not None:
+                    series.remove(values[-1], row_id)
+                    if not series.ids:
+                        del self._series[key][values[:-1]]
+        for column, place in self._parents.items():
+            if row[place] is not None:
+                siblings = self._children[column][row[place]]
+                del siblings[row_id]
+                if not siblings:
+                    del self._children[column][row[place]]
+
+    def drop(self, column: str, parent_id: str) -> None:
+        for row_id in list(self._children[column].get(parent_id, ())):
+            self.remove(row_id)
+
+
+class Overlay:
+    """Other rows as they will be: what was put, removed or dropped here hides what is below."""
+
+    def __init__(self, below: Rows) -> None:
+        self._below = below
+        self._own = MemoryRows(below.table)
+        self._touched: dict[str, None] = {}
+        self._dropped: dict[tuple[str, str], int] = {}  # (column, parent) -> place of the column
+
+    @property
+    def table(self) -> Table:
+        return self._below.table
+
+    def _hides(self, row: Stored) -> bool:
+        if row[ID] in self._touched:
+            return True
+        return any(row[place] == parent_id for (_, parent_id), place in self._dropped.items())
+
+    def get(self, row_id: Value) -> Stored | None:
+        row = self._own.get(row_id)
+        if row is not None or row_id in self._touched:
+            return row
+        row = self._below.get(row_id)
+        return None if row is None or (self._dropped and self._hides(row)) else row
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
+        row = self._own.find(key, values)
+        if row is not None:
+            return row
+        row = self._below.find(key, values)
+        return None if row is None or self._hides(row) else row
+
+    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+        below, ordered = self._below.scan(plan)
+        if not self._touched and not self._dropped:
+            return below, ordered
+        visible = (row for row in below if not self._hides(row))
+        own, own_ordered = self._own.scan(plan)
+        if ordered and own_ordered and plan.order:
+            places = [self.table.names.index(column.lstrip("-")) for column in plan.order]
+            descending = {column[0] == "-" for column in plan.order}
+            if len(descending) == 1:
+                return merge(
+                    visible, own, key=lambda row: [row[place] for place in places], reverse=descending.pop()
+                ), True
+        return chain(visible, own), False
+
+    def put(self, row: Stored) -> None:
+        self._touched[row[ID]] = None
+        self._own.put(row)
+
+    def remove(self, row_id: str) -> None:
+        self._touched[row_id] = None
+        self._own.remove(row_id)
+
+    def drop(self, column: str, parent_id: str) -> None:
+        self._own.drop(column, parent_id)
+        self._dropped[column, parent_id] = self.table.names.index(column)
+
+    def changes(self) -> Iterator[Change | Drop]:
+        """What happened here, drops first: in this order it can be repeated on the rows below."""
+        for column, parent_id in self._dropped:
+            yield Drop(self.table.name, column, parent_id)
+        for row_id in self._touched:
+            yield Change(self.table.name, row_id, self._own.get(row_id))
+
+
+def carry_out(tables: Mapping[str, Rows], changes: Iterable[Change | Drop]) -> None:
+    """Makes changes that an overlay collected in the rows below it (or in a copy of them)."""
+    for change in changes:
+        rows = tables[change.table]
+        if isinstance(change, Drop):
+            rows.drop(change.column, change.parent_id)
+        elif change.row is None:
+            rows.remove(change.id)
+        else:
+            rows.put(change.row)
