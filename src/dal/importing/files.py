@@ -1,0 +1,112 @@
+"""Importing a file: parse, write, make searchable.
+
+The next batch is parsed in a thread while the current one is being committed, one ahead and no more, so memory stays
+constant. Rows are written without search entries, which are made in bulk afterwards: several times faster than one by
+one. Everything is repeatable: after a crash at any point, import the same file again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from dal.access import DataAccess
+from dal.importing.batches import BatchReader, Format
+from dal.importing.document import BadText
+from dal.importing.lines import LineReader
+from dal.importing.loader import Loader
+from dal.importing.report import MAX_REFUSALS_KEPT, ImportReport, Progress, Refusal
+from dal.store import SearchIndex
+from dal.values import check_limit
+
+DEFAULT_BATCH_ROWS: Final = 5000
+MAX_BATCH_ROWS: Final = 15_000  # a commit also holds users and chats, and MAX_BATCH_OPS in all
+_INDEX_ROWS: Final = 2000
+
+
+async def import_file(
+    data_access: DataAccess,
+    path: str | PathLike[str],
+    *,
+    format: Format = "auto",
+    on_bad_text: BadText = "refuse",
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_refusal: Callable[[Refusal], None] | None = None,
+) -> ImportReport:
+    """What was written, was there already, and was refused, of a file of JSON lines, plain or gzip.
+
+    format       `conversations`, `memory`, or `auto`: each line by its fields.
+    on_bad_text  `refuse` records with U+0000 or lone surrogates, or `replace` those by U+FFFD.
+    batch_rows   rows of one commit, 1..15,000; a conversation is never split, even when it is larger.
+    on_progress  called after every batch; on_refusal for every refused record, in no promised order.
+
+    Every conversation is written whole or not at all. A second run over the same file writes nothing; over one whose
+    conversations have grown, the new messages. A chat that is stored with other messages is refused, never changed.
+    Raises       InvalidInputError: the file cannot be opened.  UnavailableError, SchemaError: the store cannot go on;
+                 whole batches are durable, and running it again continues.
+    Cost         memory of two batches; two reads and a commit for each.
+    """
+    check_limit("batch_rows", batch_rows, MAX_BATCH_ROWS)
+    path = Path(path)
+    report = ImportReport(str(path))
+    started = time.perf_counter()
+
+    def refuse(refusal: Refusal) -> None:
+        report.refused += 1
+        if len(report.refusals) < MAX_REFUSALS_KEPT:
+            report.refusals.append(refusal)
+        if on_refusal is not None:
+            on_refusal(refusal)
+
+    # The parser's thread ends before the file it reads is closed, whatever happens here.
+    with LineReader(path) as reader, ThreadPoolExecutor(1, "dal-import") as parser:
+        batches = BatchReader(reader, path, kind=format, on_bad_text=on_bad_text, batch_rows=batch_rows)
+        loader = Loader(data_access.store, report, refuse, batches.file_time)
+        parse = partial(asyncio.get_running_loop().run_in_executor, parser, next, iter(batches), None)
+        ahead = parse()
+        while (batch := await ahead) is not None:
+            ahead = parse()
+            for refusal in batch.refusals:
+                refuse(refusal)
+            await loader.load(batch.records)
+            report.load_s = time.perf_counter() - started
+            if on_progress is not None:
+                on_progress(_progress(report, batch.read_bytes, reader.size_bytes))
+    await _index(data_access, report, reader.size_bytes, on_progress)
+    return report
+
+
+async def _index(
+    data_access: DataAccess, report: ImportReport, size_bytes: int, on_progress: Callable[[Progress], None] | None
+) -> None:
+    """Makes searchable whatever is not yet, of this import or of an earlier one that was interrupted."""
+    if not hasattr(data_access.store, "index_pending") or not data_access.capabilities.search:
+        return  # a store that searches without an index, or not at all
+    started = time.perf_counter()
+    while done := await cast(SearchIndex, data_access.store).index_pending(limit=_INDEX_ROWS):
+        report.indexed += done
+        report.index_s = time.perf_counter() - started
+        if on_progress is not None:
+            on_progress(_progress(report, size_bytes, size_bytes, "index"))
+
+
+def _progress(
+    report: ImportReport, read_bytes: int, size_bytes: int, phase: Literal["load", "index"] = "load"
+) -> Progress:
+    return Progress(
+        phase,
+        read_bytes,
+        size_bytes,
+        report.chats + report.grown,
+        report.messages,
+        report.memory_items,
+        report.refused,
+        report.indexed,
+    )
