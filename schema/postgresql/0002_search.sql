@@ -1,3 +1,4 @@
+-- dal:optional
 -- Purpose: full-text search over messages. May be left out: search then raises UnsupportedError.
 -- Locks:   SHARE ROW EXCLUSIVE on messages for an instant (the foreign key). Rows already there are indexed by
 --          `dal search rebuild`.

@@ -13,6 +13,7 @@ from dal.backends.sql.dialect import (
     Violation,
 )
 from dal.backends.sql.plan import Run, plan_each, ref_guards, runs, steps_of_run
+from dal.backends.sql.store import SqlStore
 
 __all__ = [
     "Compiler",
@@ -24,6 +25,7 @@ __all__ = [
     "Run",
     "SearchSql",
     "Session",
+    "SqlStore",
     "Statement",
     "Step",
     "Violation",

@@ -380,6 +380,15 @@ class Compiler:
 
     # Pieces ----------------------------------------------------------------------------------------------------------
 
+    def placeholder(self, table: Table, name: str) -> str:
+        """How a value of that column stands in SQL."""
+        return self._placeholder(table.by_name[name])
+
+    def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
+        """Values as parameters of their columns."""
+        encoders = [self._encoder(table.by_name[name]) for name in values]
+        return [v if encode is None else encode(v) for v, encode in zip(values.values(), encoders, strict=True)]
+
     def _placeholder(self, column: Column) -> str:
         return self.dialect.placeholders.get(column.kind, self.dialect.placeholder)
 
@@ -465,10 +474,10 @@ class Compiler:
                 return f"{sql} IS {'NOT ' if op == '!=' else ''}NULL", _bind_nothing
             raise ValueError(f"{column.name} {op} None has no meaning")
         if isinstance(shape, tuple):
-            if op != "=":
-                raise ValueError(f"{column.name} {op} Ref: a Ref is only the value of `=`")
+            if op not in (*_PLAIN, "!="):
+                raise ValueError(f"{column.name} {op} Ref: only the value of a plain comparator may be a Ref")
             ref, bind = self._ref(shape)
-            return f"{sql} = {ref}", bind
+            return f"{sql} {op.replace('!=', '<>')} {ref}", bind
         mark, encoder = self._placeholder(column), self._encoder(column)
         if op == "in":
             return self.dialect.contains(sql, column.kind), self._list_binder(encoder)

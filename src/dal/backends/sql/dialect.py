@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from dal.ops import JsonValue, Op, Row, Value
+from dal.schema.connection import EngineName
 from dal.tables import Kind
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Link(NamedTuple):
 class Statement(NamedTuple):
     """One SQL statement with its parameters.
 
+    params   empty: the text is run as it is (a migration may hold any character, `%` too).
     returns  its rows are wanted.
     many     `params` is a list of parameter rows; the statement runs once for each. Never with `returns`.
     links    parameters to fill in at run time; `params` then holds lists. Only planners whose executor resolves links
@@ -108,7 +110,7 @@ class SearchSql:
 class Dialect:
     """One engine's SQL, as a value.
 
-    name         the backend's name, as errors carry it.
+    engine       which of the schema directories it takes; D1 is `sqlite`.
     placeholders  by kind: `?`, `%s`, or with a cast. `placeholder` is that of a plain integer or text.
     encoders     by kind, for kinds whose Python value the driver does not take as it is. JSON sees None as null.
     decoders     by kind, for kinds whose driver value is not the waist's. Never called with None.
@@ -119,7 +121,7 @@ class Dialect:
     plan         turns batches into statements; the default is one statement an operation (plan.plan_each).
     """
 
-    name: str
+    engine: EngineName
     placeholder: str
     encoders: Mapping[Kind, Encoder]
     decoders: Mapping[Kind, Decoder]

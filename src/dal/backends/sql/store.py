@@ -1,0 +1,248 @@
+"""The Store over any SQL engine: compiles queries and operations, hands statements to the executor, settles receipts.
+
+It promises what `dal.store` says. It holds no connection and keeps no order of its own: atomicity, durability and
+waiting are the executor's, and a broken constraint comes back as `Violation` to be told in the words of the operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from time import perf_counter
+
+from dal import schema
+from dal.backends.sql.compiler import Compiler, decode_rows
+from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Violation
+from dal.backends.sql.refusal import refusal
+from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_search
+from dal.errors import DalError, SchemaError, UnavailableError, UnsupportedError
+from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
+from dal.ops import Op, Query, Receipt, Row, Search, Select
+from dal.schema.connection import EngineName
+from dal.store import Capabilities, ReadCommit, StoreHealth
+
+
+class SqlStore:
+    """A store on one SQL database.
+
+    capabilities  as the engine would have them with every migration applied; `search` is taken back at opening where
+                  the index is not there.
+    address       what messages call the database: a path, or a URL without its password.
+    auto_migrate  True: bring the schema up at opening. None: only in a database without any table. False: never.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        dialect: Dialect,
+        capabilities: Capabilities,
+        *,
+        address: str,
+        auto_migrate: bool | None = False,
+    ) -> None:
+        self._executor = executor
+        self._compiler = Compiler(dialect)
+        self._full_capabilities = capabilities
+        self._capabilities = capabilities
+        self._address = address
+        self._auto_migrate = auto_migrate
+        self._session = _SqlSession(executor, self._compiler, capabilities)
+        self._opening = asyncio.Lock()
+        self._opened = False
+        self._schema = ""
+        self._pending_after: str | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    # Opening and closing ---------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        async with self._opening:
+            if self._opened:
+                return
+            await self._executor.open()
+            try:
+                await self._check_schema()
+                present = await self._executor.fetch(Statement(self._compiler.dialect.search.present, (), returns=True))
+            except BaseException:
+                await self._executor.close()
+                raise
+            self._capabilities = replace(self._full_capabilities, search=bool(present))
+            self._session = _SqlSession(self._executor, self._compiler, self._capabilities)
+            self._opened = True
+
+    async def _check_schema(self) -> None:
+        connection = self._schema_connection()
+        status = await schema.status(connection)
+        if self._auto_migrate or (self._auto_migrate is None and status.empty):
+            await schema.up(connection)
+            status = await schema.status(connection)
+        status.require_usable()
+        self._schema = status.version
+
+    @asynccontextmanager
+    async def migrations(self) -> AsyncIterator[schema.Connection]:
+        """The database for `dal.schema` alone, opened whatever its schema is, and closed again unless it was open."""
+        async with self._opening:
+            if not self._opened:
+                await self._executor.open()
+            try:
+                yield self._schema_connection()
+            finally:
+                if not self._opened:
+                    await self._executor.close()
+
+    def _schema_connection(self) -> schema.Connection:
+        return _SchemaConnection(self._executor, self._compiler.dialect.engine, self._address)
+
+    async def close(self) -> None:
+        async with self._opening:
+            self._opened = False
+            await self._executor.close()
+
+    # The waist -------------------------------------------------------------------------------------------------------
+
+    async def read(self, query: Query) -> list[Row]:
+        self._check_open("read")
+        return await self._session.read(query)
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        self._check_open("commit")
+        return await self._session.commit(ops)
+
+    def transaction(self) -> AbstractAsyncContextManager[ReadCommit]:
+        self._check_open("transaction")
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[ReadCommit]:
+        async with self._executor.transaction() as session:
+            yield _SqlSession(session, self._compiler, self._capabilities)
+
+    def _check_open(self, operation: str) -> None:
+        if not self._opened:
+            raise UnavailableError(
+                f"{self._address} is not open; call open() first",
+                operation=operation,
+                backend=self._capabilities.backend,
+                retryable=False,
+            )
+
+    async def health(self) -> StoreHealth:
+        if not self._opened:
+            return StoreHealth(status="down", parts={"reachable": False, "problems": ["the store is not open"]})
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                started = perf_counter()
+                await self._executor.fetch(Statement("SELECT 1", (), returns=True))
+                latency_ms = (perf_counter() - started) * 1000
+                parts, problems = await self._executor.health()
+        except Exception as error:
+            # What a driver says may hold an address or a user: only our own words are shown.
+            reason = str(error) if isinstance(error, DalError) else "the database did not answer"
+            return StoreHealth(status="down", parts={"reachable": False, "problems": [reason]})
+        if latency_ms > DEGRADED_LATENCY_MS:
+            problems.append(f"a trivial query took {latency_ms:.0f} ms")
+        return StoreHealth(
+            status="degraded" if problems else "ok",
+            parts={
+                "reachable": True,
+                "schema": self._schema,
+                "latency_ms": round(latency_ms, 3),
+                **parts,
+                "problems": list(problems),
+            },
+        )
+
+    # The search index ------------------------------------------------------------------------------------------------
+
+    async def index_pending(self, *, limit: int = 1000) -> int:
+        """Indexes up to `limit` rows that are not in the search index; 0 means it is whole. See `dal.store`."""
+        self._check_search("index_pending")
+        # Rows before this place were seen already: without it, each call would pass all of them again.
+        count, last = await index_pending(self._executor, self._compiler, self._pending_after, limit)
+        if count == 0 and self._pending_after is not None:
+            count, last = await index_pending(self._executor, self._compiler, None, limit)
+        self._pending_after = last
+        return count
+
+    async def drop_search(self) -> None:
+        """Empties the search index. See `dal.store`."""
+        self._check_search("drop_search")
+        self._pending_after = None
+        await self._executor.batch([Statement(sql) for sql in self._compiler.dialect.search.clear])
+
+    def _check_search(self, operation: str) -> None:
+        self._check_open(operation)
+        _require_search(self._capabilities, operation)
+
+
+class _SqlSession:
+    """Reads and commits, on the executor itself or inside one of its transactions."""
+
+    def __init__(self, session: Session, compiler: Compiler, capabilities: Capabilities) -> None:
+        self._session = session
+        self._compiler = compiler
+        self._capabilities = capabilities
+
+    async def read(self, query: Query) -> list[Row]:
+        if isinstance(query, Select):
+            statement, read = self._compiler.select(query)
+        elif isinstance(query, Search):
+            _require_search(self._capabilities, "read")
+            return await read_search(self._session, self._compiler, query)
+        else:
+            statement, read = self._compiler.total(query)
+        return decode_rows(await self._session.fetch(statement), read.decode)
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        if not ops:
+            return Receipt((), ())
+        compiler = self._compiler
+        steps = compiler.dialect.plan(ops, compiler)
+        if self._capabilities.search and any(op.table == SEARCHED.name for op in ops):
+            steps += index_steps(ops, compiler)
+        statements = [step.statement for step in steps]
+        try:
+            results = await self._session.batch(statements)
+        except Violation as violation:
+            raise refusal(violation, ops, steps, self._capabilities.backend) from violation.__cause__
+        settled: list[tuple[int, Row | None]] = []
+        for step, result in zip(steps, results, strict=True):
+            if step.settle is not None:
+                settled += step.settle(result, step.statement.params)
+        counts, rows = zip(*settled, strict=True)
+        return Receipt(counts, rows)
+
+
+class _SchemaConnection:
+    """An executor as `dal.schema` sees one."""
+
+    def __init__(self, session: Session, engine: EngineName, address: str) -> None:
+        self._session = session
+        self.engine = engine
+        self.address = address
+
+    async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        return await self._session.fetch(Statement(sql, params, returns=True))
+
+    async def run(self, statements: Sequence[tuple[str, Sequence[object]]]) -> None:
+        try:
+            await self._session.batch([Statement(sql, params) for sql, params in statements])
+        except Violation as violation:
+            if violation.kind == "unique":
+                raise schema.AlreadyAppliedError from violation
+            raise SchemaError(f"a {violation.kind} constraint refused it") from violation.__cause__
+
+
+def _require_search(capabilities: Capabilities, operation: str) -> None:
+    if not capabilities.search:
+        raise UnsupportedError(
+            "this database has no search index: run `dal schema up` without leaving out the search migration",
+            operation=operation,
+            backend=capabilities.backend,
+        )
