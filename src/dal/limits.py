@@ -32,6 +32,7 @@ MAX_TERMS_PER_MESSAGE: Final = 20_000  # a message with more carries the overflo
 # Group commit.
 MAX_GROUP_COMMITS: Final = 256  # commits merged into one batch
 MAX_GROUP_OPS: Final = 4096
+MAX_GROUP_CHARS: Final = 4 * 1024 * 1024  # text in a merged batch; one larger commit goes alone
 MAX_WAITING_COMMITS: Final = 10_000  # behind that, a commit is refused as UnavailableError (retryable)
 
 # Retries and waits.
