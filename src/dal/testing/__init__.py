@@ -13,7 +13,8 @@ try:
 except ImportError as error:
     raise ImportError("dal.testing needs pytest and pytest-asyncio: pip install pytest pytest-asyncio") from error
 
-pytest.register_assert_rewrite("dal.testing")
+_SUBJECTS = ("atomicity", "concurrency", "lifecycle", "reads", "searching", "transactions", "values", "writes")
+pytest.register_assert_rewrite(*(f"dal.testing.{subject}" for subject in _SUBJECTS))
 
 from dal.testing.application import FakeClock, memory_data_access, sequential_ids  # noqa: E402
 from dal.testing.conformance import StoreConformance  # noqa: E402

@@ -26,7 +26,7 @@ CONTENTS: Final = [
     "\uff26\uff55\uff4c\uff4c width ENGINE",
     "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\u0e04\u0e23\u0e31\u0e1a",
     "\uc548\ub155\ud558\uc138\uc694 \uc138\uacc4",
-    "map of the repo",
+    "map of the repo's engine",
     "",
     "... !!! ???",
 ]

@@ -1,0 +1,132 @@
+"""What the shared suites run on: every backend, bare, in each layer, and in the stack that applications get.
+
+A subject names a backend and the layers around it, innermost first. The fixture `store_url` gives the subject's backend
+an empty store of its own; modules that use these fixtures import them into their conftest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+import pytest_asyncio
+from opentelemetry.sdk.metrics import MeterProvider
+
+from dal.factory import create_store
+from dal.store import Store
+from tests.engines import postgres
+
+BACKENDS: Final = ("memory", "file", "sqlite", "postgresql")
+LAYERS: Final = ("group", "retry", "metrics")
+
+
+class Subject(NamedTuple):
+    """A backend and the layers around it, innermost first."""
+
+    backend: str
+    layers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.layers:
+            return f"{self.backend}-bare"
+        return self.backend if self.layers == LAYERS else f"{self.backend}-{'-'.join(self.layers)}"
+
+
+#: Every backend as `create_data_access` builds it with a meter; the fast ones also bare and in each single layer.
+SUBJECTS: Final = [
+    *(Subject(backend, LAYERS) for backend in BACKENDS),
+    *(Subject(backend, layers) for backend in ("memory", "sqlite") for layers in ((), *((name,) for name in LAYERS))),
+]
+
+
+def wrap(store: Store, layers: tuple[str, ...]) -> Store:
+    """The store inside those layers."""
+    from dal.layers.group import GroupCommit
+    from dal.layers.metrics import Metrics
+    from dal.layers.retry import Retry
+
+    for layer in layers:
+        if layer == "group":
+            store = GroupCommit(store)
+        elif layer == "retry":
+            store = Retry(store)
+        else:
+            store = Metrics(store, MeterProvider().get_meter("tests"))
+    return store
+
+
+@pytest.fixture(scope="session")
+def postgres_with_schema(postgres_url: str) -> str:
+    """The run's database with the schema in it."""
+
+    async def migrate() -> None:
+        store = create_store(postgres_url, auto_migrate=True)
+        await store.open()
+        await store.close()
+
+    asyncio.run(migrate())
+    return postgres_url
+
+
+def url_of(backend: str, request: pytest.FixtureRequest, directory: Path) -> str:
+    """The address of an empty store of that backend."""
+    if backend == "memory":
+        return "memory://"
+    if backend == "postgresql":
+        url: str = request.getfixturevalue("postgres_with_schema")
+        postgres.clean(url)
+        return url
+    name = "data" if backend == "file" else "dal.db"
+    return f"{backend}://{directory / name}"
+
+
+@pytest.fixture(params=SUBJECTS, ids=str)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """One backend in its layers; a test that asks for it, or for `store`, runs once for each."""
+    chosen: Subject = request.param
+    for module in (*chosen.layers, chosen.backend):
+        home = f"dal.layers.{module}" if module in LAYERS else f"dal.backends.{module}"
+        if importlib.util.find_spec(home) is None:
+            pytest.skip(f"{home} is not there")
+    return chosen
+
+
+@pytest.fixture
+def store_url(subject: Subject, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of the subject's store, empty."""
+    yield url_of(subject.backend, request, tmp_path)
+    if subject.backend == "postgresql":
+        assert connections_left(request.getfixturevalue("postgres_with_schema")) == 0, "a connection was left behind"
+
+
+@pytest_asyncio.fixture
+async def store(subject: Subject, store_url: str) -> AsyncIterator[Store]:
+    """The subject's store, open and empty."""
+    made = wrap(create_store(store_url), subject.layers)
+    await made.open()
+    yield made
+    await made.close()
+
+
+def connections_left(url: str) -> int:
+    """How many connections to this database PostgreSQL still knows, besides the one that asks.
+
+    A backend process ends a moment after its client has closed the connection, so it is given that moment.
+    """
+    import psycopg
+
+    ask = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    left = 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        for _ in range(100):
+            row = connection.execute(ask).fetchone()
+            assert row is not None
+            left = int(row[0])
+            if left == 0:
+                break
+            connection.execute("SELECT pg_sleep(0.02), pg_stat_clear_snapshot()")
+    return left
