@@ -110,7 +110,8 @@ class BatchReader:
                 file_time=self.file_time,
             )
         except InvalidInputError as error:
-            self._refusals.append(Refusal(self._file, line.number, _shown_key(fields), error.message))
+            chat_id, user = _shown(fields.get("chat_id")), _shown(fields.get("user"))
+            self._refusals.append(Refusal(self._file, line.number, chat_id, user, error.message))
             return None
 
     def _is_persona(self, fields: dict[str, JsonValue]) -> bool:
@@ -123,6 +124,8 @@ class BatchReader:
         raise InvalidInputError("neither a conversation (chat_id, messages) nor user memory (user): fields missing")
 
 
-def _shown_key(fields: dict[str, JsonValue]) -> str | None:
-    key = fields.get("chat_id", fields.get("user"))
-    return key[:_MAX_SHOWN_KEY_CHARS] if type(key) is str else None
+def _shown(key: JsonValue) -> str | None:
+    """A key that may itself be what was wrong, fit for a report."""
+    if type(key) is not str:
+        return None
+    return key[:_MAX_SHOWN_KEY_CHARS].encode("utf-8", "backslashreplace").decode()

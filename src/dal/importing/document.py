@@ -22,7 +22,9 @@ BadText = Literal["refuse", "replace"]
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
-_MANY_DIGITS: Final = re.compile(rb"[0-9]{19}")  # might be an integer outside 64 bits
+# Nineteen digits in a row might be an integer outside 64 bits. Translating and finding takes a quarter of a regex.
+_DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS: Final = b"0" * 19
 _VOUCHED_BYTES: Final = 1024 * 1024  # far below every limit on one text or one document
 _MAX_DEPTH: Final = MAX_JSON_DEPTH + 8  # the document stands some levels above the metadata inside it
 
@@ -45,7 +47,7 @@ def parse(data: bytes, on_bad_text: BadText) -> Document:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         return _parse_slowly(data, on_bad_text)
-    if b"\\u0000" in data or len(data) > _VOUCHED_BYTES or _MANY_DIGITS.search(data):
+    if b"\\u0000" in data or len(data) > _VOUCHED_BYTES or _MANY_DIGITS in data.translate(_DIGITS_TO_ZERO):
         return _parse_slowly(data, on_bad_text)
     if type(value) is not dict:
         _refuse_kind(value)

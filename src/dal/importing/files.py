@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from dal.access import DataAccess
+from dal.errors import UnsupportedError
 from dal.importing.batches import BatchReader, Format
 from dal.importing.document import BadText
 from dal.importing.lines import LineReader
@@ -87,14 +88,18 @@ async def _index(
     data_access: DataAccess, report: ImportReport, size_bytes: int, on_progress: Callable[[Progress], None] | None
 ) -> None:
     """Makes searchable whatever is not yet, of this import or of an earlier one that was interrupted."""
-    if not hasattr(data_access.store, "index_pending") or not data_access.capabilities.search:
-        return  # a store that searches without an index, or not at all
+    if not data_access.capabilities.search:
+        return
+    index = cast(SearchIndex, data_access.store)
     started = time.perf_counter()
-    while done := await cast(SearchIndex, data_access.store).index_pending(limit=_INDEX_ROWS):
-        report.indexed += done
-        report.index_s = time.perf_counter() - started
-        if on_progress is not None:
-            on_progress(_progress(report, size_bytes, size_bytes, "index"))
+    try:
+        while done := await index.index_pending(limit=_INDEX_ROWS):
+            report.indexed += done
+            report.index_s = time.perf_counter() - started
+            if on_progress is not None:
+                on_progress(_progress(report, size_bytes, size_bytes, "index"))
+    except UnsupportedError:
+        return  # a store that searches without an index
 
 
 def _progress(

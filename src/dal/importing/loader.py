@@ -68,7 +68,7 @@ class Loader:
         except _REFUSALS as error:
             self._users.forget()
             if len(records) == 1:
-                self._refuse(Refusal(self._report.file, records[0].line, records[0].key, _reason(error)))
+                self._refuse(self._refusal(records[0], f"{type(error).__name__}: {error.message}"))
                 return
             for record in records:
                 await self.load([record])
@@ -115,8 +115,8 @@ class Loader:
         report.replaced += sum(record.replaced for record in records)
         for record in records:
             if record.line in plan.conflicts:
-                self._refuse(Refusal(report.file, record.line, record.key, plan.conflicts[record.line]))
+                self._refuse(self._refusal(record, plan.conflicts[record.line]))
 
-
-def _reason(error: DalError) -> str:
-    return f"{type(error).__name__}: {error.message}"
+    def _refusal(self, record: Record, reason: str) -> Refusal:
+        chat_id = record.chat_id if isinstance(record, Conversation) else None
+        return Refusal(self._report.file, record.line, chat_id, record.user, reason)

@@ -5,19 +5,28 @@ A report never holds the content of a message; the place (file, line, chat) is e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal, NamedTuple
+
+import orjson
+
+from dal.ops import JsonValue
 
 MAX_REFUSALS_KEPT: Final = 1000  # in a report; every one goes to `on_refusal`
 
 
 class Refusal(NamedTuple):
-    """A record that was not imported. `key` is its chat_id or user, where one could be read."""
+    """A record that was not imported, and where it stands. `chat_id` and `user` as far as they could be read."""
 
     file: str
     line: int
-    key: str | None
+    chat_id: str | None
+    user: str | None
     reason: str
+
+    def json_line(self) -> bytes:
+        """The refusal as a line of a report."""
+        return orjson.dumps(self._asdict(), option=orjson.OPT_APPEND_NEWLINE)
 
 
 class Progress(NamedTuple):
@@ -73,3 +82,8 @@ class ImportReport:
     def messages_per_s(self) -> float:
         """Messages written a second, indexing not counted."""
         return self.messages / self.load_s if self.load_s > 0 else 0.0
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """The report as a JSON object."""
+        refusals: list[JsonValue] = [dict(refusal._asdict()) for refusal in self.refusals]
+        return {**asdict(self), "messages_per_s": self.messages_per_s, "refusals": refusals}

@@ -1,0 +1,24 @@
+"""The `dal` command: schema, import, look-ups, search and a check-up of any store, from a terminal or a program.
+
+Tables for people, `--json` for programs on standard output, progress and errors on standard error. Exit codes: 0 fine,
+1 failed or found something, 2 wrong usage, 130 interrupted. It never asks a question.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    from dal.cli.app import app
+    from dal.cli.output import end_quietly_when_nobody_reads
+
+    try:
+        app(prog_name="dal")
+    except BrokenPipeError:
+        end_quietly_when_nobody_reads()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,119 @@
+"""`dal doctor`: what somebody who helps you would ask first."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from dal.cli.options import AsJson, Url
+from dal.cli.output import console, print_json, table
+from dal.cli.running import FAILED, complain, run
+
+if TYPE_CHECKING:
+    from dal.config import Settings
+    from dal.models import Health
+    from dal.ops import JsonValue
+
+_PACKAGES = (
+    "dal",
+    "aiosqlite",
+    "orjson",
+    "psycopg",
+    "psycopg-binary",
+    "psycopg-pool",
+    "pydantic",
+    "pydantic-settings",
+    "regex",
+    "tenacity",
+    "typer",
+)
+
+
+def doctor(url: Url = None, json: AsJson = False) -> None:
+    """Check a store and show versions, settings (without secrets) and what this backend can do.
+
+    Exits with 1 when the store is not well.
+    """
+
+    async def work() -> int:
+        from dataclasses import asdict
+
+        from dal.config import Settings
+        from dal.errors import DalError
+        from dal.factory import create_data_access
+        from dal.models import Health
+        from dal.urls import mask_url
+
+        settings = Settings()
+        data_access = create_data_access(url, settings=settings)
+        failure: DalError | None = None
+        try:
+            async with data_access:
+                health = await data_access.health()
+        except DalError as error:
+            failure = error
+            health = Health(status="down", parts={"reachable": False, "problems": [error.message]})
+        capabilities = asdict(data_access.capabilities)
+        place = mask_url(url) if url is not None else _masked_place(settings)
+        if json:
+            print_json(
+                {
+                    "store": place,
+                    "health": health,
+                    "capabilities": capabilities,
+                    "settings": _settings(settings),
+                    "versions": _versions(),
+                }
+            )
+        else:
+            out = console()
+            out.print(table(None, ("store", place), [("health", health.status), *_parts(health)]))
+            out.print(table(None, ("can do", ""), capabilities.items()))
+            out.print(table(None, ("setting", ""), _settings(settings).items()))
+            out.print(table(None, ("version", ""), _versions().items()))
+        if failure is not None:
+            complain(f"{type(failure).__name__}: {failure.message}")
+        return 0 if health.status == "ok" else FAILED
+
+    run(work())
+
+
+def _parts(health: Health) -> list[tuple[str, JsonValue]]:
+    parts = dict(health.parts)
+    problems = parts.pop("problems", [])
+    rows = list(parts.items())
+    return rows + [("problem", problem) for problem in (problems if isinstance(problems, list) else [problems])]
+
+
+def _masked_place(settings: Settings) -> str:
+    """The store that the environment names, without a password."""
+    from dal.factory import store_url
+    from dal.urls import mask_url
+
+    if settings.data_storage_type != "postgresql":
+        return store_url(settings).url
+    if settings.database_url is not None:
+        return mask_url(settings.database_url.get_secret_value())
+    return f"postgresql://{settings.db_user or ''}@{settings.db_host or ''}:{settings.db_port}/{settings.db_name or ''}"
+
+
+def _settings(settings: Settings) -> dict[str, str | None]:
+    """Every variable with its value, `***` for a secret that is set."""
+    shown: dict[str, str | None] = {}
+    for name, value in settings:
+        secret = hasattr(value, "get_secret_value")
+        shown[name.upper()] = "***" if secret else None if value is None else str(value)
+    return shown
+
+
+def _versions() -> dict[str, str]:
+    import sqlite3
+
+    versions = {"python": platform.python_version(), "platform": platform.platform(), "sqlite": sqlite3.sqlite_version}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

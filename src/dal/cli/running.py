@@ -1,0 +1,67 @@
+"""From a command's coroutine to an exit code: opens the store, and turns errors into one clear line each.
+
+DAL_DEBUG=1 in the environment shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from dal.cli.output import end_quietly_when_nobody_reads, printable
+from dal.errors import ConfigurationError, DalError, InvalidInputError
+
+if TYPE_CHECKING:
+    from dal.access import DataAccess
+
+FAILED = 1
+WRONG_USAGE = 2
+INTERRUPTED = 130
+
+
+def with_store(url: str | None, work: Callable[[DataAccess], Awaitable[int]]) -> NoReturn:
+    """Opens the store, does the work with it, and exits with the code that it returns."""
+
+    async def opened() -> int:
+        from dal.factory import create_data_access
+
+        async with create_data_access(url) as data_access:
+            return await work(data_access)
+
+    run(opened())
+
+
+def run(work: Coroutine[None, None, int]) -> NoReturn:
+    """Runs the coroutine and exits with the code that it returns, or the one its error deserves."""
+    try:
+        code = asyncio.run(work)
+        sys.stdout.flush()
+    except DalError as error:
+        code = _report(error)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        end_quietly_when_nobody_reads()
+    raise typer.Exit(code)
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"dal: {printable(text)}", file=sys.stderr)
+
+
+def _report(error: DalError) -> int:
+    if os.environ.get("DAL_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    complain(f"{type(error).__name__}: {error.message}")
+    if error.outcome == "unknown":
+        complain("the answer was lost: the write may or may not have happened")
+    return WRONG_USAGE if isinstance(error, ConfigurationError | InvalidInputError) else FAILED
