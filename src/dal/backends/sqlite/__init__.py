@@ -1,0 +1,45 @@
+"""SQLite: one file, WAL, durable commits, one writer with readers beside it.
+
+Any number of tasks and processes may use one file. A commit that returned survives power loss (`synchronous=FULL`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dal.backends.sql import SqlStore
+from dal.backends.sqlite.dialect import sqlite_dialect
+from dal.backends.sqlite.errors import BACKEND
+from dal.backends.sqlite.executor import SqliteExecutor
+from dal.backends.sqlite.plan import plan_linked
+from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
+from dal.store import Capabilities
+
+__all__ = ["sqlite_store"]
+
+
+def sqlite_store(path: str | os.PathLike[str], *, auto_migrate: bool | None = None) -> SqlStore:
+    """A store on the SQLite database at this path, not yet opened.
+
+    auto_migrate  None: an empty or missing database gets its schema at opening. True: any database is brought up.
+                  False: nothing is made; a missing file or schema is a SchemaError.
+    """
+    file = Path(path)
+    return SqlStore(
+        SqliteExecutor(file, create=auto_migrate is not False),
+        sqlite_dialect(plan_linked),
+        Capabilities(
+            backend=BACKEND,
+            durable=True,
+            multi_process=True,
+            interactive_transactions=True,
+            search=True,
+            triggers=True,
+            commit_lanes=1,
+            max_text_bytes=MAX_TEXT_BYTES,
+            max_batch_ops=MAX_BATCH_OPS,
+        ),
+        address=f"sqlite:{file}",
+        auto_migrate=auto_migrate,
+    )

@@ -1,0 +1,82 @@
+"""SQLite's SQL: text times that sort, JSON documents as text, FTS5 for search terms.
+
+Nothing here does I/O. The D1 backend shares it: every statement is plain SQL and parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, cast
+
+import orjson
+
+from dal.backends.sql import Dialect, SearchSql
+from dal.backends.sql.dialect import Planner
+from dal.ops import JsonValue
+from dal.search import OVERFLOW_TERM, SearchQuery
+from dal.tables import Kind
+
+
+def encode_time(value: datetime) -> str:
+    """`YYYY-MM-DDTHH:MM:SS.ffffffZ`: text order is time order. The value is in UTC."""
+    return value.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def decode_time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def encode_json(value: JsonValue) -> str:
+    return orjson.dumps(value).decode()
+
+
+def decode_json(text: str) -> JsonValue:
+    return cast(JsonValue, orjson.loads(text))
+
+
+def _contains(column: str, _kind: Kind) -> str:
+    # One parameter however many values: one shape, and no limit on their number.
+    return f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608
+
+
+def _encode_list(values: list[object]) -> str:
+    return orjson.dumps(values).decode()
+
+
+def _encode_terms(terms: Sequence[str]) -> str:
+    return " ".join(terms)
+
+
+def _encode_query(query: SearchQuery) -> str:
+    """The terms as an FTS5 query. They hold letters, marks and digits only; quoted, none of them is an operator."""
+    terms = " AND ".join(f'"{term.text}"*' if term.prefix else f'"{term.text}"' for term in query.terms)
+    return f'({terms}) OR "{OVERFLOW_TERM}"'
+
+
+SEARCH: Final = SearchSql(
+    present="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'message_search'",
+    insert="INSERT INTO message_search (rowid, terms) SELECT doc_id, ? FROM messages",
+    delete="DELETE FROM message_search WHERE rowid IN (SELECT doc_id FROM messages",
+    candidate="doc_id IN (SELECT rowid FROM message_search WHERE message_search MATCH ?)",
+    pending="NOT EXISTS (SELECT 1 FROM message_search WHERE message_search.rowid = messages.doc_id)",
+    clear=("DELETE FROM message_search",),
+    encode_terms=_encode_terms,
+    encode_query=_encode_query,
+)
+
+
+def sqlite_dialect(plan: Planner) -> Dialect:
+    """SQLite's dialect with this way of planning a batch."""
+    return Dialect(
+        engine="sqlite",
+        placeholder="?",
+        placeholders={},
+        encoders={Kind.TIME: encode_time, Kind.JSON: encode_json},
+        decoders={Kind.TIME: decode_time, Kind.JSON: decode_json, Kind.BOOL: bool},
+        contains=_contains,
+        encode_list=_encode_list,
+        distinct="IS NOT",
+        search=SEARCH,
+        plan=plan,
+    )
