@@ -67,7 +67,7 @@ class DataAccess(Repositories):
         self._id_maker = new_id
         self._in_transaction: set[asyncio.Task[object]] = set()
         self._retry_turn = asyncio.Lock()
-        super().__init__(Context(_Outside(store, self._in_transaction), clock, new_id))
+        super().__init__(Context(_Outside(store, self._in_transaction), clock, new_id, store.capabilities.backend))
 
     async def open(self) -> Self:
         """Makes the store ready; a second call does nothing.
@@ -112,7 +112,7 @@ class DataAccess(Repositories):
         async with self.store.transaction() as store:
             self._in_transaction.add(task)
             try:
-                yield Transaction(Context(store, self._clock, self._id_maker))
+                yield Transaction(Context(store, self._clock, self._id_maker, self.capabilities.backend))
             finally:
                 self._in_transaction.discard(task)
 

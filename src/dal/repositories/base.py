@@ -6,13 +6,15 @@ before anything is sent, so that bad input is refused in the same way on every b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
 from dal.cursor import Listing
-from dal.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from dal.errors import AlreadyExistsError, ConflictError, DalError, InvalidInputError, NotFoundError
 from dal.limits import MAX_INT64, MAX_PAGE_ROWS
 from dal.models import Page, build, page
 from dal.ops import Compare, Guard, Insert, Op, Row, Select, Update, Value
@@ -20,7 +22,9 @@ from dal.store import ReadCommit
 from dal.tables import Table
 from dal.values import Clock, IdMaker, as_id, check_column, check_int, check_limit
 
+P = ParamSpec("P")
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Context(NamedTuple):
@@ -29,15 +33,27 @@ class Context(NamedTuple):
     store: ReadCommit
     clock: Clock
     new_id: IdMaker
+    backend: str
 
 
 class Repository:
-    """Base of the typed repositories."""
+    """Base of the typed repositories. Its subclasses' public calls name themselves in every error they raise."""
 
     table: Table
 
+    def __init_subclass__(cls) -> None:
+        for name, function in list(vars(cls).items()):
+            operation = f"{cls.__name__.lower()}.{name}"
+            if name.startswith("_"):
+                continue
+            if iscoroutinefunction(function):
+                setattr(cls, name, _named(operation, function))
+            elif isasyncgenfunction(function):
+                setattr(cls, name, _named_generator(operation, function))
+
     def __init__(self, context: Context) -> None:
         self._store = context.store
+        self.backend = context.backend
         self._now = context.clock
         self._new_id = context.new_id
 
@@ -119,13 +135,12 @@ class Repository:
         if expected_version is not None and found != expected_version:
             raise ConflictError(
                 f"{self.table.name}{list(key.values())!r} is at version {found}, expected {expected_version}; "
-                "read it again and retry",
-                operation=f"{self.table.name}.update",
+                "read it again and retry"
             )
         return self._record(model, rows[0])
 
     def _not_found(self, key: Mapping[str, str]) -> NotFoundError:
-        return NotFoundError(f"{self.table.name}: no row with {dict(key)!r}", operation=f"{self.table.name}.update")
+        return NotFoundError(f"{self.table.name}: no row with {dict(key)!r}")
 
     async def _page(
         self,
@@ -155,6 +170,39 @@ class Repository:
             for column, value in values.items()
             if value is not None
         ]
+
+
+def _named(operation: str, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """The same call, whose errors say which call it was and on which backend."""
+
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await function(*args, **kwargs)
+        except DalError as error:
+            _name(error, operation, args[0])
+            raise
+
+    return call
+
+
+def _named_generator(operation: str, function: Callable[P, AsyncIterator[T]]) -> Callable[P, AsyncIterator[T]]:
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        try:
+            async for item in function(*args, **kwargs):
+                yield item
+        except DalError as error:
+            _name(error, operation, args[0])
+            raise
+
+    return call
+
+
+def _name(error: DalError, operation: str, repository: object) -> None:
+    error.operation = operation
+    if not error.backend and isinstance(repository, Repository):
+        error.backend = repository.backend
 
 
 def known_id(field: str, value: object) -> str | None:

@@ -64,8 +64,7 @@ class Memory(Repository):
         if row is None and expected_version is not None:
             raise ConflictError(
                 f"user_memory[{memory_type!r}, {key!r}] is not there at version {expected_version}; "
-                "read it again and retry",
-                operation="memory.set",
+                "read it again and retry"
             )
         while row is None:  # an expired item holds the key: away with it, in the same commit
             row = (await self._store.commit((self._delete_expired(upsert, now, (key,)), upsert))).rows[-1]

@@ -161,7 +161,7 @@ class Messages(Repository):
             )
             for message in await self._by_ids([key]):
                 return message
-        raise NotFoundError("messages.flag: no message has this id", operation="messages.flag")
+        raise NotFoundError("messages.flag: no message has this id")
 
     async def search(
         self,
@@ -251,8 +251,6 @@ class Messages(Repository):
         if stored:
             raise AlreadyExistsError(
                 f"messages: the id {next(iter(stored))} belongs to another message; a repeat must be the same call",
-                operation="messages.add",
-                backend=error.backend,
             ) from error
         if expected_sequence is not None:
             found = await self._must_exist(key) + 1
@@ -260,8 +258,6 @@ class Messages(Repository):
                 raise ConflictError(
                     f"chat_sessions[{key!r}] would number this message {found}, expected {expected_sequence}; "
                     "read the new messages and retry",
-                    operation="messages.add",
-                    backend=error.backend,
                 ) from error
         raise error
 
@@ -303,7 +299,7 @@ class Messages(Repository):
             Select("chat_sessions", (Compare("chat_id", "=", key),), limit=1, columns=("message_count",))
         )
         if not rows:
-            raise MissingReferenceError(f"messages: there is no chat {key!r}; create it first", operation="messages")
+            raise MissingReferenceError(f"messages: there is no chat {key!r}; create it first")
         return rows[0][0]  # type: ignore[return-value]  # an INT column
 
 
