@@ -228,7 +228,7 @@ class Messages(Repository):
             )
         try:
             receipt = await self._store.commit(ops)
-        except (AlreadyExistsError, ConflictError, MissingReferenceError) as error:
+        except (AlreadyExistsError, ConflictError) as error:
             return await self._resolve(key, rows, expected_sequence, error)
         numbers = receipt.rows[-k:]
         return [
