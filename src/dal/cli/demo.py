@@ -48,7 +48,7 @@ def demo(
         out = console()
         conversations, memory = write_demo_data(directory)
         url = f"sqlite://{quote(str(directory / 'demo.db'))}"
-        out.print(f"Old chat data:  {conversations}\nIts new home:   {url}\n")
+        out.print(f"Old chat data:  {conversations}\nIts new home:   {url}\n", soft_wrap=True)
 
         async with create_data_access(url) as dal:
             for path in (conversations, memory):
@@ -68,7 +68,9 @@ def demo(
                 _headline(out, f"Messages with {text} (dal search)")
                 out.print(hit_table((await dal.messages.search(text, limit=3)).items))
 
-        _print_next(out, url, directory, conversations)
+        _print_next(out, url, conversations)
+        if keep is None:
+            out.print(f"  rm -r {shlex.quote(str(directory))}", soft_wrap=True)
         return 0
 
     run(work())
@@ -92,12 +94,12 @@ def _print_report(out: Console, report: ImportReport) -> None:
         if count
     ]
     there = f"; {report.unchanged} records were there already" if report.unchanged else ""
-    out.print(f"{Path(report.file).name}: {', '.join(new) or 'nothing new'}{there}")
+    out.print(f"{Path(report.file).name}: {', '.join(new) or 'nothing new'}{there}", soft_wrap=True)
     for refusal in report.refusals:
-        out.print(f"  refused, line {refusal.line} ({refusal.chat_id}): {refusal.reason}")
+        out.print(f"  refused, line {refusal.line} ({refusal.chat_id}): {refusal.reason}", soft_wrap=True)
 
 
-def _print_next(out: Console, url: str, directory: Path, conversations: Path) -> None:
+def _print_next(out: Console, url: str, conversations: Path) -> None:
     dal, to = _this_command(), f"--url {shlex.quote(url)}"
     _headline(out, "Try next")
     for line in (
@@ -106,7 +108,6 @@ def _print_next(out: Console, url: str, directory: Path, conversations: Path) ->
         f"{dal} search 京都 {to} --json",
         f"{dal} import {shlex.quote(str(conversations))} {to} --on-bad-text replace",
         f"{dal} doctor {to}",
-        f"rm -r {shlex.quote(str(directory))}",
     ):
         out.print(f"  {line}", soft_wrap=True)
 

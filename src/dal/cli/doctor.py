@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def doctor(url: Url = None, json: AsJson = False) -> None:
         from dal.urls import mask_url
 
         settings = Settings()
-        data_access = create_data_access(url, settings=settings)
+        data_access = create_data_access(url, settings=settings, auto_migrate=False)
         failure: DalError | None = None
         try:
             async with data_access:
@@ -76,7 +77,7 @@ def doctor(url: Url = None, json: AsJson = False) -> None:
             complain(f"{type(failure).__name__}: {failure.message}")
         return 0 if health.status == "ok" else FAILED
 
-    run(work())
+    run(work(), log_level=logging.WARNING)
 
 
 def _parts(health: Health) -> list[tuple[str, JsonValue]]:

@@ -106,7 +106,7 @@ def import_files(
             _complain_of_refusals(reports, report)
             return FAILED if any(done.refused for done in reports) else 0
 
-        with_store(url, work)
+        with_store(url, work, may_create=True)
 
 
 def _summary(reports: list[ImportReport]) -> object:

@@ -6,6 +6,7 @@ DAL_DEBUG=1 in the environment shows the traceback as well.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -24,20 +25,27 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 
 
-def with_store(url: str | None, work: Callable[[DataAccess], Awaitable[int]]) -> NoReturn:
-    """Opens the store, does the work with it, and exits with the code that it returns."""
+def with_store(url: str | None, work: Callable[[DataAccess], Awaitable[int]], *, may_create: bool = False) -> NoReturn:
+    """Opens the store, does the work with it, and exits with the code that it returns.
+
+    may_create  an embedded store that is not there yet is made; otherwise a mistyped path would look like an empty one.
+    """
 
     async def opened() -> int:
         from dal.factory import create_data_access
 
-        async with create_data_access(url) as data_access:
+        async with create_data_access(url, auto_migrate=None if may_create else False) as data_access:
             return await work(data_access)
 
     run(opened())
 
 
-def run(work: Coroutine[None, None, int]) -> NoReturn:
-    """Runs the coroutine and exits with the code that it returns, or the one its error deserves."""
+def run(work: Coroutine[None, None, int], *, log_level: int = logging.ERROR) -> NoReturn:
+    """Runs the coroutine and exits with the code that it returns, or the one its error deserves.
+
+    log_level  of what the library logs, what is shown on standard error; `dal doctor` shows warnings too.
+    """
+    logging.basicConfig(format="dal: %(message)s", level=log_level)
     try:
         code = asyncio.run(work)
         sys.stdout.flush()
