@@ -253,9 +253,11 @@ def test_a_snippet_finds_its_place_where_folding_shifts_it(filler: str) -> None:
         assert "針" in snippet(parse_query("針"), text, max_chars=30)
 
 
-def test_a_snippet_is_not_fooled_by_the_beginning_of_a_longer_word() -> None:
-    text = "foobar " * 5000 + "foo " + "foobar " * 100
-    assert "foo " in snippet(parse_query("foo"), text, max_chars=60).replace("…", "")
+@pytest.mark.parametrize("shift", range(7))
+@pytest.mark.parametrize("word", ["foobar", "barfoo"])
+def test_a_snippet_is_not_fooled_by_a_piece_of_a_longer_word(word: str, shift: int) -> None:
+    text = "." * shift + f"{word} " * 5000 + "foo " + f"{word} " * 100
+    assert " foo " in snippet(parse_query("foo"), text, max_chars=60)
 
 
 def test_a_snippet_without_a_match_is_the_beginning() -> None:
