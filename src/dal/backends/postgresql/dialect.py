@@ -1,0 +1,94 @@
+"""PostgreSQL's SQL: placeholders with the type where the place does not give it, arrays for lists, tsvector for search.
+
+Nothing here does I/O. Parameters are text, or integers and truth values that the driver writes as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from dal.backends.postgresql.document import encode_document
+from dal.backends.sql import Dialect, SearchSql
+from dal.backends.sql.dialect import Planner
+from dal.search import OVERFLOW_TERM, SearchQuery
+from dal.tables import Kind
+
+#: The type of a column's values where SQL needs it said.
+SQL_TYPES: Final = {
+    Kind.ID: "uuid",
+    Kind.TEXT: "text",
+    Kind.INT: "integer",
+    Kind.BIGINT: "bigint",
+    Kind.BOOL: "boolean",
+    Kind.TIME: "timestamptz",
+    Kind.JSON: "jsonb",
+    Kind.IP: "inet",
+}
+#: Terms, written as one text with spaces, to what the index keeps.
+TERMS: Final = "array_to_tsvector(string_to_array({}::text, ' '))"
+
+_MAX_TSVECTOR_BYTES: Final = (1 << 20) - 1
+
+
+def encode_array(values: list[object]) -> str:
+    """An array as PostgreSQL reads it; the type is said where it stands."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if type(value) is str:
+        if '"' in value or "\\" in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    return str(value)  # int and bool
+
+
+def encode_terms(terms: Sequence[str]) -> str:
+    """The terms as one text; more than a tsvector holds give the one term that says so."""
+    text = " ".join(terms)
+    if len(text) * 4 > _MAX_TSVECTOR_BYTES and len(text.encode()) > _MAX_TSVECTOR_BYTES:
+        return OVERFLOW_TERM
+    return text
+
+
+def encode_query(query: SearchQuery) -> str:
+    """The terms as a tsquery. They hold letters, marks and digits only; quoted, none of them is an operator."""
+    terms = " & ".join(f"'{term.text}':*" if term.prefix else f"'{term.text}'" for term in query.terms)
+    return f"({terms}) | '{OVERFLOW_TERM}'"
+
+
+def _contains(column: str, kind: Kind) -> str:
+    return f"{column} = ANY (%s::{SQL_TYPES[kind]}[])"
+
+
+SEARCH: Final = SearchSql(
+    present="SELECT 1 WHERE to_regclass('message_search') IS NOT NULL",
+    insert=f"INSERT INTO message_search (message_id, terms) SELECT id, {TERMS.format('%s')} FROM messages",  # noqa: S608
+    delete="DELETE FROM message_search WHERE message_id IN (SELECT id FROM messages",
+    candidate="id IN (SELECT message_id FROM message_search WHERE terms @@ %s::tsquery)",
+    pending="NOT EXISTS (SELECT 1 FROM message_search WHERE message_search.message_id = messages.id)",
+    clear=("TRUNCATE message_search",),
+    encode_terms=encode_terms,
+    encode_query=encode_query,
+)
+
+
+def postgresql_dialect(plan: Planner) -> Dialect:
+    """PostgreSQL's dialect with this way of planning a batch."""
+    return Dialect(
+        engine="postgresql",
+        placeholder="%s",
+        placeholders={},
+        encoders={Kind.TIME: datetime.isoformat, Kind.JSON: encode_document},
+        decoders={},
+        contains=_contains,
+        encode_list=encode_array,
+        distinct="IS DISTINCT FROM",
+        search=SEARCH,
+        plan=plan,
+        row_lock="FOR UPDATE",
+    )
