@@ -1,0 +1,138 @@
+"""The results as a table for people, JSON for programs, and the page docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.measure import Stats
+from tests.bench.targets import Target
+
+
+class Comparison(NamedTuple):
+    """One path of the library beside one baseline."""
+
+    backend: str
+    path: str
+    ours: Stats
+    theirs: Stats
+    targets: tuple[Target, ...]
+
+    def verdicts(self) -> list[tuple[str, str, str]]:
+        """What was reached, what was wanted, and whether that is met, for each target."""
+        found = []
+        for target in self.targets:
+            value = target.measure.of(self.ours, self.theirs)
+            met = target.met(value)
+            found.append((target.measure.text(value), target.wanted, {True: "met", False: "MISSED", None: ""}[met]))
+        return found
+
+
+_HEADINGS: Final = (
+    "path",
+    "beside",
+    "median µs",
+    "p95 µs",
+    "per second",
+    "its median µs",
+    "its p95 µs",
+    "its per second",
+    "reached",
+    "target",
+    "verdict",
+    "CPU µs a call, ours / its",
+    "peak memory MB, ours / its",
+)
+_TEXT_COLUMNS: Final = {"path", "beside", "reached", "target", "verdict"}
+
+
+def show(console: Console, backend: str, found: Sequence[Comparison]) -> None:
+    """Prints the table of one backend."""
+    table = Table(title=backend, title_justify="left")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right")
+    for comparison in found:
+        cells = _cells(comparison)
+        missed = "MISSED" in cells[_HEADINGS.index("verdict")]
+        table.add_row(*(cell.replace("<br>", "\n") for cell in cells), style="red" if missed else None)
+    console.print(table)
+
+
+def as_json(machine: Mapping[str, str], found: Sequence[Comparison]) -> str:
+    """Everything that was measured, as JSON."""
+    comparisons = [
+        {
+            "backend": c.backend,
+            "path": c.path,
+            "ours": asdict(c.ours),
+            "baseline": asdict(c.theirs),
+            "targets": [
+                {"reached": reached, "wanted": wanted, "verdict": verdict} for reached, wanted, verdict in c.verdicts()
+            ],
+        }
+        for c in found
+    ]
+    return json.dumps({"machine": machine, "comparisons": comparisons}, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_page(path: Path, machine: Mapping[str, str], found: Sequence[Comparison]) -> None:
+    """Writes the documentation page; the text around the tables is `_PAGE`."""
+    tables = []
+    for backend in dict.fromkeys(c.backend for c in found):
+        rows = [_cells(c) for c in found if c.backend == backend]
+        lines = [" | ".join(_HEADINGS), " | ".join("---" for _ in _HEADINGS), *(" | ".join(row) for row in rows)]
+        tables.append(f"## {_TITLES.get(backend, backend)}\n\n" + "\n".join(f"| {line} |" for line in lines))
+    described = "\n".join(f"- {name}: {value}" for name, value in machine.items())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_PAGE.format(machine=described, tables="\n\n".join(tables)), encoding="utf-8")
+
+
+_TITLES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "file": "Files", "nothing": "The library's own cost"}
+
+_PAGE: Final = """# Benchmarks
+
+`make bench` measures every path beside the code one would write by hand on the same driver, and
+`python -m tests.bench --write-docs` writes this page. Both sides have the same tables, indexes, rows and durability
+(PostgreSQL with its defaults, SQLite in WAL mode with `synchronous=FULL`, files with fsync). They take turns, round by
+round, in one process; medians are medians of rounds, percentiles are over all calls. The library gives typed records
+and has checked its input; the baselines give what the driver gives. The CPU is that of the client process, all threads;
+memory is what a round needed above what was in use before it.
+
+The search index is left out on both sides, except where a row speaks of search. `history(10)` compares a long chat with
+one that has just as many messages as are read. A bound without a number is none: the row is there to be known.
+
+{machine}
+
+{tables}
+"""
+
+
+def _cells(comparison: Comparison) -> list[str]:
+    ours, theirs, verdicts = comparison.ours, comparison.theirs, comparison.verdicts()
+    return [
+        comparison.path,
+        theirs.name,
+        _us(ours.median_us),
+        _us(ours.p95_us),
+        f"{ours.per_second:,.0f}",
+        _us(theirs.median_us),
+        _us(theirs.p95_us),
+        f"{theirs.per_second:,.0f}",
+        *("<br>".join(verdict[place] for verdict in verdicts) for place in range(3)),
+        f"{_us(ours.cpu_us)} / {_us(theirs.cpu_us)}",
+        f"{_megabytes(ours.peak_bytes)} / {_megabytes(theirs.peak_bytes)}",
+    ]
+
+
+def _us(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / 1e6:.1f}"

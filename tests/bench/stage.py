@@ -1,0 +1,81 @@
+"""Where the rows of one backend are measured: subjects on their own copies of the same data, opened when needed."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self, cast
+
+from dal import create_data_access, schema
+from dal.backends.sql import SqlStore
+from dal.factory import create_store
+from tests.bench.data import Data
+from tests.bench.measure import Side
+from tests.bench.paths import Row
+from tests.bench.subject import Subject
+
+
+class Stage:
+    """The subjects of one backend by name. An async context manager; closes what it opened.
+
+    directory  a directory of its own for the files of this stage.
+    """
+
+    backend: ClassVar[str]
+    rows: ClassVar[tuple[Row, ...]]
+
+    def __init__(self, directory: Path, data: Data) -> None:
+        self.directory = directory
+        self.data = data
+        self.stack = AsyncExitStack()
+        self._subjects: dict[str, Subject] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.set_up()
+        except BaseException:
+            await self.stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stack.aclose()
+
+    async def set_up(self) -> None:
+        """Starts what the subjects need."""
+
+    async def make(self, name: str) -> Subject:
+        """A new subject on a fresh copy of the data, not yet opened."""
+        raise NotImplementedError
+
+    async def subject(self, name: str) -> Subject:
+        """The subject of this name, open."""
+        if name not in self._subjects:
+            subject = await self.make(name)
+            await subject.open()
+            self.stack.push_async_callback(subject.close)
+            self._subjects[name] = subject
+        return self._subjects[name]
+
+    async def sides(self, row: Row) -> list[Side]:
+        """The library's side and those of its baselines, in the row's order."""
+        per_call = self.data.scale.bulk_messages if row.bulk else 1
+        ours = await self.subject(row.who)
+        sides = [Side(ours.name, row.workload(ours, self.data), row.tasks, per_call, row.calls)]
+        for against in row.against:
+            subject = await self.subject(against.subject)
+            workload = against.workload or row.workload
+            tasks = row.tasks if against.tasks is None else against.tasks
+            sides.append(Side(subject.name, workload(subject, self.data), tasks, per_call, row.calls))
+        return sides
+
+
+async def fill_sql(url: str, data: Data, *, search: bool) -> None:
+    """Makes the schema in an empty database, with or without the search migration, and writes the data."""
+    async with cast(SqlStore, create_store(url)).migrations() as connection:
+        await schema.up(connection, leave_out=() if search else ("0002_search.sql",))
+    async with create_data_access(url) as dal:
+        await data.fill(dal)
