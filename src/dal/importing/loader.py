@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import cast
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dal.errors import (
     AlreadyExistsError,
@@ -79,7 +79,7 @@ class Loader:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(lambda error: isinstance(error, DalError) and error.retryable),
             stop=stop_after_attempt(RETRY_ATTEMPTS),
-            wait=wait_exponential_jitter(RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S),
+            wait=wait_random_exponential(RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S),
             before_sleep=lambda _: self._users.forget(),
             reraise=True,
         ):

@@ -13,6 +13,7 @@ from typing import Final
 from dal.ops import JsonValue
 
 _SECONDS_CHARS: Final = len("2022-08-06T17:52:13")
+_DATE_CHARS: Final = len("2022-08-06")
 _MICROSECONDS_CHARS: Final = len("2022-08-06T17:52:13.340000")
 
 
@@ -20,7 +21,7 @@ def read_time(value: JsonValue) -> tuple[datetime | None, bool]:
     """The instant in UTC, or None, and whether the stored time says all that the source said."""
     if type(value) is not str:
         return None, False
-    if _SECONDS_CHARS <= len(value) <= _MICROSECONDS_CHARS:
+    if _SECONDS_CHARS <= len(value) <= _MICROSECONDS_CHARS and value[_DATE_CHARS] in "T ":
         try:
             return datetime.fromisoformat(value + "Z"), True  # a third of the time that replace(tzinfo=UTC) takes
         except ValueError:

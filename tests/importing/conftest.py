@@ -1,0 +1,36 @@
+"""A store of each backend to import into, as applications get it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from dal import DataAccess, create_data_access
+from tests.subjects import BACKENDS, postgres_with_schema, url_of
+
+__all__ = ["backend", "dal", "postgres_with_schema", "url"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every backend once."""
+    name = str(request.param)
+    if importlib.util.find_spec(f"dal.backends.{name}") is None:
+        pytest.skip(f"dal.backends.{name} is not there")
+    return name
+
+
+@pytest.fixture
+def url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty store."""
+    return url_of(backend, request, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def dal(url: str) -> AsyncIterator[DataAccess]:
+    async with create_data_access(url) as opened:
+        yield opened
