@@ -163,22 +163,23 @@ class SearchConformance:
         await store.commit([Insert("chat_sessions", rows.chat(1))])
         late = [Insert("messages", rows.message(10 + n, 1, content="word"), search_later=True) for n in range(5)]
         await store.commit([*late, Insert("messages", rows.message(20, 1, content="word"))])
-        if isinstance(store, SearchIndex):
-            assert 20 in await found(store, "word")
-            while await store.index_pending(limit=2):
-                pass
+        assert 20 in await found(store, "word")
+        index = await _index(store)
+        while index is not None and await index.index_pending(limit=2):
+            pass
         assert await found(store, "word") == [20, 14, 13, 12, 11, 10]
         assert await rows.numbers(store, Select("messages", order=("-id",))) == [20, 14, 13, 12, 11, 10]
 
     async def test_an_index_that_was_dropped_can_be_built_again(self, store: Store) -> None:
         _needs_search(store)
-        if not isinstance(store, SearchIndex):
+        index = await _index(store)
+        if index is None:
             pytest.skip("the store searches without an index")
         await seed(store)
-        await store.drop_search()
-        while await store.index_pending(limit=5):
+        await index.drop_search()
+        while await index.index_pending(limit=5):
             pass
-        assert await store.index_pending() == 0
+        assert await index.index_pending() == 0
         for query in QUERIES:
             assert await found(store, query) == expected(query)
 
@@ -186,6 +187,17 @@ class SearchConformance:
 def _needs_search(store: Store) -> None:
     if not store.capabilities.search:
         pytest.skip("capabilities.search is False")
+
+
+async def _index(store: Store) -> SearchIndex | None:
+    """The store's search index; None for a store that has none, and for a layer around such a store."""
+    if not isinstance(store, SearchIndex):
+        return None
+    try:
+        await store.index_pending(limit=1)
+    except UnsupportedError:
+        return None
+    return store
 
 
 def _place(row: object) -> Row:

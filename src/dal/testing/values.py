@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -111,12 +111,6 @@ class ValueConformance:
         await store.commit([Insert("system_logs", rows.log(n, created_at=time)) for n, time in enumerate(_TIMES)])
         assert await rows.numbers(store, Select("system_logs", order=("created_at",))) == list(range(len(_TIMES)))
         assert await rows.numbers(store, Select("system_logs", order=("-created_at",), limit=1)) == [len(_TIMES) - 1]
-
-    async def test_a_time_of_another_zone_is_the_same_moment(self, store: Store) -> None:
-        east = timezone(timedelta(hours=9))
-        await store.commit([Insert("users", rows.user(1, created_at=rows.moment(0)))])
-        query = Select("users", (Compare("created_at", "=", rows.moment(0).astimezone(east)),))
-        assert await rows.numbers(store, query) == [1]
 
     async def test_truth_values_are_bool(self, store: Store) -> None:
         flags = [True, False]
