@@ -341,6 +341,22 @@ async def test_a_cancelled_commit_that_still_waits_is_never_written(store: Group
     assert "cancelled" not in repr(gate.batches)
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_commit_cancelled_at_any_step_is_written_only_if_it_was_taken(
+    store: GroupCommit, gate: Gate, steps: int
+) -> None:
+    tasks = start(store, append(), append(content="cancelled"))
+    await settle()
+    gate.let_all_pass()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    was_waiting = store.waiting == 1
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await settle()
+    assert await stored(store) == ([1] if was_waiting else [1, 2])
+
+
 async def test_a_cancelled_commit_that_was_taken_happens_whole(store: GroupCommit, gate: Gate) -> None:
     tasks = start(store, append(), append(), append(), append())
     await settle()
@@ -508,19 +524,24 @@ async def test_two_closers_both_wait(store: GroupCommit, gate: Gate) -> None:
     await asyncio.gather(*tasks, *closers)
 
 
-def test_a_loop_that_shuts_down_leaves_the_store_usable_in_the_next() -> None:
-    memory = MemoryStore()
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_loop_that_shuts_down_leaves_the_store_usable_in_the_next(batches: int) -> None:
+    complaints: list[dict[str, Any]] = []
 
     async def abandoned() -> GroupCommit:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        memory = MemoryStore()
         await memory.open()
         await memory.commit([chat("c0")])
         gate = Gate(memory)
         store = GroupCommit(gate)
-        start(store, append(), append(), append())
+        start(store, *(append() for _ in range(10)))
         await settle()
-        gate.let_one_pass()
-        await settle()
-        assert len(gate.batches) == 2  # a drain is under way when the loop ends
+        for _ in range(batches - 1):
+            gate.let_one_pass()
+            await settle()
+        # The loop ends while the first commit, or the drain, is under way.
+        assert len(gate.batches) == batches
         return store
 
     async def later(store: GroupCommit) -> Value:
@@ -528,8 +549,11 @@ def test_a_loop_that_shuts_down_leaves_the_store_usable_in_the_next() -> None:
         store.inner.let_all_pass()
         return number(await store.commit(append()))
 
-    store = asyncio.run(abandoned())
-    assert asyncio.run(later(store)) == 2
+    for _ in range(10):
+        store = asyncio.run(abandoned())
+        gc.collect()
+        assert asyncio.run(later(store)) == batches
+        assert complaints == []
 
 
 async def test_nobody_waits_for_ever_when_the_drain_is_ended(store: GroupCommit, gate: Gate) -> None:
