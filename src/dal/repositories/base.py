@@ -19,8 +19,8 @@ from dal.limits import MAX_INT64, MAX_PAGE_ROWS
 from dal.models import Page, build, page
 from dal.ops import Compare, Guard, Insert, Op, Row, Select, Update, Value
 from dal.store import ReadCommit
-from dal.tables import Table
-from dal.values import Clock, IdMaker, as_id, check_column, check_int, check_limit
+from dal.tables import Kind, Table
+from dal.values import Clock, IdMaker, as_id, check_column, check_int, check_limit, check_object
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=BaseModel)
@@ -107,7 +107,10 @@ class Repository:
         for column, value in changes.items():
             if column not in allowed:
                 raise InvalidInputError(f"{self.table.name}: {column!r} cannot be updated; use {', '.join(allowed)}")
-            values[column] = check_column(self.table, column, value)
+            if self.table.by_name[column].kind is Kind.JSON:  # every document that may be updated is an object
+                values[column] = check_object(f"{self.table.name}.{column}", value)
+            else:
+                values[column] = check_column(self.table, column, value)
         ops: list[Op] = []
         if expected_version is not None:
             expected = check_int("expected_version", expected_version, 1, MAX_INT64)
