@@ -8,24 +8,30 @@ caller hands in ever becomes part of the SQL text: names come from the declared 
 # ruff: noqa: S608  (names come from dal.tables only)
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, cast
 
-from dal.backends.sql.dialect import Decoder, Dialect, Encoder, Result, Statement
+from dal.backends.sql.binding import (
+    Binder,
+    ColumnDecoder,
+    RefShape,
+    WhereShape,
+    bind_each_value,
+    bind_row,
+    bind_where,
+    binder_of,
+    decode_rows,
+    keyset_params,
+    value_shape,
+    where_shape,
+)
+from dal.backends.sql.conditions import Conditions
+from dal.backends.sql.dialect import Dialect, Encoder, Result, Statement
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Ref, Row, Search, Select, Sum, Update, Upsert, Value
-from dal.tables import TABLES, Column, Kind, Table
+from dal.tables import TABLES, Table
 
 _SHAPES: Final = 4096
-_PLAIN: Final = ("=", "<", "<=", ">", ">=")
-
-#: Appends the parameters of one value.
-Binder: TypeAlias = Callable[[list[object], object], None]
-#: What the SQL text depends on in a Ref: table, key columns, column, whether something is added.
-RefShape: TypeAlias = tuple[str, tuple[str, ...], str, bool]
-#: What it depends on in a value: None (IS NULL), a Ref's shape, or any other value.
-ValueShape: TypeAlias = RefShape | bool | None
-WhereShape: TypeAlias = tuple[tuple[str, str, ValueShape], ...]
 
 
 class Read(NamedTuple):
@@ -34,7 +40,7 @@ class Read(NamedTuple):
     sql: str
     where: tuple[Binder | None, ...]
     after: tuple[Encoder | None, ...]
-    decode: tuple[tuple[int, Decoder, bool], ...]
+    decode: tuple[ColumnDecoder, ...]
 
 
 class Write(NamedTuple):
@@ -43,7 +49,7 @@ class Write(NamedTuple):
     sql: str
     bind: Callable[[Op], list[object]]
     returns: bool
-    decode: tuple[tuple[int, Decoder, bool], ...]
+    decode: tuple[ColumnDecoder, ...]
     #: Columns that may be null and take a Ref: a Ref without a row must be told from null by a statement of its own.
     nullable_refs: tuple[str, ...] = ()
 
@@ -56,25 +62,6 @@ class Write(NamedTuple):
         return ((result.written, rows[0] if rows else None),)
 
 
-def decode_rows(rows: Sequence[tuple[object, ...]], decoders: Sequence[tuple[int, Decoder, bool]]) -> list[Row]:
-    """Rows with each named column decoded, a column at a time: twenty rows cost about as much as their decoders."""
-    if not rows or not decoders:
-        return cast("list[Row]", rows if type(rows) is list else list(rows))
-    columns: list[Iterable[object]] = list(zip(*rows, strict=True))
-    for place, decode, nullable in decoders:
-        if nullable:
-            columns[place] = [None if v is None else decode(v) for v in columns[place]]
-        else:
-            columns[place] = map(decode, columns[place])
-    return cast("list[Row]", list(zip(*columns, strict=True)))
-
-
-def value_shape(value: object) -> ValueShape:
-    if type(value) is Ref:
-        return (value.table, tuple(value.key), value.column, value.plus != 0)
-    return None if value is None else True
-
-
 class Compiler:
     """SQL for one dialect.
 
@@ -84,6 +71,7 @@ class Compiler:
     def __init__(self, dialect: Dialect, tables: Mapping[str, Table] = TABLES) -> None:
         self.dialect = dialect
         self.tables = tables
+        self._pieces = Conditions(dialect, tables)
         self._select = lru_cache(_SHAPES)(self._compile_select)
         self._total = lru_cache(_SHAPES)(self._compile_total)
         self._insert = lru_cache(_SHAPES)(self._compile_insert)
@@ -97,7 +85,7 @@ class Compiler:
     def select(self, query: Select) -> tuple[Statement, Read]:
         read = self._select(
             query.table,
-            _where_shape(query.where),
+            where_shape(query.where),
             query.order,
             query.after is not None,
             query.limit is not None,
@@ -108,7 +96,7 @@ class Compiler:
 
     def total(self, query: Count | Sum) -> tuple[Statement, Read]:
         column = query.column if type(query) is Sum else None
-        read = self._total(query.table, column, _where_shape(query.where))
+        read = self._total(query.table, column, where_shape(query.where))
         return self._bound(read, query.where, None, None), read
 
     def candidates(
@@ -116,7 +104,7 @@ class Compiler:
     ) -> tuple[Statement, Read]:
         """Rows that may match, in search order: the index's terms decide, `dal.search.matches` has the last word."""
         order = self.tables[query.table].search_order
-        read = self._select(query.table, _where_shape(query.where), order, after is not None, True, columns, True)
+        read = self._select(query.table, where_shape(query.where), order, after is not None, True, columns, True)
         statement = self._bound(read, query.where, after, limit)
         terms = self.dialect.search.encode_query(query.query)
         return Statement(statement.sql, [terms, *statement.params], returns=True), read
@@ -131,7 +119,7 @@ class Compiler:
             else:
                 bind(params, compare.value)
         if after is not None:
-            params.extend(_keyset_params(after, read.after))
+            params.extend(keyset_params(after, read.after))
         if limit is not None:
             params.append(limit)
         return Statement(read.sql, params, returns=True)
@@ -148,25 +136,25 @@ class Compiler:
     ) -> Read:
         table = self.tables[table_name]
         names = columns or table.names
-        conditions, binders = self._where(table, where)
+        conditions, binders = self._pieces.where(table, where)
         if candidates:
             conditions.insert(0, self.dialect.search.candidate)
         keyset: tuple[Encoder | None, ...] = ()
         if after:
-            condition, keyset = self._keyset(table, order)
+            condition, keyset = self._pieces.keyset(table, order)
             conditions.append(condition)
-        sql = f"SELECT {', '.join(self._column(table, name) for name in names)} FROM {table.name}"
+        sql = f"SELECT {', '.join(self._pieces.column(table, name) for name in names)} FROM {table.name}"
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
         if order:
             sql += " ORDER BY " + ", ".join(_ordered(table, name) for name in order)
         if limit:
             sql += f" LIMIT {self.dialect.placeholder}"
-        return Read(sql, binders, keyset, self._decoders(table, names))
+        return Read(sql, binders, keyset, self._pieces.decoders(table, names))
 
     def _compile_total(self, table_name: str, column: str | None, where: WhereShape) -> Read:
         table = self.tables[table_name]
-        conditions, binders = self._where(table, where)
+        conditions, binders = self._pieces.where(table, where)
         total = "count(*)"
         if column is not None:
             total = f"CAST(COALESCE(sum({table.by_name[column].name}), 0) AS BIGINT)"
@@ -174,30 +162,6 @@ class Compiler:
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
         return Read(sql, binders, (), ())
-
-    def _keyset(self, table: Table, order: tuple[str, ...]) -> tuple[str, tuple[Encoder | None, ...]]:
-        """The condition "behind this place", and encoders of its values.
-
-        A row value where all columns run one way: one range of the composite index. Mixed directions become
-        `c1 <= ? AND (c1 < ? OR c1 = ? AND (…))`; the first part is the range, the rest decides ties.
-        """
-        if not order:
-            raise ValueError(f"Select on {table.name} has `after` but no `order`")
-        columns = [table.by_name[name.lstrip("-")] for name in order]
-        signs = ["<" if name.startswith("-") else ">" for name in order]
-        marks = [self._placeholder(c) for c in columns]
-        encoders = [self._encoder(c) for c in columns]
-        if len(set(signs)) == 1:
-            if len(columns) == 1:
-                return f"{columns[0].name} {signs[0]} {marks[0]}", tuple(encoders)
-            left, right = ", ".join(c.name for c in columns), ", ".join(marks)
-            return f"({left}) {signs[0]} ({right})", tuple(encoders)
-        condition = f"{columns[-1].name} {signs[-1]} {marks[-1]}"
-        for column, sign, mark in list(zip(columns, signs, marks, strict=True))[-2::-1]:
-            condition = f"({column.name} {sign} {mark} OR {column.name} = {mark} AND {condition})"
-        first = f"{columns[0].name} {signs[0]}= {marks[0]}"
-        doubled = [e for encoder in encoders[:-1] for e in (encoder, encoder)]
-        return f"{first} AND {condition}", (encoders[0], *doubled, encoders[-1])
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
@@ -209,10 +173,10 @@ class Compiler:
             return self._update(op.table, tuple(op.key), tuple(op.set), tuple(op.add), op.returning)
         if type(op) is Upsert:
             return self._upsert(
-                op.table, tuple(op.row), op.on, op.update, tuple(op.add), _where_shape(op.where), op.returning
+                op.table, tuple(op.row), op.on, op.update, tuple(op.add), where_shape(op.where), op.returning
             )
         if type(op) is Delete:
-            return self._delete(op.table, _where_shape(op.where))
+            return self._delete(op.table, where_shape(op.where))
         if type(op) is Guard:
             expect = tuple([(name, value is None) for name, value in op.expect.items()])
             return self._guard(op.table, tuple(op.key), expect)
@@ -244,20 +208,20 @@ class Compiler:
         for name in names:
             column = table.by_name[name]
             if name in shapes:
-                sql, bind = self._ref(shapes[name])
+                sql, bind = self._pieces.ref(shapes[name])
                 values.append(sql)
                 binders.append(bind)
             else:
-                values.append(self._placeholder(column))
-                binders.append(_binder(self._encoder(column)))
+                values.append(self._pieces.placeholder(column))
+                binders.append(binder_of(self._pieces.encoder(column)))
         sql = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(values)})"
         if shapes:
-            write = self._returning(table, sql, _bind_each_value(tuple(binders)), returning)
+            write = self._returning(table, sql, bind_each_value(tuple(binders)), returning)
             return write._replace(nullable_refs=tuple(name for name in shapes if table.by_name[name].nullable))
         encoders = tuple(
-            (i, encoder) for i, n in enumerate(names) if (encoder := self._encoder(table.by_name[n])) is not None
+            (i, encoder) for i, n in enumerate(names) if (encoder := self._pieces.encoder(table.by_name[n])) is not None
         )
-        return self._returning(table, sql, _bind_row(encoders), returning)
+        return self._returning(table, sql, bind_row(encoders), returning)
 
     def _compile_upsert(
         self,
@@ -272,7 +236,7 @@ class Compiler:
         table = self.tables[table_name]
         if on not in table.unique_keys:
             raise ValueError(f"Upsert on {table.name} names {on}, which is no unique key")
-        marks = [self._placeholder(table.by_name[n]) for n in names]
+        marks = [self._pieces.placeholder(table.by_name[n]) for n in names]
         sets = [f"{table.by_name[n].name} = excluded.{n}" for n in update]
         mark = self.dialect.placeholder
         sets += [f"{table.by_name[n].name} = {table.name}.{n} + {mark}" for n in add]
@@ -281,20 +245,20 @@ class Compiler:
             f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join(marks)}) "
             f"ON CONFLICT ({', '.join(on)}) DO {action}"
         )
-        conditions, binders = self._where(table, where, prefix=f"{table.name}.") if sets else ([], ())
+        conditions, binders = self._pieces.where(table, where, prefix=f"{table.name}.") if sets else ([], ())
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
         encoders = tuple(
-            (i, encoder) for i, n in enumerate(names) if (encoder := self._encoder(table.by_name[n])) is not None
+            (i, encoder) for i, n in enumerate(names) if (encoder := self._pieces.encoder(table.by_name[n])) is not None
         )
-        bind_row = _bind_row(encoders)
+        bind_values = bind_row(encoders)
 
         def bind(op: Op) -> list[object]:
             upsert = cast(Upsert, op)
-            params = bind_row(op)
+            params = bind_values(op)
             params.extend(upsert.add.values())
             if binders:
-                _bind_where(params, upsert.where, binders)
+                bind_where(params, upsert.where, binders)
             return params
 
         return self._returning(table, sql, bind, returning)
@@ -308,17 +272,17 @@ class Compiler:
         returning: tuple[str, ...],
     ) -> Write:
         table = self.tables[table_name]
-        self._check_key(table, key)
+        self._pieces.check_key(table, key)
         mark = self.dialect.placeholder
-        sets = [f"{n} = {self._placeholder(table.by_name[n])}" for n in set_]
+        sets = [f"{n} = {self._pieces.placeholder(table.by_name[n])}" for n in set_]
         sets += [f"{table.by_name[n].name} = {n} + {mark}" for n in add]
         # An update that changes nothing still says whether the row is there.
         changes = ", ".join(sets) or f"{key[0]} = {key[0]}"
-        sql = f"UPDATE {table.name} SET {changes} WHERE {self._key(table, key)}"
+        sql = f"UPDATE {table.name} SET {changes} WHERE {self._pieces.key(table, key)}"
         encoders = tuple(
             (place, encoder)
             for place, n in [*enumerate(set_), *enumerate(key, start=len(set_) + len(add))]
-            if (encoder := self._encoder(table.by_name[n])) is not None
+            if (encoder := self._pieces.encoder(table.by_name[n])) is not None
         )
 
         def bind(op: Op) -> list[object]:
@@ -334,24 +298,24 @@ class Compiler:
         table = self.tables[table_name]
         if not where:
             raise ValueError(f"Delete on {table.name} without a condition")
-        conditions, binders = self._where(table, where)
+        conditions, binders = self._pieces.where(table, where)
         sql = f"DELETE FROM {table.name} WHERE {' AND '.join(conditions)}"
 
         def bind(op: Op) -> list[object]:
             params: list[object] = []
-            _bind_where(params, cast(Delete, op).where, binders)
+            bind_where(params, cast(Delete, op).where, binders)
             return params
 
         return Write(sql, bind, False, ())
 
     def _compile_guard(self, table_name: str, key: tuple[str, ...], expect: tuple[tuple[str, bool], ...]) -> Write:
         table = self.tables[table_name]
-        self._check_key(table, key)
+        self._pieces.check_key(table, key)
         where: WhereShape = (
             *((name, "=", True) for name in key),
             *((name, "=", None if null else True) for name, null in expect),
         )
-        conditions, binders = self._where(table, where)
+        conditions, binders = self._pieces.where(table, where)
         lock = f" {self.dialect.row_lock}" if self.dialect.row_lock else ""
         sql = (
             "INSERT INTO dal_guard (ok) SELECT 0 WHERE NOT EXISTS "
@@ -370,199 +334,26 @@ class Compiler:
 
         return Write(sql, bind, False, ())
 
+    # Pieces ------------------------------------------------------------------------------------------------------------
+
+    def placeholder(self, table: Table, name: str) -> str:
+        """How a value of that column stands in SQL."""
+        return self._pieces.placeholder(table.by_name[name])
+
+    def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
+        """Values as parameters of their columns."""
+        encoders = [self._pieces.encoder(table.by_name[name]) for name in values]
+        return [v if encode is None else encode(v) for v, encode in zip(values.values(), encoders, strict=True)]
+
     def _returning(
         self, table: Table, sql: str, bind: Callable[[Op], list[object]], returning: tuple[str, ...]
     ) -> Write:
         if not returning:
             return Write(sql, bind, False, ())
         names = ", ".join(table.by_name[name].name for name in returning)
-        return Write(f"{sql} RETURNING {names}", bind, True, self._decoders(table, returning))
-
-    # Pieces ----------------------------------------------------------------------------------------------------------
-
-    def placeholder(self, table: Table, name: str) -> str:
-        """How a value of that column stands in SQL."""
-        return self._placeholder(table.by_name[name])
-
-    def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
-        """Values as parameters of their columns."""
-        encoders = [self._encoder(table.by_name[name]) for name in values]
-        return [v if encode is None else encode(v) for v, encode in zip(values.values(), encoders, strict=True)]
-
-    def _placeholder(self, column: Column) -> str:
-        return self.dialect.placeholders.get(column.kind, self.dialect.placeholder)
-
-    def _encoder(self, column: Column) -> Encoder | None:
-        encoder = self.dialect.encoders.get(column.kind)
-        return _optional(encoder) if encoder is not None and column.nullable else encoder
-
-    def _decoders(self, table: Table, names: Iterable[str]) -> tuple[tuple[int, Decoder, bool], ...]:
-        found: list[tuple[int, Decoder, bool]] = []
-        for place, name in enumerate(names):
-            first, _, rest = name.partition(".")
-            column = table.by_name[first]
-            nullable = column.nullable
-            if rest:
-                column = self.tables[table.parent_of[first].table].by_name[rest]
-                nullable = nullable or column.nullable
-            decoder = self.dialect.decoders.get(column.kind)
-            if decoder is not None:
-                found.append((place, decoder, nullable))
-        return tuple(found)
-
-    def _column(self, table: Table, name: str) -> str:
-        """A column, or a column path as a scalar sub-select: it leaves the plan of the query itself alone."""
-        first, _, rest = name.partition(".")
-        if not rest:
-            return table.by_name[name].name
-        parent = self.tables[table.parent_of[first].table]
-        return (
-            f"(SELECT parent.{parent.by_name[rest].name} FROM {parent.name} AS parent "
-            f"WHERE parent.{parent.key} = {table.name}.{first})"
-        )
-
-    def _key(self, table: Table, key: tuple[str, ...]) -> str:
-        return " AND ".join(f"{n} = {self._placeholder(table.by_name[n])}" for n in key)
-
-    def _check_key(self, table: Table, key: tuple[str, ...]) -> None:
-        if not any(set(key) == set(unique) for unique in table.unique_keys):
-            raise ValueError(f"{key} is no unique key of {table.name}")
-
-    def _ref(self, shape: RefShape) -> tuple[str, Binder]:
-        table_name, key, name, plus = shape
-        table = self.tables[table_name]
-        self._check_key(table, key)
-        sql = f"(SELECT {table.by_name[name].name} FROM {table.name} WHERE {self._key(table, key)})"
-        if plus:
-            sql = f"{sql} + {self.dialect.placeholder}"
-        encoders = tuple(self._encoder(table.by_name[n]) for n in key)
-
-        def bind(params: list[object], value: object) -> None:
-            ref = cast(Ref, value)
-            for key_value, encode in zip(ref.key.values(), encoders, strict=True):
-                params.append(key_value if encode is None else encode(key_value))
-            if plus:
-                params.append(ref.plus)
-
-        return sql, bind
-
-    def _where(self, table: Table, where: WhereShape, prefix: str = "") -> tuple[list[str], tuple[Binder | None, ...]]:
-        conditions: list[str] = []
-        binders: list[Binder | None] = []
-        for name, op, shape in where:
-            condition, bind = self._compare(table, name, op, shape, prefix)
-            conditions.append(condition)
-            binders.append(bind)
-        return conditions, tuple(binders)
-
-    def _compare(self, table: Table, name: str, op: str, shape: ValueShape, prefix: str) -> tuple[str, Binder | None]:
-        first, _, rest = name.partition(".")
-        if not rest:
-            return self._compare_column(table.by_name[name], f"{prefix}{name}", op, shape)
-        parent = self.tables[table.parent_of[first].table]
-        if op in (*_PLAIN, "in") and shape is not None:
-            # A semi-join lets the engine start from the parent's own index.
-            condition, bind = self._compare_column(parent.by_name[rest], rest, op, shape)
-            return f"{prefix}{first} IN (SELECT {parent.key} FROM {parent.name} WHERE {condition})", bind
-        return self._compare_column(parent.by_name[rest], self._column(table, name), op, shape)
-
-    def _compare_column(self, column: Column, sql: str, op: str, shape: ValueShape) -> tuple[str, Binder | None]:
-        if column.kind is Kind.JSON:
-            raise ValueError(f"{column.name} holds JSON documents, which no query compares")
-        if shape is None:
-            if op in ("=", "!="):
-                return f"{sql} IS {'NOT ' if op == '!=' else ''}NULL", _bind_nothing
-            raise ValueError(f"{column.name} {op} None has no meaning")
-        if isinstance(shape, tuple):
-            if op not in (*_PLAIN, "!="):
-                raise ValueError(f"{column.name} {op} Ref: only the value of a plain comparator may be a Ref")
-            ref, bind = self._ref(shape)
-            return f"{sql} {op.replace('!=', '<>')} {ref}", bind
-        mark, encoder = self._placeholder(column), self._encoder(column)
-        if op == "in":
-            return self.dialect.contains(sql, column.kind), self._list_binder(encoder)
-        if op == "null or >":
-            return f"({sql} IS NULL OR {sql} > {mark})", _binder(encoder)
-        if op == "!=":
-            return f"{sql} {self.dialect.distinct} {mark}", _binder(encoder)
-        if op not in _PLAIN:
-            raise ValueError(f"unknown comparator {op!r}")
-        return f"{sql} {op} {mark}", _binder(encoder)
-
-    def _list_binder(self, encoder: Encoder | None) -> Binder:
-        encode_list = self.dialect.encode_list
-
-        def bind(params: list[object], values: object) -> None:
-            items = list(cast("Sequence[object]", values))
-            params.append(encode_list(items if encoder is None else [encoder(v) for v in items]))
-
-        return bind
-
-
-def _where_shape(where: Sequence[Compare]) -> WhereShape:
-    return tuple([(c.column, c.op, value_shape(c.value)) for c in where])
+        return Write(f"{sql} RETURNING {names}", bind, True, self._pieces.decoders(table, returning))
 
 
 def _ordered(table: Table, name: str) -> str:
     column = table.by_name[name.lstrip("-")].name
     return f"{column} DESC" if name.startswith("-") else column
-
-
-def _keyset_params(after: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
-    values: Sequence[object] = after
-    if len(encoders) != len(after):
-        # The expanded form takes the first value as a range, and every value but the last twice.
-        values = [after[0], *(v for value in after[:-1] for v in (value, value)), after[-1]]
-    return [v if encode is None else encode(v) for v, encode in zip(values, encoders, strict=True)]
-
-
-def _bind_where(params: list[object], where: Sequence[Compare], binders: Sequence[Binder | None]) -> None:
-    for compare, bind in zip(where, binders, strict=True):
-        if bind is None:
-            params.append(compare.value)
-        else:
-            bind(params, compare.value)
-
-
-def _bind_nothing(_params: list[object], _value: object) -> None:
-    """IS NULL takes no parameter."""
-
-
-def _binder(encoder: Encoder | None) -> Binder | None:
-    if encoder is None:
-        return None
-
-    def bind(params: list[object], value: object) -> None:
-        params.append(encoder(value))
-
-    return bind
-
-
-def _optional(encoder: Encoder) -> Encoder:
-    def encode(value: object) -> object:
-        return None if value is None else encoder(value)
-
-    return encode
-
-
-def _bind_row(encoders: tuple[tuple[int, Encoder], ...]) -> Callable[[Op], list[object]]:
-    def bind(op: Op) -> list[object]:
-        params: list[object] = list(cast("Insert | Upsert", op).row.values())
-        for place, encode in encoders:
-            params[place] = encode(params[place])
-        return params
-
-    return bind
-
-
-def _bind_each_value(binders: tuple[Binder | None, ...]) -> Callable[[Op], list[object]]:
-    def bind(op: Op) -> list[object]:
-        params: list[object] = []
-        for value, binder in zip(cast(Insert, op).row.values(), binders, strict=True):
-            if binder is None:
-                params.append(value)
-            else:
-                binder(params, value)
-        return params
-
-    return bind

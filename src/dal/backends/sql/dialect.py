@@ -119,6 +119,7 @@ class Dialect:
     distinct     operator for "differs, null being a value".
     row_lock     appended to a Guard's sub-select so that the row stays as it was seen until the batch commits.
     plan         turns batches into statements; the default is one statement an operation (plan.plan_each).
+    plan_searched the same where the search index is there, feeding it too; None: the store feeds it behind the batch.
     """
 
     engine: EngineName
@@ -132,6 +133,7 @@ class Dialect:
     plan: Planner
     placeholders: Mapping[Kind, str]
     row_lock: str = ""
+    plan_searched: Planner | None = None
 
 
 class Violation(Exception):

@@ -6,16 +6,16 @@ what could have clashed. Values appear only where they are ids or callers' keys,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, cast
 
 from dal.backends.sql.dialect import Step, Violation
 from dal.errors import AlreadyExistsError, ConflictError, DalError, InvalidInputError, MissingReferenceError
-from dal.ops import Delete, Guard, Insert, Op, Ref, Update, Upsert
+from dal.ops import Compare, Delete, Guard, Insert, Op, Query, Ref, Row, Select, Update, Upsert, Value
 from dal.tables import TABLES, Table
 
 _SHOWN_CHARS: Final = 100
-_Row = Mapping[str, object]
+_Values = Mapping[str, object]
 
 
 def refusal(violation: Violation, ops: Sequence[Op], steps: Sequence[Step], backend: str) -> DalError:
@@ -37,6 +37,27 @@ def refusal(violation: Violation, ops: Sequence[Op], steps: Sequence[Step], back
     return InvalidInputError(f"{tables}: a column that must not be null got none", operation="commit", backend=backend)
 
 
+async def name_clash(
+    violation: Violation, ops: Sequence[Op], steps: Sequence[Step], read: Callable[[Query], Awaitable[list[Row]]]
+) -> None:
+    """Finds out which unique key of a refused insert is taken, where the engine has not said.
+
+    It looks after the fact: the answer is for the message only.
+    """
+    concerned = _concerned(violation, ops, steps)
+    if violation.kind != "unique" or violation.constraint or len(concerned) != 1:
+        return
+    table, row = TABLES[concerned[0].table], _row(concerned[0])
+    keys = [key for key in table.unique_keys if _is_literal(row, key)]
+    if len(keys) < 2:
+        return
+    for key in keys:
+        where = tuple(Compare(name, "=", cast(Value, row[name])) for name in key)
+        if await read(Select(table.name, where, limit=1, columns=(table.key,))):
+            violation.constraint = _constraint_of(table, key)
+            return
+
+
 def _concerned(violation: Violation, ops: Sequence[Op], steps: Sequence[Step]) -> list[Op]:
     """The operations of the refused statement, or all that could break this kind of constraint."""
     if violation.statement is not None:
@@ -56,7 +77,7 @@ def _refs(op: Op) -> list[Ref]:
     return [v for v in op.row.values() if type(v) is Ref] if type(op) is Insert else []
 
 
-def _row(op: Op) -> _Row:
+def _row(op: Op) -> _Values:
     if type(op) is Insert or type(op) is Upsert:
         return op.row
     if type(op) is Update:
@@ -88,7 +109,7 @@ def _constraint_of(table: Table, key: tuple[str, ...]) -> str:
     return names[0] if names else f"{table.name}_pkey"
 
 
-def _is_literal(row: _Row, key: Iterable[str]) -> bool:
+def _is_literal(row: _Values, key: Iterable[str]) -> bool:
     return all(row.get(c) is not None and type(row[c]) is not Ref for c in key)
 
 

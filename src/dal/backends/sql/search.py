@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from dal import search
-from dal.backends.sql.compiler import Compiler, decode_rows
+from dal.backends.sql.binding import decode_rows
+from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Session, Statement, Step
 from dal.ops import Insert, Op, Row, Search, Update, Upsert, Value
 from dal.tables import TABLES, Table

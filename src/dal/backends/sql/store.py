@@ -13,9 +13,10 @@ from dataclasses import replace
 from time import perf_counter
 
 from dal import schema
-from dal.backends.sql.compiler import Compiler, decode_rows
-from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Violation
-from dal.backends.sql.refusal import refusal
+from dal.backends.sql.binding import decode_rows
+from dal.backends.sql.compiler import Compiler
+from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Step, Violation
+from dal.backends.sql.refusal import name_clash, refusal
 from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_search
 from dal.errors import DalError, SchemaError, UnavailableError, UnsupportedError
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
@@ -202,14 +203,12 @@ class _SqlSession:
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         if not ops:
             return Receipt((), ())
-        compiler = self._compiler
-        steps = compiler.dialect.plan(ops, compiler)
-        if self._capabilities.search and any(op.table == SEARCHED.name for op in ops):
-            steps += index_steps(ops, compiler)
+        steps = self._plan(ops)
         statements = [step.statement for step in steps]
         try:
             results = await self._session.batch(statements)
         except Violation as violation:
+            await name_clash(violation, ops, steps, self.read)
             raise refusal(violation, ops, steps, self._capabilities.backend) from violation.__cause__
         settled: list[tuple[int, Row | None]] = []
         for step, result in zip(steps, results, strict=True):
@@ -217,6 +216,14 @@ class _SqlSession:
                 settled += step.settle(result, step.statement.params)
         counts, rows = zip(*settled, strict=True)
         return Receipt(counts, rows)
+
+    def _plan(self, ops: Sequence[Op]) -> list[Step]:
+        dialect = self._compiler.dialect
+        if not self._capabilities.search or all(op.table != SEARCHED.name for op in ops):
+            return dialect.plan(ops, self._compiler)
+        if dialect.plan_searched is not None:
+            return dialect.plan_searched(ops, self._compiler)
+        return [*dialect.plan(ops, self._compiler), *index_steps(ops, self._compiler)]
 
 
 class _SchemaConnection:
