@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.engines import honesty, postgres
 
 
 def pytest_configure(config: pytest.Config) -> None:
     honesty.required_engines()
+    # No timed assertion in the tests: a busy machine is not a bug. A failure prints how to repeat it.
+    settings.register_profile("dal", deadline=None, print_blob=True)
+    settings.load_profile("dal")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -212,7 +212,7 @@ def commits(draw: st.DrawFn) -> list[Commit]:
     return made
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(commits())
 def test_a_merged_batch_means_the_same_as_its_commits_in_order(candidates: list[Commit]) -> None:
     taken, merged = fitting(candidates)
