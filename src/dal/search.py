@@ -128,8 +128,9 @@ def snippet(query: SearchQuery, text: str, *, max_chars: int = 160) -> str:
 # ASCII: letters and digits lower-cased, everything else a space.
 _ASCII: Final = {c: chr(c).lower() if chr(c).isalnum() else " " for c in range(128)}
 _VARIATION_SELECTORS: Final = dict.fromkeys((*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
-# Letters with accents, accents, variation selectors: what the quick way of folding cannot vouch for.
-_SUSPECT: Final = re.compile("[\u00c0-\u036f\u0370-\u03ff\u1e00-\u1fff\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+# What the quick way of folding cannot vouch for: accents and letters that hold one, Greek (an iota below a letter folds
+# to a letter behind it), variation selectors.
+_SUSPECT: Final = re.compile("[\u00c0-\u03ff\u1e00-\u1fff\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 @cache

@@ -140,11 +140,13 @@ class GroupCommit(Layer):
             # Those just answered get their turn first, so that what they write next joins the next batch: without it
             # every second batch of a closed loop of writers holds only the few that came too late for the first.
             await asyncio.sleep(0)
+        lane.taken = []
         lane.release()
 
     def _drained(self, lane: _Lane, drain: asyncio.Task[None]) -> None:
         """Nobody waits for an answer that cannot come: when the loop shuts down, even before the drain began."""
-        lane.drain = None
+        if lane.drain is drain:  # the next one may have begun already
+            lane.drain = None
         bug = None if drain.cancelled() else drain.exception()
         if bug is None and not drain.cancelled():
             return
