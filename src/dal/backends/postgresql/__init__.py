@@ -8,7 +8,8 @@ from dal.backends.postgresql.address import parse_address
 from dal.backends.postgresql.dialect import postgresql_dialect
 from dal.backends.postgresql.errors import BACKEND
 from dal.backends.postgresql.executor import PostgresExecutor
-from dal.backends.sql import SqlStore, plan_each
+from dal.backends.postgresql.plan import plan, plan_searched
+from dal.backends.sql import SqlStore
 from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.store import Capabilities
 
@@ -44,5 +45,9 @@ def postgresql_store(
     address = parse_address(conninfo)
     executor = PostgresExecutor(address, max_connections=max_connections, idle_timeout_s=idle_timeout_s)
     return SqlStore(
-        executor, postgresql_dialect(plan_each), _CAPABILITIES, address=address.label, auto_migrate=auto_migrate
+        executor,
+        postgresql_dialect(plan, plan_searched),
+        _CAPABILITIES,
+        address=address.label,
+        auto_migrate=auto_migrate,
     )

@@ -77,8 +77,8 @@ SEARCH: Final = SearchSql(
 )
 
 
-def postgresql_dialect(plan: Planner) -> Dialect:
-    """PostgreSQL's dialect with this way of planning a batch."""
+def postgresql_dialect(plan: Planner, plan_searched: Planner) -> Dialect:
+    """PostgreSQL's dialect with these ways of planning a batch, without and with a search index."""
     return Dialect(
         engine="postgresql",
         placeholder="%s",
@@ -90,5 +90,6 @@ def postgresql_dialect(plan: Planner) -> Dialect:
         distinct="IS DISTINCT FROM",
         search=SEARCH,
         plan=plan,
+        plan_searched=plan_searched,
         row_lock="FOR UPDATE",
     )
