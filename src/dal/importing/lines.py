@@ -8,12 +8,13 @@ before it. It does not look into the lines.
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
-from io import BufferedIOBase
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self, cast
+from typing import Final, NamedTuple, Self, cast
 
 from dal.errors import InvalidInputError
 
@@ -32,23 +33,18 @@ class Line(NamedTuple):
 
 
 class LineReader:
-    """An open file as lines. `position_bytes` of `size_bytes` says how much of it (compressed) has been read."""
+    """An open file as lines. `position_bytes` of `size_bytes` (of a pipe, both 0) says how much of it has been read."""
 
     def __init__(self, path: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max_line_bytes = max_line_bytes
         try:
-            self._file: BinaryIO = path.open("rb")
+            self._file = path.open("rb")
         except OSError as error:
             raise InvalidInputError(f"{path}: cannot be read: {error.strerror}", operation="import") from error
-        try:
-            self.size_bytes = self._file.seek(0, 2)
-            self._file.seek(0)
-            compressed = self._file.read(2) == _GZIP_MAGIC
-            self._file.seek(0)
-        except OSError as error:
-            self._file.close()
-            raise InvalidInputError(f"{path}: cannot be read: {error.strerror}", operation="import") from error
-        self._stream = cast(BufferedIOBase, gzip.GzipFile(fileobj=self._file) if compressed else self._file)
+        self._is_pipe = not self._file.seekable()
+        self.size_bytes = 0 if self._is_pipe else os.fstat(self._file.fileno()).st_size
+        compressed = self._file.peek(2)[:2] == _GZIP_MAGIC
+        self._stream = cast(BufferedReader, gzip.GzipFile(fileobj=self._file)) if compressed else self._file
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +60,7 @@ class LineReader:
 
     @property
     def position_bytes(self) -> int:
-        return self._file.tell()
+        return 0 if self._is_pipe else self._file.tell()
 
     def __iter__(self) -> Iterator[Line]:
         number = 1
