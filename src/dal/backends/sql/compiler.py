@@ -334,7 +334,7 @@ class Compiler:
 
         return Write(sql, bind, False, ())
 
-    # Pieces ------------------------------------------------------------------------------------------------------------
+    # Pieces ----------------------------------------------------------------------------------------------------------
 
     def placeholder(self, table: Table, name: str) -> str:
         """How a value of that column stands in SQL."""
