@@ -55,73 +55,85 @@ class Outcome(NamedTuple):
 
 def read(tables: Tables, query: Query) -> list[Row]:
     """The answer to any query."""
+    return prepare(tables, query)()
+
+
+def prepare(tables: Tables, query: Query, *, detached: bool = False) -> Callable[[], list[Row]]:
+    """A query whose rows are found; calling it reads them and gives the answer.
+
+    detached  the call is made in another thread, while rows in memory may change: what it needs of them is kept now.
+    """
+    table = tables[query.table].table
     match query:
         case Select():
-            return _select(tables, query)
-        case Count():
-            return [(sum(1 for _ in _matching(tables, query.table, query.where)),)]
-        case Sum():
-            value = _getter(tables, tables[query.table].table, query.column)
-            return [(sum(value(row) or 0 for row in _matching(tables, query.table, query.where)),)]
+            columns = _columns_of(tables, table, query.columns)
+            page = _page(tables, table, query, query.order, detached=detached)
+            return lambda: [columns(row) for row in page()]
         case Search():
-            return _search(tables, query)
+            if table.search is None:
+                raise ValueError(f"{table.name} declares no search column")
+            columns = _columns_of(tables, table, query.columns)
+            page = _page(tables, table, query, table.search_order, query.query, detached=detached)
+            return lambda: [columns(row) for row in page()]
+        case Count():
+            rows = _matching(tables, query.table, query.where, detached=detached)
+            return lambda: [(sum(1 for _ in rows),)]
+        case Sum():
+            value = _getter(tables, table, query.column)
+            rows = _matching(tables, query.table, query.where, detached=detached)
+            return lambda: [(sum(value(row) or 0 for row in rows),)]
 
 
-def _select(tables: Tables, query: Select) -> list[Row]:
-    table = tables[query.table].table
-    rows = _page(tables, query.table, query.where, query.order, query.after, query.limit)
-    return _answers(tables, table, rows, query.columns)
-
-
-def _search(tables: Tables, query: Search) -> list[Row]:
-    table = tables[query.table].table
-    if table.search is None:
-        raise ValueError(f"{table.name} declares no search column")
-    rows = _page(tables, query.table, query.where, table.search_order, query.after, query.limit, query.query)
-    return _answers(tables, table, rows, query.columns)
-
-
-def _answers(tables: Tables, table: Table, rows: Iterable[Stored], columns: tuple[str, ...]) -> list[Row]:
+def _columns_of(tables: Tables, table: Table, columns: tuple[str, ...]) -> Callable[[Stored], Row]:
+    """Makes a reader's row of a stored one."""
     if not columns or columns == table.names:
-        return [decode(table, row) for row in rows]
+        return lambda row: decode(table, row)
     getters = [_getter(tables, table, column) for column in columns]
-    return [tuple([get(row) for get in getters]) for row in rows]
+    return lambda row: tuple([get(row) for get in getters])
 
 
 def _page(
     tables: Tables,
-    name: str,
-    where: tuple[Compare, ...],
+    table: Table,
+    query: Select | Search,
     order: tuple[str, ...],
-    after: tuple[Value, ...] | None,
-    limit: int | None,
     search: SearchQuery | None = None,
-) -> list[Stored]:
-    table = tables[name].table
-    key = _sort_key(tables, table, order)
-    if after is not None and len(after) != len(order):
-        raise ValueError(f"{name}: `after` gives one value for each column of `order`")
-    tests, plan = _plan(tables, name, where, order, after, search)
+    *,
+    detached: bool,
+) -> Callable[[], list[Stored]]:
+    in_order = _sort_key(tables, table, order)
+    limit = query.limit
+    if query.after is not None and len(query.after) != len(order):
+        raise ValueError(f"{table.name}: `after` gives one value for each column of `order`")
+    tests, plan = _plan(tables, table.name, query.where, order, query.after, search, detached=detached)
     if tests is None or limit == 0:
-        return []
-    found, ordered = tables[name].scan(plan)
-    passed = (row for row in found if all(test(row) for test in tests))
-    if not order or ordered:
-        return list(passed) if limit is None else [row for row, _ in zip(passed, range(limit), strict=False)]
-    buffer: list[Stored] = []
-    for row in passed:
-        buffer.append(row)
-        if limit is not None and len(buffer) >= _PAGE_BUFFER_ROWS + 2 * limit:
-            buffer = key(buffer)[:limit]
-    return key(buffer)[:limit]
+        return list
+    found, is_ordered = tables[table.name].scan(plan)
+    passed = _passed(found, tests)
+
+    def first() -> list[Stored]:
+        return list(passed) if limit is None else [row for _, row in zip(range(limit), passed, strict=False)]
+
+    def least() -> list[Stored]:
+        buffer: list[Stored] = []
+        for row in passed:
+            buffer.append(row)
+            if limit is not None and len(buffer) >= _PAGE_BUFFER_ROWS + 2 * limit:
+                buffer = in_order(buffer)[:limit]
+        return in_order(buffer)[:limit]
+
+    return first if is_ordered or not order else least
 
 
-def _matching(tables: Tables, name: str, where: tuple[Compare, ...]) -> Iterator[Stored]:
-    tests, plan = _plan(tables, name, where)
-    if tests is not None:
-        for row in tables[name].scan(plan)[0]:
-            if all(test(row) for test in tests):
-                yield row
+def _passed(rows: Iterable[Stored], tests: list[Test]) -> Iterator[Stored]:
+    if not tests:
+        return iter(rows)
+    return (row for row in rows if all(test(row) for test in tests))
+
+
+def _matching(tables: Tables, name: str, where: tuple[Compare, ...], *, detached: bool = False) -> Iterator[Stored]:
+    tests, plan = _plan(tables, name, where, detached=detached)
+    return iter(()) if tests is None else _passed(tables[name].scan(plan)[0], tests)
 
 
 def _plan(
@@ -131,6 +143,8 @@ def _plan(
     order: tuple[str, ...] = (),
     after: tuple[Value, ...] | None = None,
     search: SearchQuery | None = None,
+    *,
+    detached: bool = False,
 ) -> tuple[list[Test] | None, Scan]:
     """The tests a row must pass (None: no row can), and what the rows may use to offer fewer candidates."""
     table = tables[name].table
@@ -147,14 +161,13 @@ def _plan(
             condition = condition._replace(value=value)
         if tests is not None:
             tests.append(_test(tables, table, condition))
-        if "." not in condition.column:
-            resolved.append(condition)
+        resolved.append(condition)
     if tests is not None and after is not None:
         tests.append(_behind(tables, table, order, after))
     if tests is not None and search is not None:
         content = _getter(tables, table, cast(str, table.search))
         tests.append(lambda row: matches(search, content(row)))
-    return tests, Scan(tuple(resolved), order, after, search)
+    return tests, Scan(tuple(resolved), order, after, search, detached)
 
 
 def _getter(tables: Tables, table: Table, path: str) -> Getter:
@@ -232,6 +245,17 @@ def _sort_key(tables: Tables, table: Table, order: tuple[str, ...]) -> Callable[
 # -- writing
 
 
+class _Overlays(dict[str, Overlay]):
+    """An overlay over each table that is asked for."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def __missing__(self, name: str) -> Overlay:
+        overlay = self[name] = Overlay(self._tables[name])
+        return overlay
+
+
 class Batch:
     """Operations carried out one after another over an overlay of the tables.
 
@@ -239,7 +263,7 @@ class Batch:
     """
 
     def __init__(self, tables: Tables, backend: str) -> None:
-        self.tables: dict[str, Overlay] = {name: Overlay(rows) for name, rows in tables.items()}
+        self.tables = _Overlays(tables)
         self._backend = backend
 
     def changes(self) -> list[Change | Drop]:
@@ -388,7 +412,7 @@ class Batch:
     def _returned(self, name: str, columns: tuple[str, ...], row: Stored) -> Row | None:
         if not columns:
             return None
-        return _answers(self.tables, self.tables[name].table, [row], columns)[0]
+        return _columns_of(self.tables, self.tables[name].table, columns)(row)
 
 
 def apply(tables: Tables, ops: Sequence[Op], *, backend: str) -> Outcome:

@@ -9,7 +9,7 @@ may be written is the interpreter's business.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
@@ -34,12 +34,14 @@ class Scan(NamedTuple):
     order   the order the rows are wanted in; a scan that delivers it says so, and is then read no further than needed.
     after   keyset place in that order.
     search  the query that the table's search column must match.
+    detached  the rows are read in another thread, while those in memory may change.
     """
 
     where: tuple[Compare, ...] = ()
     order: tuple[str, ...] = ()
     after: tuple[Value, ...] | None = None
     search: SearchQuery | None = None
+    detached: bool = False
 
     def equal(self) -> dict[str, Value]:
         """Columns that must hold one certain value other than null."""
@@ -275,6 +277,11 @@ class Overlay:
             return True
         return any(row[place] == parent_id for (_, parent_id), place in self._dropped.items())
 
+    def _hiding(self) -> Callable[[Stored], bool]:
+        """`_hides` as it is now, whatever happens here later."""
+        touched, dropped = set(self._touched), [(place, key[1]) for key, place in self._dropped.items()]
+        return lambda row: row[ID] in touched or any(row[place] == parent_id for place, parent_id in dropped)
+
     def get(self, row_id: Value) -> Stored | None:
         row = self._own.get(row_id)
         if row is not None or row_id in self._touched:
@@ -293,8 +300,11 @@ class Overlay:
         below, ordered = self._below.scan(plan)
         if not self._touched and not self._dropped:
             return below, ordered
-        visible = (row for row in below if not self._hides(row))
         own, own_ordered = self._own.scan(plan)
+        hides: Callable[[Stored], bool] = self._hides
+        if plan.detached:
+            own, hides = list(own), self._hiding()
+        visible = (row for row in below if not hides(row))
         if ordered and own_ordered and plan.order:
             places = [self.table.names.index(column.lstrip("-")) for column in plan.order]
             descending = {column[0] == "-" for column in plan.order}
@@ -315,6 +325,10 @@ class Overlay:
     def drop(self, column: str, parent_id: str) -> None:
         self._own.drop(column, parent_id)
         self._dropped[column, parent_id] = self.table.names.index(column)
+
+    def rest_on(self, below: Rows) -> None:
+        """Shows other rows below: those it rested on, with what lay between made permanent there."""
+        self._below = below
 
     def changes(self) -> Iterator[Change | Drop]:
         """What happened here, drops first: in this order it can be repeated on the rows below."""

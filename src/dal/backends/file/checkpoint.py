@@ -1,0 +1,355 @@
+"""Moves journalled changes into the documents and line files, in a thread, so that the journal can be retired.
+
+Each step can be repeated after a crash at any point. Documents, new files and rewritten ones are written aside, synced
+and renamed into place. Appending is undone before it is repeated: a durable plan names every file that is appended to,
+with its size before. The index follows, then the position up to which everything is settled. One process at a time does
+this, under a lock of its own; commits go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TypedDict, cast
+
+import orjson
+
+from dal.backends.file import faults
+from dal.backends.file import index as ids
+from dal.backends.file.codec import to_line
+from dal.backends.file.documents import CHAT_ID, Document, DocumentRows
+from dal.backends.file.image import Image, Layer, chat_of, merged
+from dal.backends.file.index import IndexWriter, Place, file_state
+from dal.backends.file.layout import (
+    DIRECTORY_MODE,
+    TEMPORARY,
+    Layout,
+    make_directory,
+    open_file,
+    replace,
+    sync_tree,
+    write_all,
+    write_new,
+)
+from dal.backends.file.linerows import day_of, owner
+from dal.backends.file.lines import LineFile
+from dal.backends.rows import ID, Change, MemoryRows, Stored
+from dal.tables import MESSAGES, SYSTEM_LOGS, Table
+
+_NUMBER: Final = MESSAGES.names.index("sequence_number")
+
+
+class Work(NamedTuple):
+    """What a checkpoint has to write: everything before `target`, as it was when the work was taken up."""
+
+    target: int
+    layers: list[Layer]
+    documents: list[Document]
+    chats: dict[str, str | None]  # stale chat documents by chat_id, with the id of the chat that has it now
+
+
+class _PlannedFile(TypedDict):
+    path: str
+    size: int
+    owner: str | None
+
+
+def take_up(image: Image) -> Work | None:
+    """The work that waits in sealed layers; None where there is none. To be called where the image does not change."""
+    layers = image.sealed()
+    if not layers:
+        return None
+    stale = {unit: None for layer in layers for unit in layer.stale}
+    documents = [image.documents[unit.table].document(unit.key) for unit in stale]
+    chats = {
+        unit.key: document.rows[0][ID] if document.rows else None
+        for unit, document in zip(stale, documents, strict=True)
+        if unit.table == "chat_sessions"
+    }
+    return Work(cast(int, layers[-1].end), layers, documents, chats)
+
+
+class Checkpoint:
+    """One run over a work, under the checkpoint lock."""
+
+    def __init__(self, layout: Layout, image: Image, work: Work) -> None:
+        self._layout = layout
+        self._image = image
+        self._work = work
+        self._appends: dict[Path, tuple[_PlannedFile, bytes]] = {}
+        self._renames: dict[Path, Path] = {}
+        self._removals: list[Path] = []
+        self._touched: dict[Path, None] = {}
+        self._places: dict[int, list[Place]] = {ids.MESSAGES: [], ids.LOGS: []}
+        self._gone: dict[int, list[str]] = {ids.MESSAGES: [], ids.LOGS: []}
+
+    def run(self) -> None:
+        """Writes everything; when it returns the work is on disk and in the index."""
+        undo(self._layout)
+        with self._image.index.writer() as writer:
+            self._run(writer)
+
+    def _run(self, writer: IndexWriter) -> None:
+        layer = merged(self._image, self._work.layers)
+        self._move_renamed_chats()
+        self._prepare_messages(layer, writer)
+        self._prepare_logs(layer, writer)
+        self._prepare_documents()
+        self._write_plan()
+        for path, (planned, data) in self._appends.items():
+            self._append(path, planned["size"], data)
+        faults.reach("checkpoint.written")
+        sync_tree(self._layout.root, [*self._appends, *self._renames])
+        faults.reach("checkpoint.synced")
+        for temporary, final in self._renames.items():
+            temporary.rename(final)
+            faults.reach("checkpoint.renamed")
+        for path in self._removals:
+            path.unlink(missing_ok=True)
+        faults.reach("checkpoint.removed")
+        sync_tree(self._layout.root, [*self._renames.values(), *self._removals])
+        self._write_index(writer)
+        faults.reach("checkpoint.indexing")
+        writer.commit(self._work.target)
+        faults.reach("checkpoint.indexed")
+
+    def _write_plan(self) -> None:
+        planned = [entry for entry, _ in self._appends.values()]
+        replace(_plan(self._layout), orjson.dumps({"target": self._work.target, "files": planned}))
+        faults.reach("checkpoint.planned")
+
+    def _append(self, path: Path, size: int, data: bytes) -> None:
+        descriptor = open_file(path, os.O_WRONLY)
+        try:
+            write_all(descriptor, data[: len(data) // 2], size)
+            faults.reach("checkpoint.appending")
+            write_all(descriptor, data[len(data) // 2 :], size + len(data) // 2)
+        finally:
+            os.close(descriptor)
+
+    # -- messages
+
+    def _move_renamed_chats(self) -> None:
+        """Brings message files to the names of chats whose `chat_id` has changed, by way of names nobody else has."""
+        moved: list[tuple[str, Path]] = []
+        for chat_session_id in list(self._image.names):
+            chat = self._chat(chat_session_id)
+            file = None if chat is None else self._image.messages.open(chat_session_id)
+            if chat is None or file is None:
+                continue
+            with file:
+                path = self._layout.messages(chat[CHAT_ID])
+                if file.path == path:
+                    continue
+                make_directory(self._layout.moving)
+                file.path.rename(self._layout.moving_messages(chat_session_id))
+            self._touched[file.path] = None
+            moved.append((chat_session_id, path))
+        if not moved:
+            return
+        sync_tree(self._layout.root, [])
+        faults.reach("checkpoint.moving")
+        for chat_session_id, path in moved:
+            make_directory(path.parent)
+            with suppress(FileNotFoundError):
+                self._layout.moving_messages(chat_session_id).rename(path)
+                self._touched[path] = None
+            faults.reach("checkpoint.moved")
+        sync_tree(self._layout.root, [])
+
+    def _prepare_messages(self, layer: Layer, writer: IndexWriter) -> None:
+        added: dict[str, list[Stored]] = {}
+        rewritten: dict[str, set[str]] = {}  # chats whose file holds lines that change, with their ids
+        emptied: set[str] = set()
+        for change in layer.messages.changes():
+            if not isinstance(change, Change):
+                emptied.add(change.parent_id)
+                continue
+            before = writer.find(ids.MESSAGES, change.id)
+            if before is not None:
+                rewritten.setdefault(before.place, set()).add(change.id)
+            if change.row is None:
+                self._gone[ids.MESSAGES].append(change.id)
+            else:
+                added.setdefault(chat_of(change.row), []).append(change.row)
+        renewed = {chat_session_id for chat_session_id in self._work.chats.values() if chat_session_id is not None}
+        for chat_session_id in dict.fromkeys((*added, *rewritten, *emptied, *renewed)):
+            self._prepare_chat(
+                chat_session_id,
+                sorted(added.get(chat_session_id, ()), key=lambda row: int(row[_NUMBER])),
+                rewritten.get(chat_session_id, set()),
+                is_emptied=chat_session_id in emptied,
+            )
+        for chat_id, held_by in self._work.chats.items():
+            if held_by is None:
+                self._remove_messages(self._layout.messages(chat_id))
+
+    def _prepare_chat(self, chat_session_id: str, added: list[Stored], gone: set[str], *, is_emptied: bool) -> None:
+        chat = self._chat(chat_session_id)
+        if chat is None:
+            return  # deleted meanwhile: the next checkpoint removes what there is
+        self._places[ids.MESSAGES] += [Place(row[ID], chat_session_id, row[_NUMBER]) for row in added]
+        file = None if is_emptied else self._image.messages.open(chat_session_id)
+        if file is None:
+            path = self._layout.messages(chat[CHAT_ID])
+            if added:
+                self._write_aside(path, MESSAGES, added)
+            else:
+                self._remove_messages(path, of=chat_session_id if is_emptied else None)
+            return
+        with file:
+            if not added and not gone:
+                return
+            path = file.path
+            last = self._image.messages.last_in(file)
+            if not gone and (not added or added[0][_NUMBER] > last):
+                self._plan_append(file, chat_session_id, MESSAGES, added)
+                return
+            kept = list(_without(file, {*gone, *(str(row[ID]) for row in added)}))
+        lines = [(row[_NUMBER], to_line(MESSAGES, row)) for row in added]
+        self._replace_file(path, [line for _, line in sorted([*kept, *lines], key=lambda item: item[0])])
+
+    def _remove_messages(self, path: Path, *, of: str | None = None) -> None:
+        """Removes a file of messages unless a chat that is still there owns it; `of` is a chat that was emptied."""
+        try:
+            with LineFile(path) as file:
+                owned_by = owner(file)
+        except FileNotFoundError:
+            return
+        if owned_by is None or owned_by == of or self._chat(owned_by) is None:
+            self._removals.append(path)
+            self._touched[path] = None
+
+    def _chat(self, chat_session_id: str) -> Stored | None:
+        return MemoryRows.get(self._image.documents["chat_sessions"], chat_session_id)
+
+    # -- audit trail
+
+    def _prepare_logs(self, layer: Layer, writer: IndexWriter) -> None:
+        added: dict[str, list[Stored]] = {}
+        rewritten: dict[str, set[str]] = {}
+        for change in layer.logs.changes():
+            if not isinstance(change, Change):
+                continue
+            before = writer.find(ids.LOGS, change.id)
+            if before is not None:
+                rewritten.setdefault(before.place, set()).add(change.id)
+            if change.row is None:
+                self._gone[ids.LOGS].append(change.id)
+            else:
+                added.setdefault(day_of(change.row), []).append(change.row)
+        for day in dict.fromkeys((*added, *rewritten)):
+            rows, gone, path = added.get(day, []), rewritten.get(day, set()), self._layout.log(day)
+            self._places[ids.LOGS] += [Place(row[ID], day, 0) for row in rows]
+            try:
+                file = LineFile(path)
+            except FileNotFoundError:
+                if rows:
+                    self._write_aside(path, SYSTEM_LOGS, rows)
+                continue
+            with file:
+                if not gone:
+                    self._plan_append(file, None, SYSTEM_LOGS, rows)
+                    continue
+                kept = [line for _, line in _without(file, {*gone, *(str(row[ID]) for row in rows)})]
+            lines = [*kept, *(to_line(SYSTEM_LOGS, row) for row in rows)]
+            if lines:
+                self._replace_file(path, lines)
+            else:
+                self._removals.append(path)
+                self._touched[path] = None
+
+    # -- files
+
+    def _plan_append(self, file: LineFile, owned_by: str | None, table: Table, rows: Iterable[Stored]) -> None:
+        end = file.end()
+        if end != file.size:
+            self._set_aside_torn_end(file, end)
+        planned = _PlannedFile(path=self._layout.relative(file.path), size=end, owner=owned_by)
+        self._appends[file.path] = (planned, b"".join([to_line(table, row) for row in rows]))
+        self._touched[file.path] = None
+
+    def _set_aside_torn_end(self, file: LineFile, end: int) -> None:
+        """Keeps what stands behind the last whole line of a file, elsewhere: the next line must begin on its own."""
+        name = self._layout.relative(file.path)
+        torn = os.pread(file.descriptor, file.size - end, end)
+        self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        replace(self._layout.quarantine / f"{name.replace('/', '_')}.{end}", torn)
+        os.truncate(file.path, end)
+        self._image.report(f"{name}: byte {end}: a torn last line, moved to {self._layout.quarantine.name}/")
+
+    def _write_aside(self, path: Path, table: Table, rows: Iterable[Stored]) -> None:
+        self._replace_file(path, [to_line(table, row) for row in rows])
+
+    def _replace_file(self, path: Path, lines: list[bytes]) -> None:
+        self._replace(path, b"".join(lines))
+        self._touched[path] = None
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(path.name + TEMPORARY)
+        make_directory(path.parent)
+        write_new(temporary, data)
+        self._renames[temporary] = path
+        faults.reach("checkpoint.aside")
+
+    def _prepare_documents(self) -> None:
+        for document in self._work.documents:
+            rows = self._image.documents[document.table.name]
+            if document.path in rows.corrupt and document.path.exists():
+                self._keep_damaged(rows, document.path)
+            if document.rows:
+                self._replace(document.path, document.encode())
+            else:
+                self._removals.append(document.path)
+
+    def _keep_damaged(self, rows: DocumentRows, path: Path) -> None:
+        self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        path.rename(self._layout.quarantine / self._layout.relative(path).replace("/", "_"))
+        rows.corrupt.pop(path, None)
+
+    def _write_index(self, writer: IndexWriter) -> None:
+        for kind in (ids.MESSAGES, ids.LOGS):
+            writer.remove(kind, self._gone[kind])
+            writer.put(kind, self._places[kind])
+        for path in self._touched:
+            writer.put_file(self._layout.relative(path), file_state(path))
+
+
+def undo(layout: Layout) -> None:
+    """Takes back what an unfinished checkpoint has appended, under the checkpoint lock."""
+    plan = _plan(layout)
+    try:
+        found = orjson.loads(plan.read_bytes())
+    except FileNotFoundError:
+        return
+    settled = 0
+    with suppress(FileNotFoundError):
+        settled = orjson.loads((layout.journal / "settled.json").read_bytes())["position"]
+    if found["target"] > settled:
+        for planned in cast("list[_PlannedFile]", found["files"]):
+            path = layout.root / planned["path"]
+            with suppress(FileNotFoundError), LineFile(path) as file:
+                is_same = planned["owner"] is None or owner(file) == planned["owner"]
+                if is_same and file.size > planned["size"]:
+                    os.truncate(path, planned["size"])
+                    faults.reach("undo.truncated")
+        sync_tree(layout.root, [layout.root / planned["path"] for planned in found["files"]])
+    plan.unlink(missing_ok=True)
+
+
+def _plan(layout: Layout) -> Path:
+    return layout.journal / "checkpoint.json"
+
+
+def _without(file: LineFile, gone: set[str]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that do not hold these ids, with their sequence number; a damaged line stays in its place."""
+    number = 0
+    for _, line in file.forward():
+        with suppress(ValueError, KeyError, TypeError):
+            value = orjson.loads(line)
+            number = value.get("sequence_number", number)
+            if value["id"] in gone:
+                continue
+        yield number, line + b"\n"

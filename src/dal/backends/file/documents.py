@@ -1,0 +1,188 @@
+"""The tables that are held in memory and kept as JSON documents: users, chats, user memory, files.
+
+A document is one user, one chat, one file, or everything in one user's memory. Loading checks every document; one that
+cannot be read, or does not lie where it belongs, is left alone, named as a problem, and guarded: whoever asks for what
+it should hold gets CorruptDataError instead of nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from dal.backends.file.codec import from_object, to_document, to_documents
+from dal.backends.file.layout import TEMPORARY, Layout, entries
+from dal.backends.rows import ID, MemoryRows, Scan, Stored
+from dal.errors import CorruptDataError
+from dal.ops import Value
+from dal.tables import CHAT_SESSIONS, FILES, USER_MEMORY, USERS, Table
+
+CHAT_ID: Final = CHAT_SESSIONS.names.index("chat_id")
+_MEMORY_USER: Final = USER_MEMORY.names.index("user_id")
+_ITEMS: Final = "items"
+
+
+class Unit(NamedTuple):
+    """One document: its table and the key that names it."""
+
+    table: str
+    key: str
+
+
+class DocumentRows(MemoryRows):
+    """A table in memory whose rows come from documents.
+
+    named_by  the column whose value names a row's document.
+    corrupt   documents that could not be read, by the name their key gives them.
+    changed   called with each document that a change of a row makes stale.
+    """
+
+    def __init__(self, table: Table, named_by: str, path: Callable[[str], Path]) -> None:
+        super().__init__(table)
+        self.named_by = named_by
+        self.path = path
+        self.corrupt: dict[Path, str] = {}
+        self.changed: Callable[[Unit], None] = lambda _: None
+        self._place = table.names.index(named_by)
+
+    # -- reading: what a damaged document should hold is not simply absent
+
+    def get(self, row_id: Value) -> Stored | None:
+        row = super().get(row_id)
+        if row is None and self.corrupt and self.named_by == "id":
+            self._refuse(row_id)
+        return row
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
+        row = super().find(key, values)
+        if row is None and self.corrupt and self.named_by in key:
+            self._refuse(values[key.index(self.named_by)])
+        return row
+
+    def scan(self, plan: Scan) -> tuple[Any, bool]:
+        if self.corrupt:
+            wanted = plan.equal().get(self.named_by)
+            if wanted is not None:
+                self._refuse(wanted)
+        return super().scan(plan)
+
+    def _refuse(self, key: Value) -> None:
+        problem = self.corrupt.get(self.path(key)) if isinstance(key, str) else None
+        if problem is not None:
+            raise CorruptDataError(f"{problem}; restore the file from a backup or remove it", backend="file")
+
+    # -- writing
+
+    def put(self, row: Stored) -> None:
+        super().put(row)
+        self._mark(row)
+        if self.corrupt and not self._is_list:
+            self.corrupt.pop(self.path(row[self._place]), None)  # the journal knows better
+
+    def remove(self, row_id: str) -> None:
+        row = super().get(row_id)
+        if row is not None:
+            self._mark(row)
+            super().remove(row_id)
+
+    def _mark(self, row: Stored) -> None:
+        self.changed(Unit(self.table.name, row[self._place]))
+
+    # -- documents
+
+    def _of_document(self, key: str) -> list[Stored]:
+        if self.named_by in (parent.column for parent in self.table.parents):
+            return self.children(self.named_by, key)
+        row = MemoryRows.find(self, (self.named_by,), (key,))
+        return [] if row is None else [row]
+
+    def document(self, key: str) -> Document:
+        """The document of this key as it should be now."""
+        return Document(self.table, self.path(key), tuple(self._of_document(key)), is_list=self._is_list)
+
+    @property
+    def _is_list(self) -> bool:
+        return self.table is USER_MEMORY
+
+    def load(self, path: Path, data: bytes) -> None:
+        """Takes in the rows of a document; ValueError where it is not one of this table."""
+        value = orjson.loads(data)
+        if self._is_list:
+            if not isinstance(value, dict) or list(value) != [_ITEMS] or not isinstance(value[_ITEMS], list):
+                raise ValueError(f"no list of {_ITEMS}")
+            rows = [from_object(self.table, item) for item in value[_ITEMS]]
+        else:
+            rows = [from_object(self.table, value)]
+        for row in rows:
+            if self.path(row[self._place]) != path:
+                raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
+            if super().get(row[ID]) is not None:
+                raise ValueError(f"holds the id {row[ID]}, which another document holds too")
+            for key in self.table.unique_keys[1:]:
+                values = tuple(row[self.table.names.index(column)] for column in key)
+                if None not in values and MemoryRows.find(self, key, values) is not None:
+                    raise ValueError(f"holds a {', '.join(key)} that another document holds too")
+        for row in rows:
+            MemoryRows.put(self, row)
+
+
+class Document(NamedTuple):
+    """A document's rows at one moment; without any the document is to be removed."""
+
+    table: Table
+    path: Path
+    rows: tuple[Stored, ...]
+    is_list: bool
+
+    def encode(self) -> bytes:
+        if self.is_list:
+            return to_documents(_ITEMS, self.table, self.rows)
+        return to_document(self.table, self.rows[0])
+
+
+def document_tables(layout: Layout) -> dict[str, DocumentRows]:
+    """The tables kept as documents, empty."""
+    return {
+        "users": DocumentRows(USERS, "id", layout.user),
+        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout.chat),
+        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout.user_memory),
+        "files": DocumentRows(FILES, "id", layout.file),
+    }
+
+
+def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterator[str]:
+    """Reads every document; yields a sentence about each that is damaged. Removes what an unfinished write left."""
+    for name, directory in (
+        ("users", layout.users),
+        ("chat_sessions", layout.chats),
+        ("user_memory", layout.memory),
+        ("files", layout.files),
+    ):
+        rows = tables[name]
+        for leftover in entries(directory, TEMPORARY):
+            Path(leftover.path).unlink(missing_ok=True)
+        for entry in entries(directory, ".json"):
+            path = Path(entry.path)
+            try:
+                rows.load(path, _read(entry))
+            except ValueError as error:
+                problem = f"{layout.relative(path)}: {_reason(error)}"
+                rows.corrupt[path] = problem
+                yield problem
+
+
+def _read(entry: os.DirEntry[str]) -> bytes:
+    try:
+        with open(entry.path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+
+
+def _reason(error: ValueError) -> str:
+    # The parser's message may quote the document: say only that it is damaged.
+    return "not whole JSON" if isinstance(error, orjson.JSONDecodeError) else str(error)

@@ -1,0 +1,124 @@
+"""What one process knows of a store: documents in memory, line files on disk, and the journal's changes over both.
+
+Changes to messages and the audit trail since the last checkpoint lie in layers, one for each journal segment: sealed
+when the segment ends, taken away when a checkpoint (of any process) has written it to the files. That bounds the memory
+a store takes by its users and chats and the journal, whatever the number of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_tables
+from dal.backends.file.index import Index
+from dal.backends.file.layout import Layout
+from dal.backends.file.linerows import LogRows, MessageRows
+from dal.backends.rows import Change, Drop, MemoryRows, Overlay, Rows, Stored, carry_out
+from dal.tables import MESSAGES, SYSTEM_LOGS
+
+_CHAT_OF_MESSAGE: Final = MESSAGES.names.index("chat_session_id")
+_MAX_PROBLEMS: Final = 100
+
+
+class Layer:
+    """The changes of one journal segment: rows for line files, and the documents that are stale."""
+
+    def __init__(self, messages: Rows, logs: Rows) -> None:
+        self.messages = Overlay(messages)
+        self.logs = Overlay(logs)
+        self.stale: dict[Unit, None] = {}
+        self.end: int | None = None
+
+
+class Image:
+    """The rows of a store as they are after every change that was applied."""
+
+    def __init__(self, layout: Layout, index: Index) -> None:
+        self.index = index
+        self.problems: dict[str, None] = {}
+        self.names: dict[str, list[str]] = {}  # chats that changed their chat_id, with the earlier ones
+        self.documents = document_tables(layout)
+        chats = self.documents["chat_sessions"]
+        self.messages = MessageRows(layout, index, self.report, chats, self.names)
+        self.logs = LogRows(layout, index, self.report)
+        self.layers: list[Layer] = []
+        self.tables: dict[str, Rows] = dict(self.documents)
+        self._push()
+        for rows in self.documents.values():
+            rows.changed = self._mark
+
+    def report(self, problem: str) -> None:
+        """Remembers a damaged file, once."""
+        if len(self.problems) < _MAX_PROBLEMS:
+            self.problems[problem] = None
+
+    def apply(self, changes: Iterable[Change | Drop]) -> None:
+        """Makes changes that are durable visible."""
+        chats = self.documents["chat_sessions"]
+        changes = list(changes)
+        for change in changes:
+            if isinstance(change, Change) and change.table == "chat_sessions":
+                self._note_name(chats, change)
+        carry_out(self.tables, changes)
+
+    def _note_name(self, chats: DocumentRows, change: Change) -> None:
+        before = MemoryRows.get(chats, change.id)
+        if change.row is None:
+            self.names.pop(change.id, None)
+        elif before is not None and before[CHAT_ID] != change.row[CHAT_ID]:
+            self.names.setdefault(change.id, []).insert(0, before[CHAT_ID])
+
+    def _mark(self, unit: Unit) -> None:
+        self.layers[-1].stale[unit] = None
+
+    # -- layers
+
+    def _push(self) -> None:
+        below: tuple[Rows, Rows] = (
+            (self.layers[-1].messages, self.layers[-1].logs) if self.layers else (self.messages, self.logs)
+        )
+        layer = Layer(*below)
+        self.layers.append(layer)
+        self.tables["messages"], self.tables["system_logs"] = layer.messages, layer.logs
+
+    def seal(self, position: int) -> None:
+        """The journal segment ends here: what comes now belongs to the next checkpoint."""
+        self.layers[-1].end = position
+        self._push()
+
+    def sealed(self) -> list[Layer]:
+        """The layers that wait for a checkpoint, the oldest first."""
+        return [layer for layer in self.layers if layer.end is not None]
+
+    def retire(self, settled: int) -> None:
+        """Takes away the layers that are in the files, everything before this position."""
+        done = [layer for layer in self.layers if layer.end is not None and layer.end <= settled]
+        if not done:
+            return
+        self.layers = self.layers[len(done) :]
+        self.layers[0].messages.rest_on(self.messages)
+        self.layers[0].logs.rest_on(self.logs)
+        self.index.refresh()
+        self.messages.forget_all()
+
+    def line_rows(self) -> tuple[MessageRows, LogRows]:
+        """The rows on disk, below every layer."""
+        return self.messages, self.logs
+
+
+def merged(image: Image, layers: list[Layer]) -> Layer:
+    """Sealed layers as one."""
+    if len(layers) == 1:
+        return layers[0]
+    whole = Layer(*image.line_rows())
+    for layer in layers:
+        carry_out({MESSAGES.name: whole.messages, SYSTEM_LOGS.name: whole.logs}, layer.messages.changes())
+        carry_out({MESSAGES.name: whole.messages, SYSTEM_LOGS.name: whole.logs}, layer.logs.changes())
+        whole.stale.update(layer.stale)
+    return whole
+
+
+def chat_of(message: Stored) -> str:
+    """The chat session a message belongs to."""
+    return str(message[_CHAT_OF_MESSAGE])

@@ -1,0 +1,247 @@
+"""Where things lie in a file store's directory, and how files are made there.
+
+Names of callers' keys become file names that are distinct on any disk (case-insensitive ones too), at most 140 bytes
+long, never a path, and readable where the key is. Every file is made with mode 0600 and every directory with 0700,
+whatever the umask. Nothing here knows what a document holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from base64 import b32encode
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import cache, lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from dal.backends.file import faults
+from dal.errors import ConfigurationError, SchemaError
+
+LAYOUT_VERSION: Final = 1
+MARKER: Final = "dal.json"
+FILE_MODE: Final = 0o600
+DIRECTORY_MODE: Final = 0o700
+TEMPORARY: Final = ".tmp"
+
+_PLAIN: Final = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}(?<!\.)")
+# Names that Windows keeps for devices, with whatever suffix.
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_SLUG_CHARS: Final = 80
+
+
+class Layout:
+    """The paths of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.marker = root / MARKER
+        self.users = root / "users"
+        self.chats = root / "chats"
+        self.moving = self.chats / "moving"
+        self.memory = root / "memory"
+        self.files = root / "files"
+        self.audit = root / "audit"
+        self.journal = root / "journal"
+        self.quarantine = root / "quarantine"
+        self.index = root / "cache" / "ids.sqlite"
+
+    def prepare(self, *, create: bool) -> None:
+        """Checks that the directory is a store of this layout; makes it one where it is empty and `create` is set.
+
+        Raises SchemaError: no store yet, or of a newer layout.  ConfigurationError: a directory of something else.
+        """
+        try:
+            found = orjson.loads(self.marker.read_bytes())
+        except FileNotFoundError:
+            self._create(create=create)
+        except orjson.JSONDecodeError as error:
+            raise ConfigurationError(f"{self.marker}: not JSON; restore it from a backup", backend="file") from error
+        else:
+            version = found.get("layout") if isinstance(found, dict) else None
+            if type(version) is not int:
+                raise ConfigurationError(
+                    f"{self.marker}: names no layout version; is this a file store?", backend="file"
+                )
+            if version != LAYOUT_VERSION:
+                raise SchemaError(
+                    f"{self.root} has layout {version}, this library knows {LAYOUT_VERSION}; "
+                    "use the version of the library that wrote it",
+                    backend="file",
+                )
+        for directory in (self.journal, self.index.parent):
+            make_directory(directory)
+
+    def _create(self, *, create: bool) -> None:
+        with suppress(FileNotFoundError):
+            foreign = [e.name for e in os.scandir(self.root) if e.name not in (MARKER, MARKER + TEMPORARY)]
+            if foreign:
+                raise ConfigurationError(
+                    f"{self.root} is not empty and has no {MARKER}, but for example {sorted(foreign)[0]!r}; "
+                    "name an empty directory or a file store",
+                    backend="file",
+                )
+        if not create:
+            raise SchemaError(f"{self.root} is no file store yet; run `dal schema up`", backend="file")
+        make_directory(self.root)
+        replace(self.marker, orjson.dumps({"layout": LAYOUT_VERSION}, option=orjson.OPT_APPEND_NEWLINE))
+        sync_directory(self.root)
+
+    def user(self, user_id: str) -> Path:
+        return _sharded(self.users, user_id, ".json")
+
+    def chat(self, chat_id: str) -> Path:
+        return _sharded(self.chats, chat_id, ".json")
+
+    def messages(self, chat_id: str) -> Path:
+        return _sharded(self.chats, chat_id, ".jsonl")
+
+    def moving_messages(self, chat_session_id: str) -> Path:
+        return self.moving / f"{file_name(chat_session_id)}.jsonl"
+
+    def user_memory(self, user_id: str) -> Path:
+        return _sharded(self.memory, user_id, ".json")
+
+    def file(self, file_id: str) -> Path:
+        return _sharded(self.files, file_id, ".json")
+
+    def log(self, day: str) -> Path:
+        return self.audit / f"{day}.jsonl"
+
+    def relative(self, path: Path) -> str:
+        """The path as messages and health show it."""
+        return path.relative_to(self.root).as_posix()
+
+
+@lru_cache(maxsize=65536)
+def file_name(key: str) -> str:
+    """A file name for a caller's key: the key itself where it is plain, else a readable part and a 128-bit hash.
+
+    Distinct keys have distinct names: a plain key never holds `~`.
+    """
+    if _PLAIN.fullmatch(key) and not _RESERVED.fullmatch(key):
+        return key
+    slug = re.sub(r"[^a-z0-9_-]+", "-", key.lower())[:_SLUG_CHARS].strip("-")
+    digest = blake2b(key.encode(), digest_size=16).digest()
+    return f"{slug}~{b32encode(digest).decode().rstrip('=').lower()}"
+
+
+def shard(name: str) -> str:
+    """One of 256 directories, so that a million documents leave some thousands in each."""
+    return blake2b(name.encode(), digest_size=1).hexdigest()
+
+
+def _sharded(directory: Path, key: str, suffix: str) -> Path:
+    name = file_name(key)
+    return directory / shard(name) / (name + suffix)
+
+
+def entries(directory: Path, suffix: str) -> Iterator[os.DirEntry[str]]:
+    """The files with this suffix in the shards of a directory; none where the directory is not there yet."""
+    with suppress(FileNotFoundError):
+        for part in sorted(os.scandir(directory), key=lambda entry: entry.name):
+            if part.is_dir(follow_symlinks=False) and len(part.name) == 2:
+                yield from (e for e in os.scandir(part.path) if e.name.endswith(suffix))
+
+
+def make_directory(directory: Path) -> None:
+    """The directory and what is missing above it, closed to others, and on disk."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=DIRECTORY_MODE)
+    sync_directory(directory.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Writes a whole new file, not yet synced."""
+    descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(descriptor, data, 0)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Replaces a file as a whole: whoever reads finds the old or the new content, also after power loss."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(descriptor, data, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    faults.reach("replace.written")
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def open_file(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+
+
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Writes at this place until everything is written; a system call may take less."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(root: Path, changed: Iterable[Path]) -> None:
+    """Returns when the changed files and their directories are on disk.
+
+    One syncfs where the system has it: 1,000 files took 1.4 ms that way and 270 ms with an fsync each.
+    """
+    sync_filesystem = _syncfs()
+    if sync_filesystem is not None:
+        descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        try:
+            sync_filesystem(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for directory in sync_files(changed):
+        sync_directory(directory)
+
+
+def sync_files(changed: Iterable[Path]) -> set[Path]:
+    """Syncs each file that is there; the directories that hold them."""
+    directories = set()
+    for path in changed:
+        directories.add(path.parent)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    return directories
+
+
+@cache
+def _syncfs() -> Callable[[int], None] | None:
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        return None
+
+    def sync_filesystem(descriptor: int) -> None:
+        if function(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return sync_filesystem

@@ -1,0 +1,341 @@
+"""The tables whose rows lie in line files: messages, one file per chat, and the audit trail, one file per day.
+
+They answer the interpreter's questions from disk and hold next to nothing in memory. They only read: changes are kept
+in overlays above them until a checkpoint has written them to the files. A line that is not a whole row is passed over
+and named as a problem; the lines around it stay readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, cast
+
+import orjson
+
+from dal.backends.file import index as ids
+from dal.backends.file.codec import from_line
+from dal.backends.file.index import Index
+from dal.backends.file.layout import Layout
+from dal.backends.file.lines import LineFile
+from dal.backends.rows import ID, MemoryRows, Scan, Stored
+from dal.ops import Value
+from dal.search import SearchQuery
+from dal.tables import MESSAGES, SYSTEM_LOGS, Table
+
+_CHAT: Final = MESSAGES.names.index("chat_session_id")
+_NUMBER: Final = MESSAGES.names.index("sequence_number")
+_CHAT_ID: Final = 1  # chat_sessions: the caller's own key
+_LOG_TIME: Final = SYSTEM_LOGS.names.index("created_at")
+_NUMBER_IN_LINE: Final = re.compile(rb'"sequence_number":(\d{1,10}),')
+
+Report = Callable[[str], None]
+
+
+def day_of(row: Stored) -> str:
+    """The day, UTC, whose file a log entry lies in."""
+    return cast(str, row[_LOG_TIME].date().isoformat())
+
+
+class LineRows:
+    """What both tables share. `report` takes a sentence about every damaged line."""
+
+    def __init__(self, table: Table, layout: Layout, index: Index, report: Report) -> None:
+        self._table = table
+        self._layout = layout
+        self._index = index
+        self._report = report
+
+    @property
+    def table(self) -> Table:
+        return self._table
+
+    def put(self, row: Stored) -> None:
+        raise NotImplementedError("line files change by checkpoints only")
+
+    def remove(self, row_id: str) -> None:
+        raise NotImplementedError("line files change by checkpoints only")
+
+    def drop(self, column: str, parent_id: str) -> None:
+        raise NotImplementedError("line files change by checkpoints only")
+
+    def _row(self, file: LineFile, offset: int, line: bytes) -> Stored | None:
+        try:
+            return from_line(self._table, line)
+        except ValueError:
+            self._report(f"{self._layout.relative(file.path)}: byte {offset}: not a row of {self._table.name}")
+            return None
+
+
+class MessageRows(LineRows):
+    """Messages in `chats/…/<chat>.jsonl`, sorted by their sequence number.
+
+    chats  the chat sessions, which name the files.
+    names  for chats whose `chat_id` has changed: the earlier ones, where their file may still be.
+    """
+
+    def __init__(
+        self, layout: Layout, index: Index, report: Report, chats: MemoryRows, names: dict[str, list[str]]
+    ) -> None:
+        super().__init__(MESSAGES, layout, index, report)
+        self._chats = chats
+        self._names = names
+        self._last: dict[str, int] = {}
+
+    def get(self, row_id: Value) -> Stored | None:
+        place = self._index.find(ids.MESSAGES, cast(str, row_id))
+        if place is None:
+            return None
+        row = self._at(place.place, place.number)
+        return row if row is not None and row[ID] == row_id else None
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
+        if len(key) == 1:
+            return self.get(values[0])
+        return self._at(cast(str, values[0]), cast(int, values[1]))
+
+    def _at(self, chat_session_id: str, number: int) -> Stored | None:
+        if number > self.last(chat_session_id):
+            return None
+        return next(self._of_chat(chat_session_id, number, number, descending=False), None)
+
+    def last(self, chat_session_id: str) -> int:
+        """The greatest sequence number in the chat's file, 0 for none."""
+        found = self._last.get(chat_session_id)
+        if found is None:
+            newest = next(self._of_chat(chat_session_id, None, None, descending=True), None)
+            found = self._last[chat_session_id] = 0 if newest is None else newest[_NUMBER]
+        return found
+
+    def forget_all(self) -> None:
+        """The files have changed."""
+        self._last.clear()
+
+    def open(self, chat_session_id: str) -> LineFile | None:
+        """The file that holds this chat's messages, wherever it is; None where there is none."""
+        chat = self._chats.get(chat_session_id)
+        if chat is None:
+            return None
+        paths = [self._layout.messages(chat[_CHAT_ID])]
+        if chat_session_id in self._names:
+            paths += [self._layout.messages(name) for name in list(self._names[chat_session_id])]
+            paths.append(self._layout.moving_messages(chat_session_id))
+        for path in paths:
+            try:
+                file = LineFile(path)
+            except FileNotFoundError:
+                continue
+            if owner(file) == chat_session_id:
+                return file
+            file.__exit__()
+        return None
+
+    def _of_chat(
+        self,
+        chat_session_id: str,
+        low: int | None,
+        high: int | None,
+        *,
+        descending: bool,
+        passes: Callable[[bytes], bool] | None = None,
+    ) -> Iterator[Stored]:
+        """A chat's messages with a number from `low` to `high`, in either direction."""
+        file = self.open(chat_session_id)
+        if file is None:
+            return
+        with file:
+            if descending:
+                end = None if high is None or high >= self.last_in(file) else file.bisect(_number, high + 1)
+                lines = file.backward(end)
+            else:
+                lines = file.forward(0 if low is None or low <= 1 else file.bisect(_number, low), 16 * 1024)
+            for offset, line in lines:
+                if passes is not None and not passes(line):
+                    continue
+                row = self._row(file, offset, line)
+                if row is None:
+                    continue
+                if descending:
+                    if low is not None and row[_NUMBER] < low:
+                        return
+                elif high is not None and row[_NUMBER] > high:
+                    return
+                yield row
+
+    def last_in(self, file: LineFile) -> int:
+        """The greatest sequence number in an open file, 0 for none."""
+        for _, line in file.backward():
+            number = _number(line)
+            if number is not None:
+                return number
+        return 0
+
+    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+        equal = plan.equal()
+        if "id" in equal:
+            row = self.get(equal["id"])
+            return ([] if row is None else [row]), True
+        for condition in plan.where:
+            if condition.column == "id" and condition.op == "in":
+                found = (self.get(row_id) for row_id in dict.fromkeys(cast("Iterable[str]", condition.value)))
+                return (row for row in found if row is not None), False
+        chat_session_id = cast("str | None", equal.get("chat_session_id"))
+        if chat_session_id is not None:
+            by_number = bool(plan.order) and plan.order[0] in ("sequence_number", "-sequence_number")
+            descending = by_number and plan.order[0][0] == "-"
+            low, high = _bounds(plan, by_number=by_number, descending=descending)
+            passes = prefilter(plan.search)
+            return self._of_chat(chat_session_id, low, high, descending=descending, passes=passes), by_number
+        if plan.order == ("id",):
+            return self._by_id(None if plan.after is None else cast(str, plan.after[0])), True
+        return self._everywhere(plan), False
+
+    def _by_id(self, after: str | None) -> Iterator[Stored]:
+        for place in self._index.behind(ids.MESSAGES, after):
+            row = next(self._of_chat(place.place, place.number, place.number, descending=False), None)
+            if row is not None and row[ID] == place.id:
+                yield row
+
+    def _everywhere(self, plan: Scan) -> Iterator[Stored]:
+        equal = plan.equal()
+        passes = prefilter(plan.search)
+        chats: Iterable[Stored]
+        if "chat_session_id.chat_id" in equal:
+            chat = self._chats.find(("chat_id",), (equal["chat_session_id.chat_id"],))
+            chats = [] if chat is None else [chat]
+        elif "chat_session_id.user_id" in equal:
+            chats = self._chats.children("user_id", cast(str, equal["chat_session_id.user_id"]))
+        else:
+            chats = list(self._chats)
+        return (row for chat in chats for row in self._of_chat(chat[ID], None, None, descending=True, passes=passes))
+
+
+class LogRows(LineRows):
+    """The audit trail in `audit/<day>.jsonl`, each day in the order of arrival."""
+
+    def __init__(self, layout: Layout, index: Index, report: Report) -> None:
+        super().__init__(SYSTEM_LOGS, layout, index, report)
+
+    def get(self, row_id: Value) -> Stored | None:
+        place = self._index.find(ids.LOGS, cast(str, row_id))
+        if place is None:
+            return None
+        wanted = cast(str, row_id).encode()
+        rows = self._of_day(place.place, lambda line: wanted in line)
+        return next((row for row in rows if row[ID] == row_id), None)
+
+    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:  # noqa: ARG002  # only the id
+        return self.get(values[0])
+
+    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+        equal = plan.equal()
+        if "id" in equal:
+            row = self.get(equal["id"])
+            return ([] if row is None else [row]), True
+        by_time = bool(plan.order) and plan.order[0] in ("created_at", "-created_at")
+        descending = by_time and plan.order[0][0] == "-"
+        days = self._days(plan, by_time=by_time, descending=descending)
+        if plan.order in (("-created_at", "-id"), ("created_at", "id")):
+            return (row for day in days for row in self._sorted_day(day, plan, descending=descending)), True
+        return (row for day in days for row in self._of_day(day)), False
+
+    def _days(self, plan: Scan, *, by_time: bool, descending: bool) -> list[str]:
+        try:
+            days = sorted((p.stem for p in self._layout.audit.iterdir() if p.suffix == ".jsonl"), reverse=descending)
+        except FileNotFoundError:
+            return []
+        bounds = [(c.op, c.value) for c in plan.where if c.column == "created_at"]
+        if by_time and plan.after is not None:
+            bounds.append(("<=" if descending else ">=", plan.after[0]))
+        for op, value in bounds:
+            if value is None or isinstance(value, tuple | list):
+                continue
+            day = value.date().isoformat()  # type: ignore[union-attr]  # a TIME column
+            if op in ("<", "<="):
+                days = [d for d in days if d <= day]
+            elif op in (">", ">="):
+                days = [d for d in days if d >= day]
+        return days
+
+    def _sorted_day(self, day: str, plan: Scan, *, descending: bool) -> Iterator[Stored]:
+        # Entries arrive nearly in the order of their times: sorting a day is one cheap pass over it.
+        wanted = [
+            str(c.value).encode() for c in plan.where if c.op == "=" and isinstance(c.value, str) and _is_plain(c.value)
+        ]
+        rows = self._of_day(day, (lambda line: all(text in line for text in wanted)) if wanted else None)
+        yield from sorted(rows, key=lambda row: (row[_LOG_TIME], row[ID]), reverse=descending)
+
+    def _of_day(self, day: str, passes: Callable[[bytes], bool] | None = None) -> Iterator[Stored]:
+        try:
+            file = LineFile(self._layout.log(day))
+        except FileNotFoundError:
+            return
+        with file:
+            for offset, line in file.forward():
+                if passes is None or passes(line):
+                    row = self._row(file, offset, line)
+                    if row is not None:
+                        yield row
+
+
+def owner(file: LineFile) -> str | None:
+    """The id of the chat whose messages a file holds, as its first whole row says; None for an empty file."""
+    for _, line in file.forward(0, 4096):
+        try:
+            found = orjson.loads(line)
+            return str(found["chat_session_id"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _number(line: bytes) -> int | None:
+    """The sequence number of a line, None where it is not a message."""
+    try:
+        found = orjson.loads(line)["sequence_number"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if type(found) is int else None
+
+
+def _bounds(plan: Scan, *, by_number: bool, descending: bool) -> tuple[int | None, int | None]:
+    """The least and the greatest sequence number that the plan lets through; None for no bound."""
+    low: int | None = None
+    high: int | None = None
+    bounds: list[tuple[str, object]] = [(c.op, c.value) for c in plan.where if c.column == "sequence_number"]
+    if by_number and plan.after is not None:
+        bounds.append(("<" if descending else ">", plan.after[0]))
+    for op, value in bounds:
+        if type(value) is not int:
+            continue
+        if op in (">", ">=", "="):
+            least = value + (op == ">")
+            low = least if low is None else max(low, least)
+        if op in ("<", "<=", "="):
+            most = value - (op == "<")
+            high = most if high is None else min(high, most)
+    return low, high
+
+
+def _is_plain(text: str) -> bool:
+    """Whether JSON holds the text as it is."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+def prefilter(query: SearchQuery | None) -> Callable[[bytes], bool] | None:
+    """Passes every line that may match; cheap, and right about lines of ASCII text, which need no folding."""
+    if query is None:
+        return None
+    words = [word for pattern in query.patterns for word in pattern.split()]
+    encoded = [word.encode() for word in words]
+    is_ascii = all(word.isascii() for word in words)
+
+    def passes(line: bytes) -> bool:
+        if not line.isascii():
+            return True
+        if not is_ascii:
+            return False
+        lowered = line.lower()
+        return all(word in lowered for word in encoded)
+
+    return passes

@@ -1,0 +1,118 @@
+"""Opening: from what lies on disk to an image that can be used, whatever happened before.
+
+Under the checkpoint lock, so that no other process moves files meanwhile: an unfinished checkpoint is taken back, the
+documents are read, the index is brought up to the files, and the journal's changes since the last checkpoint are
+applied. Nothing is written but what can be written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, cast
+
+import orjson
+
+from dal.backends.file import index as ids
+from dal.backends.file.checkpoint import undo
+from dal.backends.file.codec import decode_changes
+from dal.backends.file.documents import load_documents
+from dal.backends.file.image import Image
+from dal.backends.file.index import FileState, Index, IndexWriter, Place
+from dal.backends.file.journal import Boundary, Journal
+from dal.backends.file.layout import TEMPORARY, Layout, entries
+from dal.backends.file.lines import LineFile
+
+_BATCH_ROWS: Final = 10_000
+
+
+def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
+    """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
+    undo(layout)
+    image = Image(layout, index)
+    for problem in load_documents(layout, image.documents):
+        image.report(problem)
+    settled = journal.settled()
+    journal.state.settled = settled
+    _bring_up_index(layout, image, settled)
+    journal.seek(settled)
+    follow(image, journal, end)
+    return image
+
+
+def follow(image: Image, journal: Journal, end: int | None = None) -> None:
+    """Applies what was published since: by this process's last look, or since the last checkpoint."""
+    for found in journal.read(end):
+        if isinstance(found, Boundary):
+            image.seal(found.position)
+            continue
+        try:
+            changes = decode_changes(found.payload)
+        except ValueError:
+            journal.report_foreign(found)
+        else:
+            image.apply(changes)
+
+
+def _bring_up_index(layout: Layout, image: Image, settled: int) -> None:
+    """Reads the line files that the index does not know as they are now."""
+    index = image.index
+    known = index.files()
+    is_complete = index.settled() >= settled
+    if not is_complete:
+        known = {}
+    found = _line_files(layout)
+    changed = [name for name, (_, state) in found.items() if known.get(name) != state]
+    gone = [name for name in known if name not in found]
+    if is_complete and not changed and not gone:
+        return
+    with index.writer() as writer:
+        if not is_complete:
+            writer.clear()
+        for name in gone:
+            writer.put_file(name, None)
+        for name in changed:
+            kind, state = found[name]
+            _read_file(layout.root / name, kind, writer, image.report, layout)
+            writer.put_file(name, state)
+        writer.commit(max(settled, index.settled()))
+    index.refresh()
+
+
+def _line_files(layout: Layout) -> dict[str, tuple[int, FileState]]:
+    """Every line file by its name within the store, with its kind and state."""
+    found: dict[str, tuple[int, FileState]] = {}
+    for entry in entries(layout.chats, ".jsonl"):
+        state = entry.stat(follow_symlinks=False)
+        name = entry.path[len(str(layout.root)) + 1 :]
+        found[name] = (ids.MESSAGES, FileState(state.st_size, state.st_mtime_ns))
+    if layout.audit.is_dir():
+        for path in layout.audit.iterdir():
+            if path.suffix == TEMPORARY:
+                path.unlink(missing_ok=True)
+            elif path.suffix == ".jsonl":
+                status = path.stat()
+                found[layout.relative(path)] = (ids.LOGS, FileState(status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _read_file(path: Path, kind: int, writer: IndexWriter, report: Callable[[str], None], layout: Layout) -> None:
+    """Indexes every whole line of a file and names those that are damaged."""
+    places: list[Place] = []
+    name = layout.relative(path)
+    with LineFile(path) as file:
+        end = file.end()
+        if end != file.size:
+            report(f"{name}: byte {end}: a torn last line")
+        for offset, line in file.forward():
+            try:
+                value = orjson.loads(line)
+                place = path.stem if kind == ids.LOGS else cast(str, value["chat_session_id"])
+                number = 0 if kind == ids.LOGS else cast(int, value["sequence_number"])
+                places.append(Place(cast(str, value["id"]), place, number))
+            except (ValueError, KeyError, TypeError):
+                report(f"{name}: byte {offset}: not a whole line of JSON")
+            if len(places) >= _BATCH_ROWS:
+                writer.put(kind, places)
+                places = []
+    writer.put(kind, places)
