@@ -78,9 +78,10 @@ class Repository:
         insert = self._insert(values)
         try:
             await self._store.commit((insert,))
-        except AlreadyExistsError:
+        except AlreadyExistsError as error:
             stored = await self._one(model, "id", insert.row["id"])  # type: ignore[arg-type]  # no Ref in `_insert`
             if stored is None or not self._same(stored, insert.row, given_id=given_id):
+                error.outcome = "not_applied"  # also after a lost answer: the row was looked for
                 raise
             return stored
         return self._record(model, tuple(insert.row[c] for c in self.table.names))  # type: ignore[misc]
