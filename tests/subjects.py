@@ -43,6 +43,12 @@ SUBJECTS: Final = [
 ]
 
 
+#: For tests that are too slow to be run in every layer: each backend in the stack that applications get.
+on_every_backend = pytest.mark.parametrize(
+    "subject", [Subject(backend, LAYERS) for backend in BACKENDS], indirect=True, ids=str
+)
+
+
 def wrap(store: Store, layers: tuple[str, ...]) -> Store:
     """The store inside those layers."""
     from dal.layers.group import GroupCommit

@@ -1,4 +1,4 @@
-"""One rule for text and JSON: what is refused is refused alike on every backend, names the field, and writes nothing."""
+"""One rule for text and JSON on every backend: a refusal names the field and writes nothing."""
 
 from __future__ import annotations
 
