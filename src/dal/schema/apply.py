@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
 
-from dal.errors import SchemaError
+from dal.errors import DalError, SchemaError, UnavailableError
 from dal.schema import ledger
 from dal.schema.connection import AlreadyAppliedError, Connection
 from dal.schema.files import Migration, migrations
@@ -125,7 +125,9 @@ async def _apply(connection: Connection, migration: Migration) -> Migrated | Non
             f"{connection.address}: {migration.name} failed and was rolled back: a unique key refused one of its rows",
             operation="schema.up",
         ) from error
-    except SchemaError as error:
+    except UnavailableError:
+        raise
+    except DalError as error:
         raise SchemaError(
             f"{connection.address}: {migration.name} failed and was rolled back: {error.message}", operation="schema.up"
         ) from error
