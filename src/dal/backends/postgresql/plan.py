@@ -90,7 +90,8 @@ class _Planner:
         """Neighbouring updates of different rows, alike but for their values."""
         shape = _update_shape(first)
         found: dict[_Key, Update] = {}
-        for op in self._ops[place:]:
+        for at in range(place, len(self._ops)):
+            op = self._ops[at]
             if type(op) is not Update or op.returning or _update_shape(op) != shape:
                 break
             key = (op.table, shape.key, tuple(op.key.values()))
@@ -106,14 +107,19 @@ class _Planner:
         first = self._ops[place]
         if type(first) is not Insert or (shape := self._insert_shape(first)) is None:
             return None
-        ops, parents = [], []
-        for op in self._ops[place:]:
-            if type(op) is not Insert or self._insert_shape(op) != shape:
+        ops: list[Insert] = []
+        parents: list[_Key] = []
+        for at in range(place, len(self._ops)):
+            op = self._ops[at]
+            if type(op) is not Insert or (op is not first and self._insert_shape(op) != shape):
                 break
-            ops.append(op)
             if shape.refs:
                 ref = cast(Ref, op.row[shape.refs[0][0]])
-                parents.append((ref.table, tuple(ref.key), tuple(ref.key.values())))
+                parent = (ref.table, tuple(ref.key), tuple(ref.key.values()))
+                if parents and parent[:2] != parents[0][:2]:
+                    break
+                parents.append(parent)
+            ops.append(op)
         return _Inserts(shape, ops, parents if shape.refs else None)
 
     def _insert_shape(self, op: Insert) -> InsertShape | None:
@@ -144,15 +150,13 @@ class _Planner:
         if several == "many":
             links.append([places[parent] for parent in parents or ()])
         params = [*self._update_params(list(updates.values())), *self._insert_params(shape, ops, links)]
-        at = {column: index for index, column in enumerate(wanted, start=1)}
+        at = {name: 1 + wanted.index(column) for name, column in shape.refs}
 
         def settle(result: Result, _params: Sequence[object]) -> Sequence[tuple[int, Row | None]]:
             rows = {row[0]: row for row in result.rows}
             settled: list[tuple[int, Row | None]] = [(1 if n in rows else 0, None) for n in places.values()]
             for op, parent in zip(ops, parents or (), strict=True):
-                row = rows[places[parent]]
-                taken = {name: _plus(row[at[column]], cast(Ref, op.row[name]).plus) for name, column in shape.refs}
-                settled.append((1, _returned(op, taken)))
+                settled.append((1, _returned(op, rows[places[parent]], at, plus=True)))
             return settled
 
         return Step(Statement(sql, params, returns=True), place, place + len(updates) + len(ops), settle)
@@ -176,17 +180,13 @@ class _Planner:
             settled = [(1, tuple([cast(Value, op.row[n]) for n in op.returning]) or None) for op in ops]
             return Step(statement, place, place + len(ops), lambda _result, _params: settled)
         table, key, _ = parents[0]
-        links = [[self._encoded(table, name, parent[2][i]) for parent in parents] for i, name in enumerate(key)]
+        links = [self._encoded(table, name, [parent[2][i] for parent in parents]) for i, name in enumerate(key)]
         sql = statements.insert_referring(shape, table, key, many=many)
-        referred = {name: index for index, (name, _) in enumerate(shape.refs, start=1)}
+        at = {name: index for index, (name, _) in enumerate(shape.refs, start=1)}
 
         def settle(result: Result, _params: Sequence[object]) -> Sequence[tuple[int, Row | None]]:
             rows = {row[0]: row for row in result.rows}
-            settled: list[tuple[int, Row | None]] = []
-            for op in ops:
-                row = rows[op.row["id"]]
-                settled.append((1, _returned(op, {name: cast(Value, row[i]) for name, i in referred.items()})))
-            return settled
+            return [(1, _returned(op, rows[op.row["id"]], at, plus=False)) for op in ops]
 
         return Step(
             Statement(sql, self._insert_params(shape, ops, links), returns=True), place, place + len(ops), settle
@@ -196,25 +196,28 @@ class _Planner:
 
     def _update_params(self, ops: Sequence[Update]) -> list[object]:
         table, first = ops[0].table, ops[0]
-        columns = [[self._encoded(table, n, op.set[n]) for op in ops] for n in first.set]
+        columns = [self._encoded(table, n, [op.set[n] for op in ops]) for n in first.set]
         columns += [[op.add[n] for op in ops] for n in first.add]
-        columns += [[self._encoded(table, n, op.key[n]) for op in ops] for n in first.key]
+        columns += [self._encoded(table, n, [op.key[n] for op in ops]) for n in first.key]
         return _together(columns, many=len(ops) > 1)
 
     def _insert_params(self, shape: InsertShape, ops: Sequence[Insert], links: list[list[object]]) -> list[object]:
-        columns = [[self._encoded(shape.table, n, op.row[n]) for op in ops] for n in shape.literals]
-        columns += [[cast(Ref, op.row[n]).plus for op in ops] for n in shape.shifted]
+        rows = [op.row for op in ops]
+        columns = [self._encoded(shape.table, n, [row[n] for row in rows]) for n in shape.literals]
+        columns += [[cast(Ref, row[n]).plus for row in rows] for n in shape.shifted]
         if shape.searched:
-            columns.append([encode_terms(search.index_terms(cast(str, op.row[_SEARCH_COLUMN]))) for op in ops])
+            columns.append([encode_terms(search.index_terms(cast(str, row[_SEARCH_COLUMN]))) for row in rows])
         columns += links
         return _together(columns, many=len(ops) > 1)
 
-    def _encoded(self, table: str, name: str, value: object) -> object:
+    def _encoded(self, table: str, name: str, values: list[object]) -> list[object]:
         column = TABLES[table].by_name[name]
         encoder = self._compiler.dialect.encoders.get(column.kind)
-        if encoder is None or (value is None and column.kind is not Kind.JSON):
-            return value
-        return encoder(value)
+        if encoder is None:
+            return values
+        if column.nullable and column.kind is not Kind.JSON:
+            return [None if value is None else encoder(value) for value in values]
+        return [encoder(value) for value in values]
 
 
 def _update_shape(op: Update) -> UpdateShape:
@@ -226,12 +229,18 @@ def _together(columns: list[list[object]], *, many: bool) -> list[object]:
     return [encode_array(values) for values in columns] if many else [values[0] for values in columns]
 
 
-def _plus(value: object, plus: int) -> Value:
-    return value + plus if plus and isinstance(value, int) else cast(Value, value)
+def _returned(op: Insert, row: Sequence[object], at: dict[str, int], *, plus: bool) -> Row | None:
+    """What RETURNING would give: values that the caller gave, and those that Refs took, from these places of the row.
 
-
-def _returned(op: Insert, taken: dict[str, Value]) -> Row | None:
-    """What RETURNING would give: values that the caller gave, and by column those that Refs took."""
+    plus  the row is the one referred to: what the Refs add is still to be added.
+    """
     if not op.returning:
         return None
-    return tuple([taken[name] if name in taken else cast(Value, op.row[name]) for name in op.returning])
+    found: list[Value] = []
+    for name in op.returning:
+        value = op.row[name]
+        if type(value) is Ref:
+            taken = cast(Value, row[at[name]])
+            value = taken + value.plus if plus and value.plus and isinstance(taken, int) else taken
+        found.append(cast(Value, value))
+    return tuple(found)
