@@ -38,7 +38,7 @@ test: lint $(VENV)/.installed-postgresql
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
-	$(PY) -m ruff check src tests
+	$(PY) -m ruff check src tests examples docs
 	$(PY) -m mypy
 
 test-corpus: $(VENV)/.installed-postgresql
@@ -48,7 +48,7 @@ bench: $(VENV)/.installed-postgresql
 	$(PY) -m tests.bench
 
 docs: $(VENV)/.installed-docs
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file .mkdocs.yml
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist site

@@ -1,0 +1,102 @@
+"""What has to be documented is, and links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+import dal
+from dal import errors, limits
+from dal.config import Settings
+from tests.docs import pages
+from tests.docs.pages import DOCS, ROOT
+
+_SITE_CONFIG = ROOT / ".mkdocs.yml"
+
+
+@pytest.mark.parametrize("variable", [name.upper() for name in Settings.model_fields])
+def test_every_environment_variable_is_documented(variable: str) -> None:
+    assert f"`{variable}`" in (DOCS / "how-to/configure.md").read_text()
+
+
+@pytest.mark.parametrize("name", dal.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    homes = {f"dal.{name}", f"{getattr(dal, name).__module__}.{name}"}
+    documented = re.findall(r"^::: (\S+)", "\n".join(p.read_text() for p in (DOCS / "reference").glob("*.md")), re.M)
+    assert homes & set(documented)
+
+
+def test_the_errors_page_lists_every_error_with_its_retryable_default() -> None:
+    text = (DOCS / "errors.md").read_text()
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.DalError):
+            row = re.search(rf"^\| `{name}`.*$", text, re.M)
+            assert row, name
+            if kind.default_retryable:
+                assert "| yes" in row[0], name
+
+
+@pytest.mark.parametrize("name", re.findall(r"`([A-Z_]{8,})` = ", (DOCS / "text-and-json.md").read_text()))
+def test_a_limit_that_a_page_quotes_has_that_value(name: str) -> None:
+    quoted = re.search(rf"`{name}` = ([\d,._]+)", (DOCS / "text-and-json.md").read_text())
+    assert quoted
+    assert float(quoted[1].replace(",", "").rstrip(".")) == float(getattr(limits, name))
+
+
+@pytest.mark.parametrize("page", [*pages.pages(), *sorted(ROOT.glob("[A-Z]*.md"))], ids=pages.name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target in _links(page):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{target}: there is no {file.name}"
+        if heading:
+            assert heading in _headings(file), f"{target}: no such heading"
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
+    entries = set(re.findall(r"[\w/.-]+\.md", _SITE_CONFIG.read_text()))
+    there = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    decisions = {page for page in there if page.startswith("decisions/") and page != "decisions/index.md"}
+    assert there - decisions == entries
+
+
+def test_every_decision_is_linked_from_the_list_of_decisions() -> None:
+    listed = (DOCS / "decisions/index.md").read_text()
+    for page in (DOCS / "decisions").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name})" in listed, page.name
+
+
+def test_every_make_target_that_a_page_names_is_there() -> None:
+    named = {
+        target for page in pages.pages() for target in re.findall(r"(?:^|`)make ([a-z-]+)\b", page.read_text(), re.M)
+    }
+    subprocess.run(["make", "--dry-run", *sorted({"demo", "test", *named})], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
+def test_every_included_file_is_there(page: Path) -> None:
+    for path in re.findall(r'^--8<-- "([^"]+)"', page.read_text(), re.M):
+        assert (ROOT / path).is_file(), path
+
+
+def _links(page: Path) -> list[str]:
+    return [
+        str(child.attrs["href"])
+        for token in MarkdownIt("commonmark").enable("table").parse(page.read_text())
+        for child in token.children or []
+        if child.type == "link_open"
+    ]
+
+
+def _headings(page: Path) -> set[str]:
+    tokens: list[Token] = MarkdownIt("commonmark").parse(page.read_text())
+    titles = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title.replace("`", "")).strip().lower()) for title in titles}

@@ -1,0 +1,111 @@
+"""Every code block of the documentation runs, and prints what the page says it prints."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dal.config import Settings
+from tests.docs import pages
+from tests.engines.postgres import PostgresServer
+
+
+@pytest.fixture
+def page_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory to be in, a clean environment, and no module of another page."""
+    for variable in (*map(str.upper, Settings.model_fields), "PYTHONPATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for added in set(sys.modules) - before:
+        if (getattr(sys.modules[added], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[added]
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
+def test_every_block_runs(
+    page: Path, page_directory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = ""
+    names: dict[str, object] = {"__name__": "__main__"}
+    with asyncio.Runner() as runner:
+        for block in pages.blocks(page):
+            where = f"{pages.name(page)}:{block.line}"
+            if block.comment.startswith("needs: postgresql"):
+                server: PostgresServer = request.getfixturevalue("postgres_server")
+                monkeypatch.setenv("DATABASE_URL", server.create_database())
+            if block.comment.startswith("not run:") or block.text.startswith("--8<--"):
+                continue  # what is included from examples/ runs there
+            if block.comment.startswith("prints"):
+                assert _matches(block.text, printed), f"{where}: printed was\n{printed}"
+            elif block.title is not None:
+                path = page_directory / block.title
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text, encoding="utf-8")
+            elif block.language == "python":
+                printed = _run_python(block, where, names, runner)
+            elif block.language == "bash":
+                printed = _run_shell(block, where)
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
+def test_no_block_escapes_by_an_odd_language_or_comment(page: Path) -> None:
+    for block in pages.blocks(page):
+        where = f"{pages.name(page)}:{block.line}"
+        assert block.language in (*pages.RUN, *pages.SHOWN_ONLY), where
+        if block.comment:
+            assert re.match(r"not run: .|prints$|needs: postgresql$", block.comment), where
+        if block.language == "json":
+            json.loads(block.text)
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
+def test_every_file_that_a_page_writes_is_used_by_one_of_its_commands(page: Path) -> None:
+    found = list(pages.blocks(page))
+    for number, block in enumerate(found):
+        if block.title is not None and not block.text.startswith("--8<--"):
+            later = "".join(b.text for b in found[number + 1 :])
+            assert re.search(rf"\b{re.escape(Path(block.title).stem)}\b", later), f"{pages.name(page)}: {block.title}"
+
+
+def _run_python(block: pages.Block, where: str, names: dict[str, object], runner: asyncio.Runner) -> str:
+    """What the block prints. As in `python -m asyncio`, it may await at its top level."""
+    lines = "\n" * (block.line - 1) + block.text  # a traceback then shows the page's own line numbers
+    code = compile(lines, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        if code.co_flags & inspect.CO_COROUTINE:
+            runner.run(eval(code, names))  # noqa: S307  # our own page
+        else:
+            exec(code, names)  # noqa: S102  # our own page
+    return out.getvalue()
+
+
+def _run_shell(block: pages.Block, where: str) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.text], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _matches(expected: str, printed: str) -> bool:
+    """Whether this was printed; `…` stands for anything within a line, alone for any number of lines."""
+    pattern = re.escape(expected.strip() + "\n")
+    pattern = re.sub(r"^…\\\n", r"(?:[^\\n]*\\n)*", pattern, flags=re.M).replace("…", "[^\n]*")
+    return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())) is not None
