@@ -251,7 +251,7 @@ async def test_subclasses_of_plain_types_are_taken_by_their_plain_value(dal: Dat
         USER = "user"
 
     document = OrderedDict(b=1, a=[enum.IntEnum("N", "ONE").ONE])  # type: ignore[attr-defined]  # made on the fly
-    message = await dal.messages.add(CHAT, Role.USER, "x", metadata=dict(document))
+    message = await dal.messages.add(CHAT, Role.USER, "x", metadata=dict(document))  # type: ignore[arg-type]
     assert await dal.messages.get(message.id) == message
     assert type(message.role) is str
     assert message.metadata == {"b": 1, "a": [1]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dal import (
@@ -70,7 +72,7 @@ async def test_update_changes_what_it_names_and_nothing_else(dal: DataAccess, cl
     clock.advance(3)
     updated = await dal.chats.update("c", title="new")
     assert updated == chat.model_copy(update={"title": "new", "updated_at": clock.now, "version": 2})
-    everything: dict[str, object] = {
+    everything: dict[str, Any] = {
         "user_id": user.id,
         "title": None,
         "profile": "p",
@@ -89,8 +91,9 @@ async def test_update_changes_what_it_names_and_nothing_else(dal: DataAccess, cl
 )
 async def test_update_refuses_what_may_not_change(dal: DataAccess, field: str) -> None:
     chat = await dal.chats.create("c")
+    changes: dict[str, Any] = {field: "x"}
     with pytest.raises(InvalidInputError, match=field):
-        await dal.chats.update("c", **{field: "x"})
+        await dal.chats.update("c", **changes)
     assert await dal.chats.get("c") == chat
 
 

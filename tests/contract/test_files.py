@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -96,7 +97,7 @@ async def test_update_changes_what_it_names_and_is_locked_by_the_version(
 ) -> None:
     file = await dal.files.create(ada.id, "a", storage_key="k", file_size=1)
     clock.advance(1)
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         "filename": "b",
         "storage_key": "k2",
         "mime_type": "m",
@@ -112,8 +113,9 @@ async def test_update_changes_what_it_names_and_is_locked_by_the_version(
     with pytest.raises(ConflictError):
         await dal.files.update(file.id, expected_version=1, filename="lost")
     for field in ("id", "user_id", "version", "created_at", "nope"):
+        changes = {field: "x"}
         with pytest.raises(InvalidInputError, match=field):
-            await dal.files.update(file.id, **{field: "x"})
+            await dal.files.update(file.id, **changes)
     for unknown in (UNKNOWN, "not a uuid"):
         with pytest.raises(NotFoundError):
             await dal.files.update(unknown, filename="x")

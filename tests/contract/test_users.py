@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -100,7 +101,7 @@ async def test_update_changes_what_it_names_and_nothing_else(dal: DataAccess, cl
 
 async def test_update_changes_every_field_that_may_change(dal: DataAccess, clock: FakeClock) -> None:
     user = await dal.users.create()
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         "clerk_id": "c",
         "email": "e",
         "name": "n",
@@ -120,8 +121,9 @@ async def test_update_changes_every_field_that_may_change(dal: DataAccess, clock
 @pytest.mark.parametrize("field", ["id", "created_at", "updated_at", "version", "no_such_field", "password"])
 async def test_update_refuses_what_may_not_change(dal: DataAccess, field: str) -> None:
     user = await dal.users.create()
+    changes: dict[str, Any] = {field: "x"}
     with pytest.raises(InvalidInputError, match=field):
-        await dal.users.update(user.id, **{field: "x"})
+        await dal.users.update(user.id, **changes)
     assert await dal.users.get(user.id) == user
 
 
