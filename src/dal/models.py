@@ -1,7 +1,7 @@
 """The records an application gets: frozen pydantic models.
 
 They are validated when somebody else makes them (`User.model_validate(...)`) and not again when a row comes out of the
-store, whose columns are typed already: `build` fills a model the way pydantic's own constructor does, in 0.7 µs instead
+store, whose columns are typed already: `build` fills a model the way pydantic's own constructor does, in 0.4 µs instead
 of 1.5 µs (`model_validate`) or 3 µs (`model_construct`), and gives an object that is equal to a validated one.
 """
 
@@ -17,20 +17,27 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 R = TypeVar("R", bound=BaseModel)
 T = TypeVar("T")
 
-# The slots of a pydantic model besides `__dict__`, filled directly because a frozen model refuses setattr.
+# The slots of a pydantic model, filled directly because a frozen model refuses setattr.
+_set_values = BaseModel.__dict__["__dict__"].__set__
 _set_fields = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
 _set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 def build(model: type[R], values: Mapping[str, object] | Iterable[tuple[str, object]]) -> R:
-    """A record from the values of all its fields, taken as they are."""
+    """A record from the values of all its fields, in order, taken as they are; a dict becomes the record's own."""
     record = model.__new__(model)
-    record.__dict__.update(values)
-    _set_fields(record, set(record.__dict__))
+    _set_values(record, values if type(values) is dict else dict(values))
+    _set_fields(record, _all_fields(model))
     _set_extra(record, None)
     _set_private(record, None)
     return record
+
+
+@cache
+def _all_fields(model: type[BaseModel]) -> set[str]:
+    """One set for all records of a model: making it anew would double the cost, and pydantic changes only copies."""
+    return set(model.model_fields)
 
 
 class Record(BaseModel):

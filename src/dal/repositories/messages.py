@@ -312,13 +312,25 @@ def _of_chat(key: str) -> Compare:
 
 
 def _in_chat(key: str, rows: Sequence[Row]) -> list[Message]:
-    template = {**_TEMPLATE, "chat_id": key}
-    messages = []
-    for row in rows:
-        values = template.copy()
-        values.update(zip(_IN_CHAT, row, strict=True))
-        messages.append(build(Message, values))
-    return messages
+    """Records of rows in the order of `_IN_CHAT`. A dictionary written out costs half of one made by zip."""
+    return [
+        build(
+            Message,
+            {
+                "id": id,
+                "chat_id": key,
+                "role": role,
+                "content": content,
+                "metadata": metadata,
+                "sequence_number": number,
+                "token_count": tokens,
+                "abuse_flagged": flagged,
+                "created_at": created_at,
+                "version": version,
+            },
+        )
+        for id, role, content, metadata, number, tokens, flagged, created_at, version in rows
+    ]
 
 
 def _same(message: Message, row: dict[str, Value]) -> bool:
