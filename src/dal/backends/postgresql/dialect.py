@@ -5,6 +5,7 @@ Nothing here does I/O. Parameters are text, or integers and truth values that th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -29,6 +30,8 @@ SQL_TYPES: Final = {
 #: Terms, written as one text with spaces, to what the index keeps.
 TERMS: Final = "array_to_tsvector(string_to_array({}::text, ' '))"
 
+_COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]").search
+_COPY_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _MAX_TSVECTOR_BYTES: Final = (1 << 20) - 1
 
 
@@ -45,6 +48,18 @@ def _element(value: object) -> str:
             value = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{value}"'
     return str(value)  # int and bool
+
+
+def encode_copy(columns: list[list[object]]) -> bytes:
+    """Rows, given as columns, in the text format of COPY."""
+    rows = zip(*[map(_field, values) for values in columns], strict=True)
+    return ("\n".join(map("\t".join, rows)) + "\n").encode()
+
+
+def _field(value: object) -> str:
+    if type(value) is str:
+        return value.translate(_COPY_ESCAPES) if _COPY_SPECIAL(value) is not None else value
+    return "\\N" if value is None else str(value)
 
 
 def encode_terms(terms: Sequence[str]) -> str:

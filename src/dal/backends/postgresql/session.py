@@ -151,6 +151,8 @@ class _Progress:
 async def _run(connection: Connection, statements: Sequence[Statement], progress: _Progress) -> list[Result]:
     if len(statements) == 1:
         progress.at_the_end = True
+        if statements[0].sql.startswith(COPY):
+            return [await _copy(connection, 0, statements[0], progress)]
         cursor = progress.start(connection, 0)
         await _send(cursor, statements[0].sql, statements[0].params)
         return [await _result(statements[0], [cursor])]
