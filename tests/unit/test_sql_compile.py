@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.rows import NOW, chat_row, message_insert
 
 from dal.access import DataAccess
 from dal.backends.sql import Compiler, Statement
@@ -17,43 +18,7 @@ from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Query, Ref, Select, Sum, Update, Upsert, Value
 
-NOW: Final = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 COMPILER: Final = Compiler(sqlite_dialect(plan_linked))
-
-
-def chat_row(number: int, **changes: Value) -> dict[str, Value]:
-    return {
-        "id": f"00000000-0000-7000-8000-{number:012d}",
-        "chat_id": f"chat-{number}",
-        "user_id": None,
-        "title": None,
-        "profile": "general",
-        "metadata": {},
-        "status": "active",
-        "message_count": 0,
-        "created_at": NOW,
-        "updated_at": NOW,
-        "last_message_at": None,
-        "last_activity_at": NOW,
-        "version": 1,
-        **changes,
-    }
-
-
-def new_message(number: int, key: dict[str, Value], plus: int = 0) -> Insert:
-    row: dict[str, Value | Ref] = {
-        "id": f"00000000-0000-7000-9000-{number:012d}",
-        "chat_session_id": Ref("chat_sessions", key, "id"),
-        "role": "user",
-        "content": f"message {number}",
-        "metadata": {"n": number},
-        "sequence_number": Ref("chat_sessions", key, "message_count", plus),
-        "token_count": None,
-        "abuse_flagged": False,
-        "created_at": NOW,
-        "version": 1,
-    }
-    return Insert("messages", row, ("sequence_number", "metadata"))
 
 
 # Shapes
@@ -132,7 +97,7 @@ def plan(*ops: Op) -> list[Statement]:
 
 def test_an_append_takes_its_number_from_the_update() -> None:
     key: dict[str, Value] = {"chat_id": "chat-1"}
-    update, insert = plan(Update("chat_sessions", key, {}, {"message_count": 1}), new_message(1, key))
+    update, insert = plan(Update("chat_sessions", key, {}, {"message_count": 1}), message_insert(1, key))
     assert update.sql.endswith("RETURNING id, message_count")
     assert "SELECT" not in insert.sql
     assert [(link.source, link.column) for link in insert.links] == [(0, 0), (0, 1)]
@@ -141,7 +106,7 @@ def test_an_append_takes_its_number_from_the_update() -> None:
 def test_appends_to_many_chats_become_one_insert() -> None:
     keys: list[dict[str, Value]] = [{"chat_id": f"chat-{i}"} for i in range(5)]
     updates = [Update("chat_sessions", key, {}, {"message_count": 1}) for key in keys]
-    inserts = [new_message(i, key) for i, key in enumerate(keys)]
+    inserts = [message_insert(i, key) for i, key in enumerate(keys)]
     statements = plan(*updates, *inserts)
     assert len(statements) == 6
     assert statements[-1].many
@@ -150,7 +115,7 @@ def test_appends_to_many_chats_become_one_insert() -> None:
 def test_a_row_that_may_have_changed_under_another_key_is_read_again() -> None:
     key: dict[str, Value] = {"chat_id": "chat-1"}
     by_id = Update("chat_sessions", {"id": str(chat_row(1)["id"])}, {}, {"message_count": 1})
-    statements = plan(Update("chat_sessions", key, {}, {"message_count": 1}), by_id, new_message(1, key))
+    statements = plan(Update("chat_sessions", key, {}, {"message_count": 1}), by_id, message_insert(1, key))
     assert "SELECT message_count FROM chat_sessions" in statements[-1].sql
 
 
@@ -309,13 +274,13 @@ async def test_a_ref_sees_the_last_change_under_whatever_key(store_path: Path) -
         [
             Insert("chat_sessions", row),
             Update("chat_sessions", key, {}, {"message_count": 1}),
-            new_message(1, key),
+            message_insert(1, key),
             Update("chat_sessions", key, {}, {"message_count": 1}),
             Update("chat_sessions", identity, {}, {"message_count": 5}),
-            new_message(2, key),
+            message_insert(2, key),
             Update("chat_sessions", key, {"chat_id": "renamed"}, {"message_count": 1}),
-            new_message(3, renamed, plus=10),
-            new_message(4, identity, plus=20),
+            message_insert(3, renamed, plus=10),
+            message_insert(4, identity, plus=20),
         ]
     )
     assert [row[0] for row in receipt.rows if row is not None] == [1, 7, 18, 28]
@@ -341,6 +306,6 @@ async def test_conditions_reach_through_a_foreign_key(store_path: Path, query: Q
     await store.open()
     key: dict[str, Value] = {"chat_id": "chat-1"}
     append = Update("chat_sessions", key, {}, {"message_count": 1})
-    await store.commit([Insert("chat_sessions", chat_row(1)), append, new_message(1, key)])
+    await store.commit([Insert("chat_sessions", chat_row(1)), append, message_insert(1, key)])
     assert await store.read(query) == [(1,)]
     await store.close()
