@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import re
 import subprocess
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import dal
 from dal import errors, limits
+from dal.cli.app import app
 from dal.config import Settings
 from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT
 
 _SITE_CONFIG = ROOT / ".mkdocs.yml"
+
+
+def _documented() -> list[str]:
+    """What the reference takes from docstrings."""
+    reference = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
+    return re.findall(r"^::: (\S+)", reference, re.M)
 
 
 @pytest.mark.parametrize("variable", [name.upper() for name in Settings.model_fields])
@@ -28,8 +40,25 @@ def test_every_environment_variable_is_documented(variable: str) -> None:
 @pytest.mark.parametrize("name", dal.__all__)
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     homes = {f"dal.{name}", f"{getattr(dal, name).__module__}.{name}"}
-    documented = re.findall(r"^::: (\S+)", "\n".join(p.read_text() for p in (DOCS / "reference").glob("*.md")), re.M)
-    assert homes & set(documented)
+    assert homes & set(_documented())
+
+
+@pytest.mark.parametrize("name", _documented())
+def test_every_name_in_the_reference_is_there_and_has_a_docstring(name: str) -> None:
+    assert pydoc.locate(name) is not None
+    assert inspect.getdoc(pydoc.locate(name))
+
+
+def test_every_command_and_option_is_on_the_page_of_the_command_line() -> None:
+    text = (DOCS / "reference/command-line.md").read_text()
+    commands = list(_commands(typer.main.get_command(app), "dal"))
+    assert len(commands) > 5
+    for path, command in commands:
+        row = re.search(rf"^\| `{path}[ `].*$", text, re.M)
+        assert row, path
+        named = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        for option in named - {"--url", "--json"}:
+            assert f"`{option}" in row[0], f"{path} {option}"
 
 
 def test_the_errors_page_lists_every_error_with_its_retryable_default() -> None:
@@ -85,6 +114,15 @@ def test_every_make_target_that_a_page_names_is_there() -> None:
 def test_every_included_file_is_there(page: Path) -> None:
     for path in re.findall(r'^--8<-- "([^"]+)"', page.read_text(), re.M):
         assert (ROOT / path).is_file(), path
+
+
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The commands below this one. typer brings click under changing names, so nothing here says its type."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from _commands(inner, f"{path} {name}")
+    else:
+        yield path, command
 
 
 def _links(page: Path) -> list[str]:
