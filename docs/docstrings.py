@@ -1,6 +1,6 @@
-"""Turns the project's docstrings into Markdown for the reference: aligned `name  explanation` lines become lists.
+"""Turns the project's docstrings into Markdown for the reference.
 
-Used by mkdocstrings while the site is built; not part of the library.
+Aligned `name  explanation` lines become lists, and classes that are all fields (records, operations) show them. Used by mkdocstrings while the site is built; not part of the library.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ class HouseStyle(griffe.Extension):
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
+
+    def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
+        fields = [_field(a) for a in cls.attributes.values() if a.annotation is not None and _is_shown(a)]
+        if fields and cls.docstring is not None:
+            code = "\n".join(["```python", *fields, "```"])
+            cls.docstring.value = f"{cls.docstring.value}\n\n{code}"
 
 
 def markdown(docstring: str) -> str:
@@ -54,3 +60,15 @@ def _item(line: str, text_column: int | None) -> tuple[str, str, int]:
     if text_column and line[text_column - 1 : text_column] == " " and _NAME.fullmatch(line[: text_column - 1]):
         return line[: text_column - 1].rstrip(), line[text_column:], text_column
     return "", "", 0
+
+
+def _is_shown(attribute: griffe.Attribute) -> bool:
+    """Whether it is a field: declared in the class itself, and no property or class variable."""
+    of_class = attribute.value is None or "class-attribute" in attribute.labels
+    is_field = "instance-attribute" in attribute.labels and "property" not in attribute.labels
+    return of_class and is_field and not attribute.name.startswith("_")
+
+
+def _field(attribute: griffe.Attribute) -> str:
+    default = "" if attribute.value is None else f" = {attribute.value}"
+    return f"{attribute.name}: {attribute.annotation}{default}"
