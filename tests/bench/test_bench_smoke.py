@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.bench import report
 from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, Side, Stats, compare
+from tests.bench.on_file import FileStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_sqlite import SqliteStage
 from tests.bench.run import run
@@ -28,7 +29,7 @@ def console() -> Console:
     return Console(record=True, width=250)
 
 
-@pytest.mark.parametrize("stage", [NothingStage, SqliteStage], ids=lambda stage: stage.backend)
+@pytest.mark.parametrize("stage", [NothingStage, SqliteStage, FileStage], ids=lambda stage: stage.backend)
 async def test_every_row_is_measured_beside_each_of_its_baselines(stage: type[Stage], console: Console) -> None:
     found = await run(console, ONCE, TINY, words=[stage.backend])
 

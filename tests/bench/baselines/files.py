@@ -100,7 +100,7 @@ class JsonDocuments(Subject):
         for path in self._directory.glob("*.json"):
             document = orjson.loads(path.read_bytes())
             found += [m for m in document.get("messages", ()) if text in m["content"]]
-        return len(sorted(found, key=lambda m: str(m["created_at"]), reverse=True)[:20])
+        return len(sorted(found, key=lambda m: str(m.get("created_at") or m["at"]), reverse=True)[:20])
 
     def _bulk(self, path: Path) -> int:
         count = 0
