@@ -1,6 +1,7 @@
 """Turns the project's docstrings into Markdown for the reference.
 
-Aligned `name  explanation` lines become lists, and classes that are all fields (records, operations) show them. Used by mkdocstrings while the site is built; not part of the library.
+Aligned `name  explanation` lines become lists, and classes that are all fields (records, operations) show them. Used by
+mkdocstrings while the site is built; not part of the library.
 """
 
 from __future__ import annotations
