@@ -217,6 +217,10 @@ class MemoryRows:
         for column in self._parents:
             if column in equal:
                 return self.children(column, cast(str, equal[column])), False
+        for condition in plan.where:
+            if condition.column in self._parents and condition.op == "in":
+                parents = dict.fromkeys(cast("Iterable[str]", condition.value))
+                return [row for parent in parents for row in self.children(condition.column, parent)], False
         return list(self._rows.values()), False
 
     def put(self, row: Stored) -> None:
