@@ -1,6 +1,5 @@
 """SQL backends: one compiler and one store for all of them; an engine adds an executor and a dialect value."""
 
-from dal.backends.sql.binding import decode_rows
 from dal.backends.sql.compiler import Compiler, Read, Write
 from dal.backends.sql.dialect import (
     Dialect,
@@ -31,7 +30,6 @@ __all__ = [
     "Step",
     "Violation",
     "Write",
-    "decode_rows",
     "plan_each",
     "ref_guards",
     "runs",

@@ -14,15 +14,15 @@ from typing import Final, NamedTuple, cast
 
 from dal.backends.sql.binding import (
     Binder,
-    ColumnDecoder,
     RefShape,
+    RowDecoder,
     WhereShape,
     bind_each_value,
     bind_row,
     bind_where,
     binder_of,
-    decode_rows,
     keyset_params,
+    row_decoder,
     value_shape,
     where_shape,
 )
@@ -35,21 +35,21 @@ _SHAPES: Final = 4096
 
 
 class Read(NamedTuple):
-    """A compiled query: its text, a binder for each condition (None: the value as it is), and column decoders."""
+    """A compiled query: its text, a binder for each condition (None: the value as it is), and its rows' decoder."""
 
     sql: str
     where: tuple[Binder | None, ...]
     after: tuple[Encoder | None, ...]
-    decode: tuple[ColumnDecoder, ...]
+    decode: RowDecoder
 
 
 class Write(NamedTuple):
-    """A compiled operation: its text, its parameters from the operation, and decoders of what it returns."""
+    """A compiled operation: its text, its parameters from the operation, and the decoder of what it returns."""
 
     sql: str
     bind: Callable[[Op], list[object]]
     returns: bool
-    decode: tuple[ColumnDecoder, ...]
+    decode: RowDecoder
     #: Columns that may be null and take a Ref: a Ref without a row must be told from null by a statement of its own.
     nullable_refs: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Write(NamedTuple):
 
     def settle(self, result: Result, _params: Sequence[object]) -> Sequence[tuple[int, Row | None]]:
         """(count, returned row) of the one operation."""
-        rows = decode_rows(result.rows, self.decode) if self.returns else ()
+        rows = self.decode(result.rows) if self.returns else ()
         return ((result.written, rows[0] if rows else None),)
 
 
@@ -150,7 +150,7 @@ class Compiler:
             sql += " ORDER BY " + ", ".join(_ordered(table, name) for name in order)
         if limit:
             sql += f" LIMIT {self.dialect.placeholder}"
-        return Read(sql, binders, keyset, self._pieces.decoders(table, names))
+        return Read(sql, binders, keyset, self._pieces.decoder(table, names))
 
     def _compile_total(self, table_name: str, column: str | None, where: WhereShape) -> Read:
         table = self.tables[table_name]
@@ -161,7 +161,7 @@ class Compiler:
         sql = f"SELECT {total} FROM {table.name}"
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
-        return Read(sql, binders, (), ())
+        return Read(sql, binders, (), row_decoder(1, ()))
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class Compiler:
             bind_where(params, cast(Delete, op).where, binders)
             return params
 
-        return Write(sql, bind, False, ())
+        return Write(sql, bind, False, row_decoder(0, ()))
 
     def _compile_guard(self, table_name: str, key: tuple[str, ...], expect: tuple[tuple[str, bool], ...]) -> Write:
         table = self.tables[table_name]
@@ -332,7 +332,7 @@ class Compiler:
                     binder(params, value)
             return params
 
-        return Write(sql, bind, False, ())
+        return Write(sql, bind, False, row_decoder(0, ()))
 
     # Pieces ----------------------------------------------------------------------------------------------------------
 
@@ -349,9 +349,9 @@ class Compiler:
         self, table: Table, sql: str, bind: Callable[[Op], list[object]], returning: tuple[str, ...]
     ) -> Write:
         if not returning:
-            return Write(sql, bind, False, ())
+            return Write(sql, bind, False, row_decoder(0, ()))
         names = ", ".join(table.by_name[name].name for name in returning)
-        return Write(f"{sql} RETURNING {names}", bind, True, self._pieces.decoders(table, returning))
+        return Write(f"{sql} RETURNING {names}", bind, True, self._pieces.decoder(table, returning))
 
 
 def _ordered(table: Table, name: str) -> str:

@@ -7,18 +7,20 @@ shape is met for the first time.
 # ruff: noqa: S608  (names come from dal.tables only)
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from dal.backends.sql.binding import (
     Binder,
     ColumnDecoder,
     RefShape,
+    RowDecoder,
     ValueShape,
     WhereShape,
     bind_nothing,
     binder_of,
     optional,
+    row_decoder,
 )
 from dal.backends.sql.dialect import Dialect, Encoder
 from dal.ops import Ref
@@ -41,7 +43,7 @@ class Conditions:
         encoder = self._dialect.encoders.get(column.kind)
         return optional(encoder) if encoder is not None and column.nullable else encoder
 
-    def decoders(self, table: Table, names: Iterable[str]) -> tuple[ColumnDecoder, ...]:
+    def decoder(self, table: Table, names: tuple[str, ...]) -> RowDecoder:
         found: list[ColumnDecoder] = []
         for place, name in enumerate(names):
             first, _, rest = name.partition(".")
@@ -53,7 +55,7 @@ class Conditions:
             decoder = self._dialect.decoders.get(column.kind)
             if decoder is not None:
                 found.append((place, decoder, nullable))
-        return tuple(found)
+        return row_decoder(len(names), found)
 
     def column(self, table: Table, name: str) -> str:
         """A column, or a column path as a scalar sub-select: it leaves the plan of the query itself alone."""

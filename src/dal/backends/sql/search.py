@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from dal import search
-from dal.backends.sql.binding import decode_rows
 from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Session, Statement, Step
 from dal.ops import Insert, Op, Row, Search, Update, Upsert, Value
@@ -38,7 +37,7 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
     size = max(query.limit, _MIN_CANDIDATES)
     while True:
         statement, read = compiler.candidates(query, after, size, columns)
-        rows = decode_rows(await session.fetch(statement), read.decode)
+        rows = read.decode(await session.fetch(statement))
         for row in rows:
             if search.matches(query.query, cast(str, row[len(wanted)])):
                 found.append(row[: len(wanted)])

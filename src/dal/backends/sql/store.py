@@ -13,7 +13,6 @@ from dataclasses import replace
 from time import perf_counter
 
 from dal import schema
-from dal.backends.sql.binding import decode_rows
 from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Step, Violation
 from dal.backends.sql.refusal import name_clash, refusal
@@ -198,7 +197,7 @@ class _SqlSession:
             return await read_search(self._session, self._compiler, query)
         else:
             statement, read = self._compiler.total(query)
-        return decode_rows(await self._session.fetch(statement), read.decode)
+        return read.decode(await self._session.fetch(statement))
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         if not ops:
