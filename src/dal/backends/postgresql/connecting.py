@@ -37,11 +37,14 @@ class Server(NamedTuple):
 
 
 async def greet(address: Address) -> Server:
-    """What is there. Raises UnavailableError or ConfigurationError, within CONNECT_TIMEOUT_S for each host."""
+    """What is there. Raises UnavailableError or ConfigurationError, within the connect timeout for each host."""
     try:
         connection = await psycopg.AsyncConnection.connect(address.conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.errors.ConnectionTimeout as error:
+        raise connection_refused("", address.label, needs_password=False) from error
     except psycopg.Error as error:
-        state, needs_password = await asyncio.to_thread(_diagnose, address.conninfo, monotonic() + CONNECT_TIMEOUT_S)
+        deadline = monotonic() + address.connect_timeout_s
+        state, needs_password = await asyncio.to_thread(_diagnose, address.conninfo, deadline)
         raise connection_refused(state, address.label, needs_password=needs_password) from error
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -73,6 +73,7 @@ class ConnectionPool:
         self._writers = asyncio.Semaphore(max(1, max_connections - 1))
         self._waiting: dict[int, float] = {}  # since when, oldest first
         self._tickets = 0
+        self._in_use = 0
 
     async def open(self) -> None:
         """Starts opening connections; the first callers wait for them."""
@@ -95,7 +96,7 @@ class ConnectionPool:
             try:
                 yield connection
             finally:
-                await self._pool.give_back(connection)
+                await self.give_back(connection)
         finally:
             self._writers.release()
 
@@ -107,6 +108,7 @@ class ConnectionPool:
             while True:
                 connection = await self._pool.getconn(max(deadline - monotonic(), 0.001))
                 if _is_alive(connection):
+                    self._in_use += 1
                     return connection
                 await self._pool.give_back(connection)
         except psycopg.Error as error:
@@ -115,14 +117,17 @@ class ConnectionPool:
             del self._waiting[ticket]
 
     async def give_back(self, connection: Connection) -> None:
+        self._in_use -= 1
         await self._pool.give_back(connection)
 
     def statistics(self) -> dict[str, int]:
-        """How many connections there are (`size`), lie ready (`available`), may be (`max`), and callers `waiting`."""
+        """Connections: `size` there are (or are being opened), `available` lie ready, `in_use`, `max` may be; and how
+        many callers are `waiting` for one."""
         found = self._pool.get_stats()
         return {
             "size": found["pool_size"],
             "available": found["pool_available"],
+            "in_use": self._in_use,
             "waiting": len(self._waiting),
             "max": found["pool_max"],
         }

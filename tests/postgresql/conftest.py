@@ -1,0 +1,62 @@
+"""A PostgreSQL store of each test's own, bare, on the run's database or on a server that the test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from dal.backends.postgresql import postgresql_store
+from dal.backends.sql import SqlStore
+from tests.engines import honesty, postgres
+from tests.engines.pgbouncer import PgBouncer
+from tests.subjects import postgres_with_schema
+
+__all__ = ["postgres_with_schema"]
+
+
+def migrate(url: str) -> None:
+    """Brings the schema of that database up."""
+
+    async def run() -> None:
+        store = postgresql_store(url, auto_migrate=True)
+        await store.open()
+        await store.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def url(postgres_with_schema: str) -> str:
+    """The run's database, with the schema and without rows."""
+    postgres.clean(postgres_with_schema)
+    return postgres_with_schema
+
+
+@pytest.fixture
+def own_url(own_postgres: postgres.OwnServer) -> str:
+    """A database with the schema on this test's own server."""
+    made = own_postgres.create_database()
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def pgbouncer(own_url: str) -> Iterator[PgBouncer]:
+    """PgBouncer before this test's own server."""
+    try:
+        pooler = PgBouncer(own_url)
+    except postgres.EngineMissingError as error:
+        honesty.not_tested("pgbouncer", str(error))
+    yield pooler
+    pooler.close()
+
+
+@pytest_asyncio.fixture
+async def store(url: str) -> AsyncIterator[SqlStore]:
+    made = postgresql_store(url)
+    await made.open()
+    yield made
+    await made.close()
