@@ -123,25 +123,27 @@ class StagedTransaction:
 
     def __init__(self, tables: interpreter.Tables, backend: str) -> None:
         self._staged = interpreter.Batch(tables, backend)
+        self.tables: interpreter.Tables = self._staged.tables
         self._backend = backend
         self.is_over = False
 
     async def read(self, query: Query) -> list[Row]:
-        self._check("read")
-        return interpreter.read(self._staged.tables, query)
+        self.check("read")
+        return interpreter.read(self.tables, query)
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
-        self._check("commit")
+        self.check("commit")
         check_batch(ops, self._backend)
-        receipt, changes = interpreter.apply(self._staged.tables, ops, backend=self._backend)
-        carry_out(self._staged.tables, changes)
+        receipt, changes = interpreter.apply(self.tables, ops, backend=self._backend)
+        carry_out(self.tables, changes)
         return receipt
 
     def changes(self) -> list[Change | Drop]:
         """What all commits came to."""
         return self._staged.changes()
 
-    def _check(self, operation: str) -> None:
+    def check(self, operation: str) -> None:
+        """Raises UnsupportedError when the transaction has ended."""
         if self.is_over:
             raise UnsupportedError(
                 f"{operation}: this transaction is over; begin another", operation=operation, backend=self._backend

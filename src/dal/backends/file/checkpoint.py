@@ -103,12 +103,13 @@ class Checkpoint:
         faults.reach("checkpoint.written")
         sync_tree(self._layout.root, [*self._appends, *self._renames])
         faults.reach("checkpoint.synced")
+        # Removals first: no two documents ever hold the same row.
+        for path in self._removals:
+            path.unlink(missing_ok=True)
+            faults.reach("checkpoint.removed")
         for temporary, final in self._renames.items():
             temporary.rename(final)
             faults.reach("checkpoint.renamed")
-        for path in self._removals:
-            path.unlink(missing_ok=True)
-        faults.reach("checkpoint.removed")
         sync_tree(self._layout.root, [*self._renames.values(), *self._removals])
         self._write_index(writer)
         faults.reach("checkpoint.indexing")

@@ -8,7 +8,7 @@ it should hold gets CorruptDataError instead of nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -154,8 +154,8 @@ def document_tables(layout: Layout) -> dict[str, DocumentRows]:
     }
 
 
-def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterator[str]:
-    """Reads every document; yields a sentence about each that is damaged. Removes what an unfinished write left."""
+def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> None:
+    """Reads every document; those that are damaged are then in `corrupt`. Removes what an unfinished write left."""
     for name, directory in (
         ("users", layout.users),
         ("chat_sessions", layout.chats),
@@ -170,9 +170,7 @@ def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterat
             try:
                 rows.load(path, _read(entry))
             except ValueError as error:
-                problem = f"{layout.relative(path)}: {_reason(error)}"
-                rows.corrupt[path] = problem
-                yield problem
+                rows.corrupt[path] = f"{layout.relative(path)}: {_reason(error)}"
 
 
 def _read(entry: os.DirEntry[str]) -> bytes:

@@ -36,7 +36,7 @@ class Image:
 
     def __init__(self, layout: Layout, index: Index) -> None:
         self.index = index
-        self.problems: dict[str, None] = {}
+        self._damaged_lines: dict[str, None] = {}
         self.names: dict[str, list[str]] = {}  # chats that changed their chat_id, with the earlier ones
         self.documents = document_tables(layout)
         chats = self.documents["chat_sessions"]
@@ -49,9 +49,13 @@ class Image:
             rows.changed = self._mark
 
     def report(self, problem: str) -> None:
-        """Remembers a damaged file, once."""
-        if len(self.problems) < _MAX_PROBLEMS:
-            self.problems[problem] = None
+        """Remembers a damaged line, once."""
+        if len(self._damaged_lines) < _MAX_PROBLEMS:
+            self._damaged_lines[problem] = None
+
+    def problems(self) -> list[str]:
+        """A sentence about each damaged document and line."""
+        return [p for rows in self.documents.values() for p in list(rows.corrupt.values())] + list(self._damaged_lines)
 
     def apply(self, changes: Iterable[Change | Drop]) -> None:
         """Makes changes that are durable visible."""

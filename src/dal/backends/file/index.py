@@ -85,7 +85,7 @@ class Index:
 
     def behind(self, kind: int, after: str | None) -> Iterator[Place]:
         """Every id greater than `after`, in order; for a reader in any thread."""
-        with closing(sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)) as connection:
+        with closing(self._connect()) as connection:
             last = b"" if after is None else _packed(after)
             while True:
                 rows = connection.execute(

@@ -166,6 +166,8 @@ class Journal:
             else:
                 self._pass_over(end)
                 buffer, start = b"", self.position
+        if self._next_segment():  # another process has closed this one and written nothing since
+            yield Boundary(self.position)
 
     def _chunk(self) -> bytes:
         """What stands at the position: many records, or one however long."""

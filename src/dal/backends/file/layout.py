@@ -23,6 +23,7 @@ import orjson
 from dal.backends.file import faults
 from dal.errors import ConfigurationError, SchemaError
 
+BACKEND: Final = "file"
 LAYOUT_VERSION: Final = 1
 MARKER: Final = "dal.json"
 FILE_MODE: Final = 0o600
@@ -61,18 +62,18 @@ class Layout:
         except FileNotFoundError:
             self._create(create=create)
         except orjson.JSONDecodeError as error:
-            raise ConfigurationError(f"{self.marker}: not JSON; restore it from a backup", backend="file") from error
+            raise ConfigurationError(f"{self.marker}: not JSON; restore it from a backup", backend=BACKEND) from error
         else:
             version = found.get("layout") if isinstance(found, dict) else None
             if type(version) is not int:
                 raise ConfigurationError(
-                    f"{self.marker}: names no layout version; is this a file store?", backend="file"
+                    f"{self.marker}: names no layout version; is this a file store?", backend=BACKEND
                 )
             if version != LAYOUT_VERSION:
                 raise SchemaError(
                     f"{self.root} has layout {version}, this library knows {LAYOUT_VERSION}; "
                     "use the version of the library that wrote it",
-                    backend="file",
+                    backend=BACKEND,
                 )
         for directory in (self.journal, self.index.parent):
             make_directory(directory)
@@ -84,10 +85,10 @@ class Layout:
                 raise ConfigurationError(
                     f"{self.root} is not empty and has no {MARKER}, but for example {sorted(foreign)[0]!r}; "
                     "name an empty directory or a file store",
-                    backend="file",
+                    backend=BACKEND,
                 )
         if not create:
-            raise SchemaError(f"{self.root} is no file store yet; run `dal schema up`", backend="file")
+            raise SchemaError(f"{self.root} is no file store yet; run `dal schema up`", backend=BACKEND)
         make_directory(self.root)
         replace(self.marker, orjson.dumps({"layout": LAYOUT_VERSION}, option=orjson.OPT_APPEND_NEWLINE))
         sync_directory(self.root)
@@ -112,6 +113,13 @@ class Layout:
 
     def log(self, day: str) -> Path:
         return self.audit / f"{day}.jsonl"
+
+    def quarantined(self) -> list[str]:
+        """A sentence about each damaged file that was set aside."""
+        with suppress(FileNotFoundError):
+            names = sorted(path.name for path in self.quarantine.iterdir())
+            return [f"{self.quarantine.name}/{name}: was damaged; look at it, then remove it" for name in names]
+        return []
 
     def relative(self, path: Path) -> str:
         """The path as messages and health show it."""

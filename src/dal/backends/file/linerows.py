@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Final, cast
 
 import orjson
 
 from dal.backends.file import index as ids
 from dal.backends.file.codec import from_line
+from dal.backends.file.documents import DocumentRows
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.lines import LineFile
-from dal.backends.rows import ID, MemoryRows, Scan, Stored
+from dal.backends.rows import ID, Scan, Stored
+from dal.errors import CorruptDataError
 from dal.ops import Value
 from dal.search import SearchQuery
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
@@ -75,7 +78,7 @@ class MessageRows(LineRows):
     """
 
     def __init__(
-        self, layout: Layout, index: Index, report: Report, chats: MemoryRows, names: dict[str, list[str]]
+        self, layout: Layout, index: Index, report: Report, chats: DocumentRows, names: dict[str, list[str]]
     ) -> None:
         super().__init__(MESSAGES, layout, index, report)
         self._chats = chats
@@ -115,6 +118,7 @@ class MessageRows(LineRows):
         """The file that holds this chat's messages, wherever it is; None where there is none."""
         chat = self._chats.get(chat_session_id)
         if chat is None:
+            self._refuse_if_damaged(chat_session_id)
             return None
         paths = [self._layout.messages(chat[_CHAT_ID])]
         if chat_session_id in self._names:
@@ -129,6 +133,12 @@ class MessageRows(LineRows):
                 return file
             file.__exit__()
         return None
+
+    def _refuse_if_damaged(self, chat_session_id: str) -> None:
+        for path, problem in list(self._chats.corrupt.items()):
+            with suppress(FileNotFoundError), LineFile(path.with_suffix(".jsonl")) as file:
+                if owner(file) == chat_session_id:
+                    raise CorruptDataError(f"{problem}; restore the file from a backup", backend="file")
 
     def _of_chat(
         self,
@@ -205,6 +215,9 @@ class MessageRows(LineRows):
             chats = [] if chat is None else [chat]
         elif "chat_session_id.user_id" in equal:
             chats = self._chats.children("user_id", cast(str, equal["chat_session_id.user_id"]))
+        elif (wanted := next((c.value for c in plan.where if c[:2] == ("chat_session_id", "in")), None)) is not None:
+            found = (self._chats.get(chat_id) for chat_id in dict.fromkeys(cast("Iterable[str]", wanted)))
+            chats = [chat for chat in found if chat is not None]
         else:
             chats = list(self._chats)
         return (row for chat in chats for row in self._of_chat(chat[ID], None, None, descending=True, passes=passes))

@@ -25,6 +25,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
+        self._is_closed = False
 
     def try_acquire(self) -> bool:
         """Takes the lock if it is free."""
@@ -43,8 +44,10 @@ class FileLock:
             await asyncio.sleep(_FIRST_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311  # only spreads the tries
 
     def release(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        if not self._is_closed:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Lets go of the lock too."""
+        self._is_closed = True
         os.close(self._descriptor)

@@ -30,8 +30,7 @@ def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
     undo(layout)
     image = Image(layout, index)
-    for problem in load_documents(layout, image.documents):
-        image.report(problem)
+    load_documents(layout, image.documents)
     settled = journal.settled()
     journal.state.settled = settled
     _bring_up_index(layout, image, settled)

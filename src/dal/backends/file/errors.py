@@ -1,0 +1,71 @@
+"""System calls' errors as the library's own: by number, never by message text; what was tried, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from typing import Final
+
+from dal.backends.file.layout import BACKEND, Layout
+from dal.errors import (
+    ConfigurationError,
+    CorruptDataError,
+    DalError,
+    DalTimeoutError,
+    Outcome,
+    UnavailableError,
+)
+
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def opening_error(layout: Layout, error: OSError | sqlite3.Error) -> DalError:
+    """Why a store cannot be opened."""
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+        return ConfigurationError(
+            f"{layout.root}: {reason(error)}; the store needs a directory it may write to",
+            operation="open",
+            backend=BACKEND,
+        )
+    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError):
+        return ConfigurationError(f"{layout.root}: {reason(error)}", operation="open", backend=BACKEND)
+    if isinstance(error, FileNotFoundError):
+        return CorruptDataError(
+            f"{layout.root}: part of the journal is gone: {reason(error)}; restore the directory from a backup",
+            operation="open",
+            backend=BACKEND,
+        )
+    return UnavailableError(f"{layout.root}: {reason(error)}", operation="open", backend=BACKEND)
+
+
+def timed_out(layout: Layout, operation: str, timeout_s: float) -> DalTimeoutError:
+    """Others held the store for too long."""
+    return DalTimeoutError(
+        f"{operation}: others held {layout.root} for {timeout_s} s; retry", operation=operation, backend=BACKEND
+    )
+
+
+def reading_error(layout: Layout, operation: str, error: OSError | sqlite3.Error) -> DalError:
+    """A file that could not be read."""
+    return UnavailableError(
+        f"{operation}: {layout.root} could not be read: {reason(error)}", operation=operation, backend=BACKEND
+    )
+
+
+def writing_error(layout: Layout, operation: str, error: OSError, outcome: Outcome) -> DalError:
+    """A record that could not be appended to the journal."""
+    advice = "free some space and retry" if error.errno in _NO_SPACE else "look after the disk and retry"
+    return UnavailableError(
+        f"{operation}: writing to {layout.journal} failed: {reason(error)}; {advice}",
+        operation=operation,
+        backend=BACKEND,
+        retryable=outcome == "not_applied",
+        outcome=outcome,
+    )
+
+
+def reason(error: BaseException) -> str:
+    """What the system says, with the file it says it of."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,352 @@
+"""An open file store: one process's files, locks and threads, from opening to closing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from time import perf_counter
+from typing import Final
+
+from dal.backends import interpreter
+from dal.backends.file import recovery
+from dal.backends.file.codec import encode_changes
+from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
+from dal.backends.file.image import Image
+from dal.backends.file.index import open_index
+from dal.backends.file.journal import Journal
+from dal.backends.file.layout import BACKEND, LAYOUT_VERSION, Layout
+from dal.backends.file.lock import FileLock
+from dal.backends.file.settling import Settling
+from dal.backends.file.waiting import finished, result_of
+from dal.backends.memory import StagedTransaction, check_batch
+from dal.backends.rows import Change, Drop
+from dal.errors import DalError, Outcome, UnavailableError
+from dal.limits import (
+    CLOSE_TIMEOUT_S,
+    DEGRADED_DISK_FREE_BYTES,
+    DEGRADED_LATENCY_MS,
+    HEALTH_TIMEOUT_S,
+    MAX_HISTORY_MESSAGES,
+)
+from dal.ops import JsonValue, Op, Query, Receipt, Row, Select
+from dal.store import ReadCommit, StoreHealth
+
+_ON_DISK: Final = ("messages", "system_logs")
+# A read that files were changed under is repeated; a scan of many files is long and accepts, in the end, that they are
+# of different moments.
+_MAX_REREADS: Final = 4
+_log = logging.getLogger("dal.file")
+
+
+class Opened:
+    """What is there between `open` and `close`. Reads and writes as `dal.store.Store` promises."""
+
+    def __init__(
+        self, layout: Layout, *, lock_timeout_s: float, segment_bytes: int, checkpoint_interval_s: float
+    ) -> None:
+        self.process_id = os.getpid()
+        self.layout = layout
+        self._lock_timeout_s = lock_timeout_s
+        self._segment_bytes = segment_bytes
+        self._turn = asyncio.Lock()
+        self._reloading = asyncio.Lock()
+        self._reads: set[asyncio.Future[list[Row]]] = set()
+        self._is_closing = False
+        self.image: Image
+        with ExitStack() as resources:
+            self._lock = FileLock(layout.journal / "lock")
+            resources.callback(self._lock.close)
+            self._checkpoint_lock = FileLock(layout.journal / "checkpoint.lock")
+            resources.callback(self._checkpoint_lock.close)
+            self._index = open_index(layout.index)
+            resources.callback(self._index.close)
+            self.journal = Journal(layout)
+            resources.callback(lambda: self.journal.close())
+            self._writer = ThreadPoolExecutor(1, "dal-file-journal")
+            resources.callback(self._writer.shutdown)
+            self._settling = Settling(
+                layout,
+                self,
+                self._checkpoint_lock,
+                self._writer,
+                timeout_s=lock_timeout_s,
+                interval_s=checkpoint_interval_s,
+            )
+            resources.callback(self._settling.shutdown)
+            self._resources = resources.pop_all()
+
+    # -- opening and closing
+
+    async def start(self) -> None:
+        """Recovers the journal and loads the documents."""
+        try:
+            await self._checkpoint_lock.acquire(self._lock_timeout_s)
+            try:
+                await self._lock.acquire(self._lock_timeout_s)
+                try:
+                    recovering = asyncio.ensure_future(asyncio.to_thread(self.journal.recover))
+                    self.journal.state.published = await result_of(recovering)
+                finally:
+                    self._lock.release()
+                self.image = await result_of(asyncio.ensure_future(asyncio.to_thread(self._load, self.journal)))
+            finally:
+                self._checkpoint_lock.release()
+        except TimeoutError as error:
+            raise timed_out(self.layout, "open", self._lock_timeout_s) from error
+        except (OSError, sqlite3.Error) as error:
+            raise opening_error(self.layout, error) from error
+        for note in (*self.journal.notes, *self.image.problems(), *self.journal.problems):
+            _log.warning("%s: %s", self.layout.root, note)
+        if self.image.sealed():
+            self._settling.begin()
+        elif self.journal.segment_bytes():
+            self._settling.begin_later()
+
+    def _load(self, journal: Journal) -> Image:
+        return recovery.load(self.layout, self._index, journal, journal.state.published)
+
+    async def close(self) -> None:
+        """Brings the documents up to date and lets go of everything."""
+        self._is_closing = True
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._turn.acquire()  # a commit under way ends first
+                if self._reads:
+                    await asyncio.wait(self._reads)
+                await self._settling.finish()
+                await self._take_lock("close")
+                try:
+                    await self._settling.rotate()
+                finally:
+                    self._lock.release()
+                await self._settling.settle()
+        except (TimeoutError, DalError) as error:
+            _log.warning("%s: closed with its documents behind the journal: %s", self.layout.root, reason(error))
+        finally:
+            await asyncio.to_thread(self.release)
+
+    def release(self) -> None:
+        """Lets go of files, locks and threads without writing anything more."""
+        self._resources.close()
+
+    # -- reading
+
+    async def read(self, query: Query) -> list[Row]:
+        try:
+            for _ in range(_MAX_REREADS):
+                if self.journal.has_news():
+                    await self.follow()
+                position = self.journal.position
+                answer = await self.answer(self.image.tables, query)
+                if query.table not in _ON_DISK or self.journal.state.horizon <= position:
+                    break
+                # Files were brought to a state that this process had not followed yet: the answer may be a mixture.
+            return answer
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(self.layout, "read", error) from error
+
+    async def answer(self, tables: interpreter.Tables, query: Query) -> list[Row]:
+        """The answer from these tables: at once where it is quick, else from a thread."""
+        if _is_quick(query):
+            return interpreter.read(tables, query)
+        finish = interpreter.prepare(tables, query, detached=True)
+        reading = asyncio.ensure_future(asyncio.to_thread(finish))
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(reading)
+
+    async def follow(self) -> None:
+        """Takes in what other processes have committed."""
+        while True:
+            settled = self.journal.state.settled
+            try:
+                recovery.follow(self.image, self.journal)
+            except FileNotFoundError:
+                await self._reload()
+            else:
+                self.image.retire(settled)
+                return
+
+    async def _reload(self) -> None:
+        """Reads the documents again: this process was away for so long that the journal it had to read is gone."""
+        behind = self.journal
+        async with self._reloading:
+            if self.journal is not behind:
+                return
+            lock = FileLock(self.layout.journal / "checkpoint.lock")
+            journal = Journal(self.layout)
+            try:
+                await lock.acquire(self._lock_timeout_s)
+                self.image = await result_of(asyncio.ensure_future(asyncio.to_thread(self._load, journal)))
+                self.journal, journal = journal, behind
+            except TimeoutError as error:
+                raise timed_out(self.layout, "read", self._lock_timeout_s) from error
+            finally:
+                lock.close()
+                journal.close()
+
+    # -- writing
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        check_batch(ops, BACKEND)
+        await self._settling.wait_for_room("commit")
+        async with self.exclusive("commit"):
+            try:
+                receipt, changes = interpreter.apply(self.image.tables, ops, backend=BACKEND)
+            except (OSError, sqlite3.Error) as error:
+                raise reading_error(self.layout, "commit", error) from error
+            await self._write(changes, "commit")
+            return receipt
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[ReadCommit]:
+        await self._settling.wait_for_room("transaction")
+        async with self.exclusive("transaction"):
+            staged = _Transaction(self)
+            try:
+                yield staged
+            finally:
+                staged.is_over = True
+            await self._write(staged.changes(), "transaction")
+
+    @asynccontextmanager
+    async def exclusive(self, operation: str) -> AsyncIterator[None]:
+        """Nobody else writes, in this process or another, and everything committed so far is known."""
+        try:
+            async with asyncio.timeout(self._lock_timeout_s):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise timed_out(self.layout, operation, self._lock_timeout_s) from error
+        try:
+            self._check_writable(operation)
+            await self._take_lock(operation)
+            try:
+                yield
+            finally:
+                self._lock.release()
+        finally:
+            self._turn.release()
+
+    async def _take_lock(self, operation: str) -> None:
+        try:
+            await self._lock.acquire(self._lock_timeout_s)
+        except TimeoutError as error:
+            raise timed_out(self.layout, operation, self._lock_timeout_s) from error
+        try:
+            await self.follow()
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise reading_error(self.layout, operation, error) from error
+            raise
+
+    async def _write(self, changes: list[Change | Drop], operation: str) -> None:
+        """Makes changes durable, then visible. A cancellation waits for the sync that is under way."""
+        if not changes:
+            return
+        self._check_writable(operation)
+        writing = asyncio.wrap_future(self._writer.submit(self.journal.append, encode_changes(changes)))
+        is_cancelled = await finished(writing)
+        error = writing.exception()
+        if isinstance(error, OSError):
+            outcome: Outcome = "unknown" if self.journal.is_broken else "not_applied"
+            raise writing_error(self.layout, operation, error, outcome) from error
+        self.journal.publish(writing.result())
+        self.image.apply(changes)
+        if self.journal.segment_bytes() >= self._segment_bytes:
+            is_cancelled |= await self._settling.rotate()
+            self._settling.begin()
+        else:
+            self._settling.begin_later()
+        if is_cancelled:
+            raise asyncio.CancelledError
+
+    def _check_writable(self, operation: str) -> None:
+        if self._is_closing:
+            raise UnavailableError(f"{operation}: the store is closing", operation=operation, backend=BACKEND)
+        if self.journal.is_broken:
+            raise UnavailableError(
+                f"{operation}: an earlier write to {self.layout.journal} failed and could not be taken back; "
+                "close the store, look after the disk, open it again",
+                operation=operation,
+                backend=BACKEND,
+                retryable=False,
+            )
+
+    # -- health
+
+    async def health(self) -> StoreHealth:
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                disk_free_bytes = await asyncio.to_thread(self._probe)
+        except (OSError, TimeoutError) as error:
+            problem = f"{self.layout.root}: {reason(error)}"
+            return StoreHealth(status="down", parts={"reachable": False, "problems": [problem]})
+        latency_ms = (perf_counter() - started) * 1000
+        problems = [*self.image.problems(), *self.journal.problems, *self.layout.quarantined()]
+        if self.journal.is_broken:
+            problems.append("journal/: a write failed and could not be taken back; close the store and open it again")
+        if self._settling.problem is not None:
+            problems.append(self._settling.problem)
+        if disk_free_bytes < DEGRADED_DISK_FREE_BYTES:
+            problems.append(f"only {disk_free_bytes} bytes are free on the disk")
+        if latency_ms > DEGRADED_LATENCY_MS:
+            problems.append(f"the disk answered after {latency_ms:.0f} ms")
+        parts: dict[str, JsonValue] = {
+            "reachable": True,
+            "schema": LAYOUT_VERSION,
+            "latency_ms": latency_ms,
+            "disk_free_bytes": disk_free_bytes,
+            "waiting_segments": len(self.image.sealed()),
+            "recovered": list(self.journal.notes),
+            "problems": list(problems),
+        }
+        return StoreHealth(status="degraded" if problems else "ok", parts=parts)
+
+    def _probe(self) -> int:
+        self.layout.marker.read_bytes()
+        return shutil.disk_usage(self.layout.root).free
+
+
+class _Transaction(StagedTransaction):
+    """Commits kept aside over the tables of an open store, which nobody else changes meanwhile."""
+
+    def __init__(self, opened: Opened) -> None:
+        super().__init__(opened.image.tables, BACKEND)
+        self._opened = opened
+
+    async def read(self, query: Query) -> list[Row]:
+        self.check("read")
+        try:
+            return await self._opened.answer(self.tables, query)
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(self._opened.layout, "read", error) from error
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        try:
+            return await super().commit(ops)
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(self._opened.layout, "commit", error) from error
+
+
+def _is_quick(query: Query) -> bool:
+    """Whether the answer is in memory or in a few lines of one file: a thread would cost more than it saves."""
+    if query.table not in _ON_DISK:
+        return True
+    if query.table != "messages" or not isinstance(query, Select):
+        return False
+    columns = {c.column for c in query.where if c.op in ("=", "in")}
+    if "id" in columns:
+        return True
+    if "chat_session_id" not in columns:
+        return False
+    by_number = bool(query.order) and query.order[0] in ("sequence_number", "-sequence_number")
+    only = all(c.column in ("chat_session_id", "sequence_number") for c in query.where)
+    return by_number and only and query.limit is not None and query.limit <= MAX_HISTORY_MESSAGES
