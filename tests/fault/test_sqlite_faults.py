@@ -7,18 +7,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import resource
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from dal.backends.sql import SqlStore
+from dal.backends.sql import SqlStore, Statement
 from dal.backends.sqlite import sqlite_store
 from dal.backends.sqlite.connection import SqliteThread
 from dal.backends.sqlite.executor import SqliteExecutor
@@ -30,7 +32,8 @@ from dal.errors import (
     UnavailableError,
 )
 from dal.ops import Count, Insert, Op, Select, Update, Value
-from tests.rows import append, chat_row, user_row
+from dal.testing import rows
+from tests.rows import append
 
 COUNT = Count("users")
 
@@ -76,7 +79,7 @@ async def test_files_and_directories_are_the_owners_only(tmp_path: Path) -> None
     try:
         store = sqlite_store(tmp_path / "a" / "b" / "dal.db")
         await store.open()
-        await store.commit([Insert("users", user_row(1))])
+        await store.commit([Insert("users", rows.user(1))])
         modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "a").rglob("*")}
         modes["a"] = (tmp_path / "a").stat().st_mode & 0o777
         await store.close()
@@ -149,6 +152,12 @@ async def test_a_failed_open_leaves_no_thread_and_can_be_repeated(path: Path) ->
     await store.close()
 
 
+async def test_a_file_system_without_wal_is_a_configuration_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dal.backends.sqlite.connection._WAL", "PRAGMA journal_mode = MEMORY")
+    with pytest.raises(ConfigurationError, match="put the database on a local disk"):
+        await sqlite_store(path).open()
+
+
 async def test_an_old_sqlite_is_warned_of_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,8 +176,8 @@ async def test_an_old_sqlite_is_warned_of_once(
 async def test_a_damaged_page_is_corrupt_data_and_other_tables_still_read(path: Path) -> None:
     store = sqlite_store(path)
     await store.open()
-    await store.commit([Insert("users", user_row(i)) for i in range(300)])
-    await store.commit([Insert("chat_sessions", chat_row(1))])
+    await store.commit([Insert("users", rows.user(i)) for i in range(300)])
+    await store.commit([Insert("chat_sessions", rows.chat(1))])
     await store.close()
     with other_process(path) as connection:
         ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'users'").fetchall()
@@ -180,13 +189,13 @@ async def test_a_damaged_page_is_corrupt_data_and_other_tables_still_read(path: 
     with pytest.raises(CorruptDataError):
         await store.read(Select("users"))
     with pytest.raises(CorruptDataError):
-        await store.commit([Insert("users", user_row(1000))])
+        await store.commit([Insert("users", rows.user(1000))])
     assert len(await store.read(Select("chat_sessions"))) == 1
     await store.close()
 
 
 def _big_batch(start: int) -> list[Op]:
-    return [Insert("users", user_row(start + i, profile={"filler": "x" * 5000})) for i in range(100)]
+    return [Insert("users", rows.user(start + i, profile={"filler": "x" * 5000})) for i in range(100)]
 
 
 @contextlib.asynccontextmanager
@@ -222,7 +231,7 @@ async def no_larger_files(store: SqlStore) -> AsyncIterator[None]:
 async def test_a_full_disk_refuses_the_batch_whole_and_passes(
     store: SqlStore, shortage: Callable[[SqlStore], contextlib.AbstractAsyncContextManager[None]]
 ) -> None:
-    await store.commit([Insert("users", user_row(0))])
+    await store.commit([Insert("users", rows.user(0))])
     async with shortage(store):
         with pytest.raises(UnavailableError) as refused:
             await store.commit(_big_batch(1))
@@ -230,7 +239,7 @@ async def test_a_full_disk_refuses_the_batch_whole_and_passes(
         assert await store.read(COUNT) == [(1,)]
         with pytest.raises(UnavailableError):
             async with store.transaction() as tx:
-                await tx.commit([Insert("users", user_row(900))])
+                await tx.commit([Insert("users", rows.user(900))])
                 with contextlib.suppress(UnavailableError):
                     await tx.commit(_big_batch(1))
                 # Where SQLite rolled everything back, nothing may slip in behind it.
@@ -249,14 +258,14 @@ async def test_another_process_holding_the_lock_is_waited_for_only_so_long(impat
     with other_process(path) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DalTimeoutError) as refused:
-            await store.commit([Insert("users", user_row(1))])
+            await store.commit([Insert("users", rows.user(1))])
         assert (refused.value.retryable, refused.value.outcome) == (True, "not_applied")
         with pytest.raises(DalTimeoutError):
             async with store.transaction():
                 pass
         assert await store.read(COUNT) == [(0,)], "readers do not wait"
         other.execute("ROLLBACK")
-    await store.commit([Insert("users", user_row(1))])
+    await store.commit([Insert("users", rows.user(1))])
     assert await store.read(COUNT) == [(1,)]
     await store.close()
 
@@ -268,7 +277,7 @@ async def test_commits_behind_a_foreign_lock_wait_together_not_in_turn(impatient
         other.execute("BEGIN IMMEDIATE")
         async with asyncio.timeout(5):  # one after the other they would take 20 s
             results = await asyncio.gather(
-                *(store.commit([Insert("users", user_row(i))]) for i in range(200)), return_exceptions=True
+                *(store.commit([Insert("users", rows.user(i))]) for i in range(200)), return_exceptions=True
             )
         assert all(isinstance(result, DalTimeoutError) for result in results)
         other.execute("ROLLBACK")
@@ -279,11 +288,11 @@ async def test_a_commit_behind_a_transaction_is_waited_for_only_so_long(impatien
     store = sqlite_store(path)
     await store.open()
     async with store.transaction() as tx:
-        await tx.commit([Insert("users", user_row(1))])
+        await tx.commit([Insert("users", rows.user(1))])
         with pytest.raises(DalTimeoutError, match="a transaction of this process"):
-            await store.commit([Insert("users", user_row(2))])
+            await store.commit([Insert("users", rows.user(2))])
         assert await store.read(COUNT) == [(0,)]
-    await store.commit([Insert("users", user_row(2))])
+    await store.commit([Insert("users", rows.user(2))])
     assert await store.read(COUNT) == [(2,)]
     await store.close()
 
@@ -293,13 +302,13 @@ async def test_commits_wait_for_a_transaction_and_then_go_on(store: SqlStore) ->
 
     async def transaction() -> None:
         async with store.transaction() as tx:
-            await tx.commit([Insert("users", user_row(1))])
+            await tx.commit([Insert("users", rows.user(1))])
             begun.set()
             await go_on.wait()
 
     held = asyncio.create_task(transaction())
     await begun.wait()
-    commits = [asyncio.create_task(store.commit([Insert("users", user_row(i))])) for i in range(2, 12)]
+    commits = [asyncio.create_task(store.commit([Insert("users", rows.user(i))])) for i in range(2, 12)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in commits)
     go_on.set()
@@ -311,7 +320,7 @@ async def test_a_transaction_that_has_ended_takes_nothing_more(store: SqlStore) 
     async with store.transaction() as tx:
         pass
     with pytest.raises(UnavailableError, match="has ended"):
-        await tx.commit([Insert("users", user_row(1))])
+        await tx.commit([Insert("users", rows.user(1))])
     with pytest.raises(UnavailableError, match="has ended"):
         await tx.read(COUNT)
     assert await store.read(COUNT) == [(0,)]
@@ -321,12 +330,10 @@ async def test_a_transaction_that_has_ended_takes_nothing_more(store: SqlStore) 
 
 
 async def test_a_storm_of_cancellations_leaves_no_lock_and_nothing_half_done(store: SqlStore, path: Path) -> None:
-    import random
-
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     dice = random.Random(seed)
-    await store.commit([Insert("chat_sessions", chat_row(i)) for i in range(5)])
+    await store.commit([Insert("chat_sessions", rows.chat(i)) for i in range(5)])
     numbers = iter(range(1, 100_000))
 
     async def one() -> None:
@@ -359,14 +366,14 @@ async def test_a_storm_of_cancellations_leaves_no_lock_and_nothing_half_done(sto
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")
         for chat, count in other.execute("SELECT id, message_count FROM chat_sessions").fetchall():
-            rows = other.execute(
+            numbered = other.execute(
                 "SELECT sequence_number FROM messages WHERE chat_session_id = ? ORDER BY 1", (chat,)
             ).fetchall()
-            assert [row[0] for row in rows] == list(range(1, count + 1))
+            assert [row[0] for row in numbered] == list(range(1, count + 1))
 
 
 async def test_a_commit_cancelled_on_its_way_still_happens_whole(store: SqlStore) -> None:
-    await store.commit([Insert("chat_sessions", chat_row(1))])
+    await store.commit([Insert("chat_sessions", rows.chat(1))])
     task = asyncio.create_task(store.commit(append(1, {"chat_id": "chat-1"})))
     await asyncio.sleep(0)  # it is in the writer's queue
     task.cancel()
@@ -385,7 +392,7 @@ async def test_a_commit_cancelled_on_its_way_still_happens_whole(store: SqlStore
 async def test_close_lets_what_is_under_way_finish(path: Path) -> None:
     store = sqlite_store(path)
     await store.open()
-    commits = [asyncio.create_task(store.commit([Insert("users", user_row(i))])) for i in range(50)]
+    commits = [asyncio.create_task(store.commit([Insert("users", rows.user(i))])) for i in range(50)]
     await asyncio.sleep(0)
     await store.close()
     await asyncio.gather(*commits)
@@ -397,13 +404,40 @@ async def test_close_lets_what_is_under_way_finish(path: Path) -> None:
     await store.close()
 
 
-async def test_closing_leaves_no_thread_and_no_wal(path: Path) -> None:
-    import threading
+async def test_close_interrupts_a_read_that_would_never_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dal.backends.sqlite.executor.CLOSE_TIMEOUT_S", 0.05)
+    store = sqlite_store(path)
+    await store.open()
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    read = asyncio.create_task(store._executor.fetch(Statement(endless)))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await store.close()
+        with pytest.raises(UnavailableError):
+            await read
 
+
+async def test_an_open_cancelled_on_its_way_leaves_no_thread(path: Path) -> None:
+    before = set(threading.enumerate())
+    for steps in range(1, 8):
+        store = sqlite_store(path)
+        task = asyncio.create_task(store.open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await store.close()
+    for thread in set(threading.enumerate()) - before:
+        await asyncio.to_thread(thread.join, 5)
+    assert not [t for t in set(threading.enumerate()) - before if "aiosqlite" in repr(t) or "worker_thread" in repr(t)]
+
+
+async def test_closing_leaves_no_thread_and_no_wal(path: Path) -> None:
     before = set(threading.enumerate())
     store = sqlite_store(path)
     await store.open()
-    await store.commit([Insert("users", user_row(1))])
+    await store.commit([Insert("users", rows.user(1))])
     threads = set(threading.enumerate()) - before
     assert threads
     await store.close()

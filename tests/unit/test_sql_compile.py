@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.rows import NOW, chat_row, message_insert
+from tests.rows import message_insert
 
 from dal.access import DataAccess
 from dal.backends.sql import Compiler, Statement
@@ -17,6 +17,7 @@ from dal.backends.sqlite.dialect import sqlite_dialect
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Query, Ref, Select, Sum, Update, Upsert, Value
+from dal.testing import rows
 
 COMPILER: Final = Compiler(sqlite_dialect(plan_linked))
 
@@ -114,13 +115,13 @@ def test_appends_to_many_chats_become_one_insert() -> None:
 
 def test_a_row_that_may_have_changed_under_another_key_is_read_again() -> None:
     key: dict[str, Value] = {"chat_id": "chat-1"}
-    by_id = Update("chat_sessions", {"id": str(chat_row(1)["id"])}, {}, {"message_count": 1})
+    by_id = Update("chat_sessions", {"id": str(rows.chat(1)["id"])}, {}, {"message_count": 1})
     statements = plan(Update("chat_sessions", key, {}, {"message_count": 1}), by_id, message_insert(1, key))
     assert "SELECT message_count FROM chat_sessions" in statements[-1].sql
 
 
 def test_thousands_of_literal_rows_become_one_statement() -> None:
-    (statement,) = plan(*(Insert("chat_sessions", chat_row(i)) for i in range(2000)))
+    (statement,) = plan(*(Insert("chat_sessions", rows.chat(i)) for i in range(2000)))
     assert statement.many
     assert len(statement.params) == 2000
 
@@ -159,8 +160,8 @@ async def plans(executor: Watched) -> dict[str, list[str]]:
     texts = {s.sql: s for s in executor.statements}
     found: dict[str, list[str]] = {}
     for sql, statement in texts.items():
-        rows = await SqliteExecutor.fetch(executor, Statement(f"EXPLAIN QUERY PLAN {sql}", statement.params))
-        found[sql] = [str(row[3]) for row in rows]
+        explained = await SqliteExecutor.fetch(executor, Statement(f"EXPLAIN QUERY PLAN {sql}", statement.params))
+        found[sql] = [str(row[3]) for row in explained]
     executor.statements.clear()
     return found
 
@@ -239,11 +240,11 @@ async def test_search_starts_from_the_terms(watched: tuple[DataAccess, Watched])
 async def test_keyset_pages_of_any_directions_give_every_row_once(store_path: Path) -> None:
     store = sqlite_store(store_path)
     await store.open()
-    rows = [
-        chat_row(i, title=f"t{i % 3}", profile=f"p{i % 4}", last_activity_at=NOW + timedelta(seconds=i % 5))
+    chats = [
+        rows.chat(i, title=f"t{i % 3}", profile=f"p{i % 4}", last_activity_at=rows.START + timedelta(seconds=i % 5))
         for i in range(60)
     ]
-    await store.commit([Insert("chat_sessions", row) for row in rows])
+    await store.commit([Insert("chat_sessions", row) for row in chats])
     for order in (
         ("profile", "-last_activity_at", "id"),
         ("-profile", "last_activity_at", "-id"),
@@ -266,13 +267,13 @@ async def test_keyset_pages_of_any_directions_give_every_row_once(store_path: Pa
 async def test_a_ref_sees_the_last_change_under_whatever_key(store_path: Path) -> None:
     store = sqlite_store(store_path)
     await store.open()
-    row = chat_row(1)
+    chat = rows.chat(1)
     key: dict[str, Value] = {"chat_id": "chat-1"}
-    identity: dict[str, Value] = {"id": row["id"]}
+    identity: dict[str, Value] = {"id": chat["id"]}
     renamed: dict[str, Value] = {"chat_id": "renamed"}
     receipt = await store.commit(
         [
-            Insert("chat_sessions", row),
+            Insert("chat_sessions", chat),
             Update("chat_sessions", key, {}, {"message_count": 1}),
             message_insert(1, key),
             Update("chat_sessions", key, {}, {"message_count": 1}),
@@ -297,7 +298,7 @@ async def test_a_ref_sees_the_last_change_under_whatever_key(store_path: Path) -
         Count("messages", (Compare("chat_session_id.title", "=", None),)),
         Count("messages", (Compare("chat_session_id.title", "!=", "t"),)),
         Sum("messages", "sequence_number", (Compare("token_count", "null or >", 3),)),
-        Sum("messages", "sequence_number", (Compare("created_at", ">=", NOW), Compare("role", "in", ["user"]))),
+        Sum("messages", "sequence_number", (Compare("created_at", ">=", rows.START), Compare("role", "in", ["user"]))),
     ],
     ids=repr,
 )
@@ -306,6 +307,6 @@ async def test_conditions_reach_through_a_foreign_key(store_path: Path, query: Q
     await store.open()
     key: dict[str, Value] = {"chat_id": "chat-1"}
     append = Update("chat_sessions", key, {}, {"message_count": 1})
-    await store.commit([Insert("chat_sessions", chat_row(1)), append, message_insert(1, key)])
+    await store.commit([Insert("chat_sessions", rows.chat(1)), append, message_insert(1, key)])
     assert await store.read(query) == [(1,)]
     await store.close()

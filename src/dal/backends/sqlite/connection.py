@@ -19,7 +19,7 @@ import aiosqlite
 
 from dal.backends.sql import Result, Statement, Violation
 from dal.backends.sqlite.errors import BACKEND, translate, violation_of
-from dal.errors import DalTimeoutError, UnavailableError
+from dal.errors import ConfigurationError, DalError, DalTimeoutError, UnavailableError
 from dal.limits import LOCK_TIMEOUT_S
 
 _T = TypeVar("_T")
@@ -27,6 +27,7 @@ _Ts = TypeVarTuple("_Ts")
 Rows = list[tuple[object, ...]]
 
 _CACHED_STATEMENTS: Final = 512
+_WAL: Final = "PRAGMA journal_mode = WAL"
 _SETTINGS: Final = ("PRAGMA foreign_keys = ON", "PRAGMA synchronous = FULL", "PRAGMA mmap_size = 0")
 
 
@@ -46,12 +47,12 @@ class SqliteThread:
 
     async def open(self) -> None:
         """Connects. Raises ConfigurationError, CorruptDataError or DalTimeoutError."""
-        failure: list[sqlite3.Error] = []
+        failure: list[sqlite3.Error | DalError] = []
 
         def connect() -> sqlite3.Connection:
             try:
                 self._raw = self._connect()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, DalError) as error:
                 # aiosqlite ends its thread untidily when this raises: it gets a connection that it can close.
                 failure.append(error)
                 self._raw = sqlite3.connect(":memory:")
@@ -60,9 +61,16 @@ class SqliteThread:
         db = aiosqlite.Connection(connect, iter_chunk_size=1)
         # A program that forgets close() must still be able to end. aiosqlite below 0.22 is a thread itself.
         cast(Thread, getattr(db, "_thread", db)).daemon = True
-        self._db = await to_the_end(_connected(db))
+        self._db = db
+        try:
+            await to_the_end(_connected(db))
+        except BaseException:
+            await self.close()
+            raise
         if failure:
             await self.close()
+            if isinstance(failure[0], DalError):
+                raise failure[0]
             raise translate(failure[0], str(self._path), "open") from failure[0]
 
     def _connect(self) -> sqlite3.Connection:
@@ -73,7 +81,7 @@ class SqliteThread:
             for setting in _SETTINGS:
                 raw.execute(setting)
             if self._writer:
-                _use_wal(raw)
+                self._use_wal(raw)
             else:
                 raw.execute("PRAGMA query_only = ON")
             raw.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -81,6 +89,24 @@ class SqliteThread:
             raw.close()
             raise
         return raw
+
+    def _use_wal(self, raw: sqlite3.Connection) -> None:
+        """WAL mode, kept in the file. Changing to it asks for the file alone, and SQLite does not wait for that."""
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                (mode,) = raw.execute(_WAL).fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        if mode != "wal":
+            raise ConfigurationError(
+                f"{self._path}: its file system cannot carry SQLite's WAL mode; put the database on a local disk",
+                operation="open",
+                backend=BACKEND,
+            )
 
     async def close(self) -> None:
         """Ends the thread when everything sent before is done."""
@@ -231,21 +257,8 @@ def _fill(params: Sequence[object], links: Sequence[object], many: bool, results
         target[position] = cast(int, value) + plus if plus else value
 
 
-def _use_wal(raw: sqlite3.Connection) -> None:
-    """WAL mode, kept in the file. The change asks for the file alone, and SQLite does not wait for it by itself."""
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        try:
-            raw.execute("PRAGMA journal_mode = WAL").fetchone()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-async def _connected(db: aiosqlite.Connection) -> aiosqlite.Connection:
-    return await db
+async def _connected(db: aiosqlite.Connection) -> None:
+    await db
 
 
 async def to_the_end(work: Awaitable[_T]) -> _T:
