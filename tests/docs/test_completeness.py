@@ -71,11 +71,47 @@ def test_the_errors_page_lists_every_error_with_its_retryable_default() -> None:
                 assert "| yes" in row[0], name
 
 
-@pytest.mark.parametrize("name", re.findall(r"`([A-Z_]{8,})` = ", (DOCS / "text-and-json.md").read_text()))
-def test_a_limit_that_a_page_quotes_has_that_value(name: str) -> None:
-    quoted = re.search(rf"`{name}` = ([\d,._]+)", (DOCS / "text-and-json.md").read_text())
-    assert quoted
-    assert float(quoted[1].replace(",", "").rstrip(".")) == float(getattr(limits, name))
+@pytest.mark.parametrize(
+    ("page", "sentence", "limit"),
+    [
+        ("text-and-json.md", "`MAX_TEXT_BYTES` = {}", limits.MAX_TEXT_BYTES),
+        ("text-and-json.md", "`MAX_JSON_BYTES` = {}", limits.MAX_JSON_BYTES),
+        ("text-and-json.md", "`MAX_JSON_DEPTH` = {}", limits.MAX_JSON_DEPTH),
+        ("concurrency.md", "At most {} commits wait", limits.MAX_WAITING_COMMITS),
+        ("concurrency.md", "Others wait for at most {} seconds", limits.LOCK_TIMEOUT_S),
+        ("search.md", "A text has at most {} characters", limits.MAX_SEARCH_CHARS),
+        ("search.md", "more than {} different terms", limits.MAX_TERMS_PER_MESSAGE),
+        ("errors.md", "up to {} times when a second try", limits.RETRY_ATTEMPTS),
+        ("how-to/run-in-production.md", "at most {} tries", limits.RETRY_ATTEMPTS),
+        ("how-to/run-in-production.md", "finish, for at most {} seconds", limits.CLOSE_TIMEOUT_S),
+        ("how-to/run-in-production.md", "above {} ms is `degraded`", limits.DEGRADED_LATENCY_MS),
+        ("how-to/run-in-production.md", "below {} MiB is `degraded`", limits.DEGRADED_DISK_FREE_BYTES / 1024**2),
+        ("how-to/configure.md", "connect_timeout={}`", limits.CONNECT_TIMEOUT_S),
+        ("how-to/configure.md", "`statement_timeout` of {} s", limits.STATEMENT_TIMEOUT_S),
+        ("how-to/configure.md", "`lock_timeout` of {} s", limits.LOCK_TIMEOUT_S),
+        ("how-to/configure.md", "no connection within {} s", limits.POOL_WAIT_TIMEOUT_S),
+    ],
+)
+def test_a_limit_that_a_page_quotes_has_that_value(page: str, sentence: str, limit: float) -> None:
+    text = " ".join((DOCS / page).read_text().split())
+    quoted = sentence.format("four" if limit == 4 else f"{limit:,.0f}")
+    assert quoted in text
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_a_default_that_is_documented_is_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in map(str.upper, Settings.model_fields):
+        monkeypatch.delenv(variable, raising=False)
+    row = re.search(rf"^\| `{name.upper()}` \|([^|]*)\|", (DOCS / "how-to/configure.md").read_text(), re.M)
+    assert row
+    default = getattr(Settings(), name)
+    if default is None:
+        assert row[1].strip() in ("", "libpq's own", "`dal.db` in `DATA_DIR`")
+    else:
+        shown = (
+            f"./{default}" if isinstance(default, Path) else f"{default:g}" if name == "db_idle_timeout" else default
+        )
+        assert row[1].strip() == f"`{str(shown).lower() if isinstance(default, bool) else shown}`"
 
 
 @pytest.mark.parametrize("page", [*pages.pages(), *sorted(ROOT.glob("[A-Z]*.md"))], ids=pages.name)
