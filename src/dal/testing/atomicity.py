@@ -36,7 +36,7 @@ REFUSALS: Final[dict[str, tuple[Op, type[DalError]]]] = {
         MissingReferenceError,
     ),
     "a guard without its row": (Guard("users", {"clerk_id": "nobody"}), ConflictError),
-    "a guard at another version": (Guard("users", {"id": rows.row_id(1)}, {"version": 9}), ConflictError),
+    "a guard at another version": (Guard("users", {"id": rows.row_id(1)}, {"version": 999}), ConflictError),
 }
 
 
@@ -104,6 +104,37 @@ class AtomicityConformance:
         assert await store.read(Count("system_logs")) == [(0,)]
         assert (await store.commit(inserts)).counts == (1,) * 2000
         assert await store.read(Count("system_logs")) == [(2000,)]
+
+    @pytest.mark.parametrize("refusal", list(REFUSALS))
+    async def test_what_was_skipped_by_a_refusal_may_still_be_done(self, store: Store, refusal: str) -> None:
+        """Also where the store prepares statements: one that a refusal skipped must not be taken for prepared."""
+        await _prepare(store)
+        refused, error = REFUSALS[refusal]
+        repeatable: list[Op] = [
+            Update("users", {"id": rows.row_id(1)}, {"name": "changed"}, {"version": 1}),
+            Upsert("user_memory", rows.memory(5, 1, value="changed"), ("user_id", "memory_type", "key"), ("value",)),
+            Guard("users", {"id": rows.row_id(1)}),
+        ]
+        for _ in range(4):
+            assert (await store.commit(repeatable)).counts == (1, 1, 0)
+            with pytest.raises(error):
+                await store.commit([refused, *repeatable])
+        async with store.transaction() as transaction:
+            for _ in range(4):
+                assert (await transaction.commit(repeatable)).counts == (1, 1, 0)
+                with pytest.raises(error):
+                    await transaction.commit([refused, *repeatable])
+        assert await store.read(Select("users", order=("id",), columns=("version",))) == [(9,), (1,)]
+
+    async def test_what_a_refusal_skipped_in_a_fresh_transaction_may_still_be_done(self, store: Store) -> None:
+        refused, update = Guard("users", {"id": _GONE}), Update("users", {"id": rows.row_id(1)}, add={"version": 1})
+        async with store.transaction() as transaction:
+            for _ in range(4):
+                with pytest.raises(ConflictError):
+                    await transaction.commit([refused, update])
+                assert (await transaction.commit([update])).counts == (0,)
+                with pytest.raises(ConflictError):
+                    await transaction.commit([refused, update])
 
     async def test_a_refused_batch_does_not_refuse_the_ones_beside_it(self, store: Store) -> None:
         """Also what a layer that merges commits must keep: each caller gets its own answer."""
