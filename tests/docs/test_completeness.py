@@ -108,10 +108,7 @@ def test_a_default_that_is_documented_is_the_default(name: str, monkeypatch: pyt
     if default is None:
         assert row[1].strip() in ("", "libpq's own", "`dal.db` in `DATA_DIR`")
     else:
-        shown = (
-            f"./{default}" if isinstance(default, Path) else f"{default:g}" if name == "db_idle_timeout" else default
-        )
-        assert row[1].strip() == f"`{str(shown).lower() if isinstance(default, bool) else shown}`"
+        assert row[1].strip() == f"`{_as_a_person_writes(default)}`"
 
 
 @pytest.mark.parametrize("page", [*pages.pages(), *sorted(ROOT.glob("[A-Z]*.md"))], ids=pages.name)
@@ -150,6 +147,14 @@ def test_every_make_target_that_a_page_names_is_there() -> None:
 def test_every_included_file_is_there(page: Path) -> None:
     for path in re.findall(r'^--8<-- "([^"]+)"', page.read_text(), re.M):
         assert (ROOT / path).is_file(), path
+
+
+def _as_a_person_writes(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"./{value}" if isinstance(value, Path) else str(value)
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
