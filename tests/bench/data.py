@@ -104,13 +104,13 @@ class Data:
         with path.open("w", encoding="utf-8") as file:
             for chat in range(0, self.scale.bulk_messages, 40):
                 count = min(40, self.scale.bulk_messages - chat)
-                at = BEGIN + timedelta(days=number, seconds=chat)
+                at = (BEGIN + timedelta(days=number, seconds=chat)).replace(tzinfo=None)  # the format has no zones
                 messages: list[JsonValue] = [
                     {
                         "role": _ROLES[n % 2],
                         "content": own.choice(self.texts),
                         "at": (at + timedelta(seconds=n)).isoformat(),
-                        "metadata": {},
+                        "metadata": {"speaker": "AC"},
                     }
                     for n in range(count)
                 ]

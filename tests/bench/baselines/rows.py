@@ -29,7 +29,7 @@ def bulk_rows(path: Path, write_time: TimeWriter, *, messages: int = 1_000) -> I
         for line in file:
             chat = orjson.loads(line)
             chat_row = new_id()
-            times = [write_time(datetime.fromisoformat(m["at"])) for m in chat["messages"]]
+            times = [write_time(datetime.fromisoformat(m["at"] + "Z")) for m in chat["messages"]]
             first, last, metadata = times[0], times[-1], orjson.dumps(chat["metadata"]).decode()
             rows.chats.append((chat_row, chat["chat_id"], chat["title"], metadata, len(times), first, last, last, last))
             for number, (message, at) in enumerate(zip(chat["messages"], times, strict=True), 1):
