@@ -16,6 +16,7 @@ from dal.backends.sqlite import sqlite_store
 from dal.backends.sqlite.dialect import sqlite_dialect
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
+from dal.errors import MissingReferenceError
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Query, Ref, Select, Sum, Update, Upsert, Value
 from dal.testing import rows
 
@@ -287,6 +288,17 @@ async def test_a_ref_sees_the_last_change_under_whatever_key(store_path: Path) -
     assert [row[0] for row in receipt.rows if row is not None] == [1, 7, 18, 28]
     assert [row[1] for row in receipt.rows if row is not None] == [{"n": n} for n in (1, 2, 3, 4)]
     assert await store.read(Count("messages")) == [(4,)]
+    await store.close()
+
+
+async def test_a_ref_to_a_key_that_was_just_given_up_finds_nothing(store_path: Path) -> None:
+    store = sqlite_store(store_path)
+    await store.open()
+    await store.commit([Insert("chat_sessions", rows.chat(1))])
+    key: dict[str, Value] = {"chat_id": "chat-1"}
+    rename = Update("chat_sessions", key, {"chat_id": "renamed"}, {"message_count": 1})
+    with pytest.raises(MissingReferenceError, match="chat-1"):
+        await store.commit([rename, message_insert(1, key)])
     await store.close()
 
 

@@ -31,13 +31,10 @@ def plan_linked(ops: Sequence[Op], compiler: Compiler) -> list[Step]:
             if write.nullable_refs:
                 pending += ref_guards(op, write, place, compiler)
         elif type(op) is Update:
-            rows = updated.get(op.table)
-            if rows is None or not rows.takes(op):
-                rows = updated[op.table] = _UpdatedRows(tuple(op.key))
-            if not op.returning:
-                pending.append(rows.add(op, len(pending), place))
+            source = _note_update(updated, op, len(pending), place)
+            if source is not None:
+                pending.append(source)
                 continue
-            rows.drop(op)
             write = compiler.write(op)
         else:
             if type(op) is Delete:
@@ -69,26 +66,31 @@ class _Updated:
 class _UpdatedRows:
     """The rows of one table that updates of this batch have named, all by the same columns.
 
-    Two values of one unique key are two rows. Two different keys may name one row, and so may any two once a key is
-    changed: then what was known is dropped.
+    Two values of one unique key are two rows, but two different keys may name one row.
     """
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self.columns = columns
         self.rows: dict[tuple[Value, ...], _Updated] = {}
 
-    def takes(self, op: Update) -> bool:
-        return tuple(op.key) == self.columns and not any(column in op.set for column in self.columns)
-
-    def add(self, op: Update, index: int, place: int) -> _Updated:
-        row = self.rows[tuple(op.key.values())] = _Updated(index, op, place)
-        return row
-
-    def drop(self, op: Update) -> None:
-        self.rows.pop(tuple(op.key.values()), None)
-
     def find(self, ref: Ref) -> _Updated | None:
         return self.rows.get(tuple(ref.key.values())) if tuple(ref.key) == self.columns else None
+
+
+def _note_update(updated: dict[str, _UpdatedRows], op: Update, index: int, place: int) -> _Updated | None:
+    """The update as a source of values, or None where it cannot be one; what it makes unsure is forgotten."""
+    columns = tuple(op.key)
+    rows = updated.get(op.table)
+    if rows is None or rows.columns != columns:
+        rows = updated[op.table] = _UpdatedRows(columns)
+    if any(column in op.set for column in columns):
+        del updated[op.table]  # the key now names another row, or none
+        return None
+    if op.returning:
+        rows.rows.pop(tuple(op.key.values()), None)
+        return None
+    source = rows.rows[tuple(op.key.values())] = _Updated(index, op, place)
+    return source
 
 
 def _written(result: Result, _params: Sequence[object]) -> Sequence[tuple[int, Row | None]]:
