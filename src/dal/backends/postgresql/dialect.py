@@ -27,6 +27,7 @@ SQL_TYPES: Final = {
     Kind.JSON: "jsonb",
     Kind.IP: "inet",
 }
+SEARCH_OPERATOR: Final = "@@"
 #: Terms, written as one text with spaces, to what the index keeps.
 TERMS: Final = "array_to_tsvector(string_to_array({}::text, ' '))"
 
@@ -84,7 +85,7 @@ SEARCH: Final = SearchSql(
     present="SELECT 1 WHERE to_regclass('message_search') IS NOT NULL",
     insert=f"INSERT INTO message_search (message_id, terms) SELECT id, {TERMS.format('%s')} FROM messages",  # noqa: S608
     delete="DELETE FROM message_search WHERE message_id IN (SELECT id FROM messages",
-    candidate="id IN (SELECT message_id FROM message_search WHERE terms @@ %s::tsquery)",
+    candidate=f"id IN (SELECT message_id FROM message_search WHERE terms {SEARCH_OPERATOR} %s::tsquery)",  # noqa: S608
     pending="NOT EXISTS (SELECT 1 FROM message_search WHERE message_search.message_id = messages.id)",
     clear=("TRUNCATE message_search",),
     encode_terms=encode_terms,

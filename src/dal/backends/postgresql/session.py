@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg.pq import ExecStatus, TransactionStatus
 
+from dal.backends.postgresql.dialect import SEARCH_OPERATOR
 from dal.backends.postgresql.errors import timed_out, translate, translate_read
 from dal.backends.postgresql.pool import Connection
 from dal.backends.sql import Result, Statement
@@ -66,8 +67,12 @@ class PostgresSession:
 
 
 async def execute(connection: Connection, statement: Statement) -> _Cursor:
-    """Runs one statement. None for no parameters: the driver then looks for no placeholders."""
-    return await connection.execute(statement.sql, statement.params or None)
+    """Runs one statement. None for no parameters: the driver then looks for no placeholders.
+
+    A search is never prepared: the plan for any words would walk all messages where that for rare words asks the index.
+    """
+    prepare = False if SEARCH_OPERATOR in statement.sql else None
+    return await connection.execute(statement.sql, statement.params or None, prepare=prepare)
 
 
 async def run_batch(
