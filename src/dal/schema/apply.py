@@ -105,8 +105,11 @@ async def up(connection: Connection, *, leave_out: Collection[str] = ()) -> list
 async def _make_ledger(connection: Connection) -> None:
     try:
         await connection.run(ledger.creation(connection.engine))
-    except AlreadyAppliedError:
-        # PostgreSQL's IF NOT EXISTS is not safe against a twin; by now the twin's tables are there.
+    except UnavailableError:
+        raise
+    except (AlreadyAppliedError, DalError):
+        # PostgreSQL's IF NOT EXISTS is not safe against a twin, and fails in several ways. Each of them waits for the
+        # twin's end, so by now its tables are there; where they are not, the second failure is the true one.
         await connection.run(ledger.creation(connection.engine))
 
 

@@ -104,9 +104,10 @@ class SqliteExecutor:
                 session.is_open = False
                 await self._writer.end()
             except BaseException:
-                # Also where BEGIN was cancelled: the thread may still be at it, and this comes behind.
+                # Also where BEGIN was cancelled: the thread may still be at it, and this comes behind. It is in the queue
+                # before anything is awaited, so that not even a second cancellation lets another writer in before it.
                 session.is_open = False
-                await to_the_end(self._writer.rollback())
+                await self._writer.rollback()
                 raise
         finally:
             self._transaction.release()
