@@ -1,6 +1,6 @@
 """Importing a file: parse, write, make searchable.
 
-The next batch is parsed in a thread while the current one is being committed, one ahead and no more, so memory stays
+The next batch is parsed in a thread while earlier ones are being committed, one ahead and no more, so memory stays
 constant. Rows are written without search entries, which are made in bulk afterwards: several times faster than one by
 one. Everything is repeatable: after a crash at any point, import the same file again.
 """
@@ -18,8 +18,10 @@ from typing import Final, Literal, cast
 
 from dal.access import DataAccess
 from dal.errors import UnsupportedError
-from dal.importing.batches import BatchReader, Format
+from dal.importing.batches import Batch, BatchReader, Format
+from dal.importing.collector import rare_collections
 from dal.importing.document import BadText
+from dal.importing.lanes import Lanes
 from dal.importing.lines import LineReader
 from dal.importing.loader import Loader
 from dal.importing.report import MAX_REFUSALS_KEPT, ImportReport, Progress, Refusal
@@ -29,6 +31,7 @@ from dal.values import check_limit
 DEFAULT_BATCH_ROWS: Final = 5000
 MAX_BATCH_ROWS: Final = 15_000  # a commit also holds users and chats, and MAX_BATCH_OPS in all
 _INDEX_ROWS: Final = 2000
+_LANES: Final = 2  # one batch is encoded while the server works on the other
 
 
 async def import_file(
@@ -52,7 +55,7 @@ async def import_file(
     conversations have grown, the new messages. A chat that is stored with other messages is refused, never changed.
     Raises       InvalidInputError: the file cannot be opened.  UnavailableError, SchemaError: the store cannot go on;
                  whole batches are durable, and running it again continues.
-    Cost         memory of two batches; two reads and a commit for each.
+    Cost         memory of three batches; two reads and a commit for each.
     """
     check_limit("batch_rows", batch_rows, MAX_BATCH_ROWS)
     path = Path(path)
@@ -66,20 +69,28 @@ async def import_file(
         if on_refusal is not None:
             on_refusal(refusal)
 
+    read_bytes = 0
+
+    async def write(batch: Batch) -> None:
+        nonlocal read_bytes
+        for refusal in batch.refusals:
+            refuse(refusal)
+        await loader.load(batch.records)
+        report.load_s = time.perf_counter() - started
+        read_bytes = max(read_bytes, batch.read_bytes)
+        if on_progress is not None:
+            on_progress(_progress(report, read_bytes, reader.size_bytes))
+
     # The parser's thread ends before the file it reads is closed, whatever happens here.
-    with LineReader(path) as reader, ThreadPoolExecutor(1, "dal-import") as parser:
+    with LineReader(path) as reader, ThreadPoolExecutor(1, "dal-import") as parser, rare_collections():
         batches = BatchReader(reader, path, kind=format, on_bad_text=on_bad_text, batch_rows=batch_rows)
         loader = Loader(data_access.store, report, refuse, batches.file_time)
         parse = partial(asyncio.get_running_loop().run_in_executor, parser, next, iter(batches), None)
-        ahead = parse()
-        while (batch := await ahead) is not None:
+        async with Lanes(min(_LANES, data_access.capabilities.commit_lanes)) as lanes:
             ahead = parse()
-            for refusal in batch.refusals:
-                refuse(refusal)
-            await loader.load(batch.records)
-            report.load_s = time.perf_counter() - started
-            if on_progress is not None:
-                on_progress(_progress(report, batch.read_bytes, reader.size_bytes))
+            while (batch := await ahead) is not None:
+                ahead = parse()
+                await lanes.start(partial(write, batch), loader.keys(batch.records))
     await _index(data_access, report, reader.size_bytes, on_progress)
     return report
 

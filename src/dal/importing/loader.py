@@ -25,6 +25,7 @@ from dal.errors import (
 )
 from dal.importing.batches import Record
 from dal.importing.conversations import Conversation
+from dal.importing.lanes import Key
 from dal.importing.personas import Persona
 from dal.importing.plan import Plan
 from dal.importing.plan_chats import plan_conversations
@@ -74,6 +75,13 @@ class Loader:
                 await self.load([record])
             return
         self._count(plan, records)
+
+    def keys(self, records: Sequence[Record]) -> set[Key]:
+        """What these records might create that another batch might create as well."""
+        keys = {("user", record.user) for record in records if record.user is not None}
+        keys = {key for key in keys if not self._users.knows(key[1])}
+        keys.update(("record", record.key) for record in records)
+        return keys
 
     async def _write(self, records: Sequence[Record]) -> Plan:
         async for attempt in AsyncRetrying(

@@ -34,6 +34,10 @@ class Users:
             self.remember(rows)
         return found
 
+    def knows(self, key: str) -> bool:
+        """Whether this user is known to be stored, without asking."""
+        return key in self._known
+
     def remember(self, ids: dict[str, str]) -> None:
         """Ids known to be stored. Called for created users only after their commit."""
         if len(self._known) + len(ids) > _MAX_REMEMBERED:

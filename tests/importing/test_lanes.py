@@ -1,0 +1,143 @@
+"""Batches side by side: how many, which never, and what becomes of the others when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from dal.importing.collector import rare_collections
+from dal.importing.lanes import Lanes
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Stage:
+    """Pieces of work that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.ended: list[str] = []
+        self.cancelled: list[str] = []
+        self._gates: dict[str, asyncio.Event] = {}
+
+    def work(self, name: str, error: Exception | None = None) -> Work:
+        gate = self._gates[name] = asyncio.Event()
+
+        async def run() -> None:
+            self.running.append(name)
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
+            finally:
+                self.running.remove(name)
+            if error is not None:
+                raise error
+            self.ended.append(name)
+
+        return run
+
+    def let_end(self, name: str) -> None:
+        self._gates[name].set()
+
+
+def key(name: str) -> set[tuple[str, str]]:
+    return {("record", name)}
+
+
+async def is_stuck(task: asyncio.Task[None]) -> bool:
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return not task.done()
+
+
+async def test_no_more_than_the_width_run_at_once() -> None:
+    stage = Stage()
+    async with Lanes(2) as lanes:
+        await lanes.start(stage.work("a"), key("a"))
+        await lanes.start(stage.work("b"), key("b"))
+        third = asyncio.create_task(lanes.start(stage.work("c"), key("c")))
+        assert await is_stuck(third)
+        assert stage.running == ["a", "b"]
+        stage.let_end("b")
+        await third
+        assert stage.running == ["a", "c"]
+        for name in "ac":
+            stage.let_end(name)
+    assert stage.ended == ["b", "a", "c"]
+
+
+async def test_work_that_shares_a_key_waits_for_the_other() -> None:
+    stage = Stage()
+    async with Lanes(5) as lanes:
+        await lanes.start(stage.work("a"), key("x") | key("y"))
+        await lanes.start(stage.work("b"), key("z"))
+        third = asyncio.create_task(lanes.start(stage.work("c"), key("y")))
+        assert await is_stuck(third)
+        stage.let_end("b")
+        assert await is_stuck(third)
+        stage.let_end("a")
+        await third
+        stage.let_end("c")
+    assert stage.ended == ["b", "a", "c"]
+
+
+async def test_an_error_comes_out_and_the_others_are_cancelled_and_over() -> None:
+    stage = Stage()
+    with pytest.raises(RuntimeError, match="broken"):
+        async with Lanes(2) as lanes:
+            await lanes.start(stage.work("a", RuntimeError("broken")), key("a"))
+            await lanes.start(stage.work("b"), key("b"))
+            stage.let_end("a")
+            await lanes.start(stage.work("c"), key("c"))
+    assert stage.cancelled == ["b"]
+    assert stage.running == []
+
+
+async def test_an_error_of_the_last_one_is_not_lost() -> None:
+    stage = Stage()
+    with pytest.raises(RuntimeError, match="broken"):
+        async with Lanes(2) as lanes:
+            await lanes.start(stage.work("a", RuntimeError("broken")), key("a"))
+            stage.let_end("a")
+
+
+async def test_cancelling_the_caller_cancels_all_of_it() -> None:
+    stage = Stage()
+
+    async def caller() -> None:
+        async with Lanes(2) as lanes:
+            await lanes.start(stage.work("a"), key("a"))
+            await lanes.start(stage.work("b"), key("a"))
+
+    task = asyncio.create_task(caller())
+    assert await is_stuck(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stage.cancelled == ["a"]
+    assert stage.running == []
+
+
+def test_the_collector_is_put_back_when_the_last_import_ends() -> None:
+    before = gc.get_threshold()
+    with rare_collections():
+        with rare_collections():
+            assert gc.get_threshold()[0] == 100_000
+        assert gc.get_threshold()[0] == 100_000
+    assert gc.get_threshold() == before
+
+
+def test_a_collector_that_was_switched_off_stays_off() -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        with rare_collections():
+            assert gc.get_threshold()[0] == 0
+        assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
