@@ -104,8 +104,8 @@ class SqliteExecutor:
                 session.is_open = False
                 await self._writer.end()
             except BaseException:
-                # Also where BEGIN was cancelled: the thread may still be at it, and this comes behind. It is in the queue
-                # before anything is awaited, so that not even a second cancellation lets another writer in before it.
+                # Also where BEGIN was cancelled: the thread may still be at it, and this comes behind. It is queued
+                # before anything is awaited, so not even a second cancellation lets another writer in before it.
                 session.is_open = False
                 await self._writer.rollback()
                 raise
