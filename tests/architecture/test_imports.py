@@ -143,7 +143,7 @@ def test_importing_the_library_loads_no_driver() -> None:
     ("url", "unwanted"),
     [
         ("memory://", {"psycopg", "psycopg_pool", "aiosqlite", "sqlite3", "httpx"}),
-        ("file:{place}/data", {"psycopg", "psycopg_pool", "aiosqlite", "sqlite3", "httpx"}),
+        ("file:{place}/data", {"psycopg", "psycopg_pool", "aiosqlite", "httpx"}),
         ("sqlite:{place}/dal.db", {"psycopg", "psycopg_pool", "httpx"}),
     ],
 )
