@@ -34,14 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pace = _QUICK if chosen.quick else _FULL
     if chosen.rounds:
         pace = pace._replace(rounds=chosen.rounds)
-    console = Console(width=None if sys.stdout.isatty() else 250)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     described = machine.describe()
     for name, value in described.items():
         console.print(f"{name}: {value}", highlight=False)
-    found = asyncio.run(run(console, pace, Scale(), words=words, corpus=chosen.corpus))
+    found, engines = asyncio.run(run(console, pace, Scale(), words=words, corpus=chosen.corpus))
     if not found:
         console.print(f"nothing to measure; backends are {', '.join(BACKENDS)}")
         return 2
+    described |= engines
     if chosen.json:
         chosen.json.write_text(report.as_json(described, found), encoding="utf-8")
     if chosen.write_docs:

@@ -104,6 +104,13 @@ class PostgresqlStage(Stage):
         self._server = postgres.obtain(durable=True)
         self.stack.callback(self._server.close)
         self._filled: dict[bool, str] = {}
+        with psycopg.connect(self._server.url()) as connection:
+            found = connection.execute(
+                "SELECT current_setting('server_version'), current_setting('fsync'), "
+                "current_setting('synchronous_commit'), current_setting('shared_buffers')"
+            ).fetchone()
+        assert found is not None
+        self.engine = "{}; fsync {}, synchronous_commit {}, shared_buffers {}".format(*found)
 
     async def make(self, name: str) -> Subject:
         url = await self._copy(search=name in (DAL_SEARCH, _PSYCOPG_SEARCH))

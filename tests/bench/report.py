@@ -40,23 +40,20 @@ _HEADINGS: Final = (
     "median µs",
     "p95 µs",
     "per second",
-    "its median µs",
-    "its p95 µs",
-    "its per second",
+    "CPU µs a call",
+    "peak MB",
     "reached",
     "target",
     "verdict",
-    "CPU µs a call, ours / its",
-    "peak memory MB, ours / its",
 )
-_TEXT_COLUMNS: Final = {"path", "beside", "reached", "target", "verdict"}
+_PAIRS: Final = {"median µs", "p95 µs", "per second", "CPU µs a call", "peak MB"}
 
 
 def show(console: Console, backend: str, found: Sequence[Comparison]) -> None:
     """Prints the table of one backend."""
-    table = Table(title=backend, title_justify="left")
+    table = Table(title=f"{backend}: dal / beside", title_justify="left")
     for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right")
+        table.add_column(heading, justify="right" if heading in _PAIRS else "left")
     for comparison in found:
         cells = _cells(comparison)
         missed = "MISSED" in cells[_HEADINGS.index("verdict")]
@@ -97,15 +94,24 @@ _TITLES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "file": "Files
 
 _PAGE: Final = """# Benchmarks
 
-`make bench` measures every path beside the code one would write by hand on the same driver, and
-`python -m tests.bench --write-docs` writes this page. Both sides have the same tables, indexes, rows and durability
-(PostgreSQL with its defaults, SQLite in WAL mode with `synchronous=FULL`, files with fsync). They take turns, round by
-round, in one process; medians are medians of rounds, percentiles are over all calls. The library gives typed records
-and has checked its input; the baselines give what the driver gives. The CPU is that of the client process, all threads;
+Each path is measured beside the same work written by hand on the same driver, in turns within one run, with durable
+settings on both sides.
+
+<!-- not run: takes minutes -->
+```bash
+make bench
+```
+
+`python -m tests.bench --write-docs` writes the results of the machine it runs on to this page.
+
+Both sides have the same tables, indexes and rows. PostgreSQL runs with its own defaults of durability, SQLite in WAL
+mode with `synchronous=FULL`, files with fsync. Numbers are `dal / the other`; medians are medians of rounds,
+percentiles are over all calls. The library gives typed records and has checked its input; psycopg and sqlite3 give the
+driver's tuples, aiosqlite as usually written a dictionary a row. The CPU is that of the client process, all threads;
 memory is what a round needed above what was in use before it.
 
 The search index is left out on both sides, except where a row speaks of search. `history(10)` compares a long chat with
-one that has just as many messages as are read. A bound without a number is none: the row is there to be known.
+one that has just as many messages as are read. A row without a target promises nothing: it is there to be known.
 
 {machine}
 
@@ -118,15 +124,12 @@ def _cells(comparison: Comparison) -> list[str]:
     return [
         comparison.path,
         theirs.name,
-        _us(ours.median_us),
-        _us(ours.p95_us),
-        f"{ours.per_second:,.0f}",
-        _us(theirs.median_us),
-        _us(theirs.p95_us),
-        f"{theirs.per_second:,.0f}",
-        *("<br>".join(verdict[place] for verdict in verdicts) for place in range(3)),
+        f"{_us(ours.median_us)} / {_us(theirs.median_us)}",
+        f"{_us(ours.p95_us)} / {_us(theirs.p95_us)}",
+        f"{ours.per_second:,.0f} / {theirs.per_second:,.0f}",
         f"{_us(ours.cpu_us)} / {_us(theirs.cpu_us)}",
         f"{_megabytes(ours.peak_bytes)} / {_megabytes(theirs.peak_bytes)}",
+        *("<br>".join(verdict[place] for verdict in verdicts) for place in range(3)),
     ]
 
 

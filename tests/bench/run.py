@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.console import Console
 
@@ -25,26 +25,33 @@ _STAGES: Final[tuple[type[Stage], ...]] = (NothingStage, SqliteStage, Postgresql
 BACKENDS: Final = tuple(stage.backend for stage in _STAGES)
 
 
+class Results(NamedTuple):
+    """What was measured, and on which engines."""
+
+    comparisons: list[Comparison]
+    engines: dict[str, str]
+
+
 async def run(
     console: Console, pace: Pace, scale: Scale, *, words: Sequence[str] = (), corpus: Path | None = None
-) -> list[Comparison]:
+) -> Results:
     """Every comparison that was made; each backend's table is printed when it is done.
 
     words  names of backends, and words of which a path must contain one; none of a kind means all.
     """
-    found: list[Comparison] = []
+    results = Results([], {})
     for stage_type in _STAGES:
         rows = _chosen(stage_type, scale, words)
         if not rows:
             continue
         try:
-            measured = await _run_stage(console, stage_type, rows, pace, Data(scale, corpus=corpus))
+            measured = await _run_stage(console, stage_type, rows, pace, Data(scale, corpus=corpus), results.engines)
         except EngineMissingError as error:
             console.print(f"NOT MEASURED: {stage_type.backend} ({error})", style="yellow", highlight=False)
             continue
         report.show(console, stage_type.backend, measured)
-        found += measured
-    return found
+        results.comparisons.extend(measured)
+    return results
 
 
 def _chosen(stage_type: type[Stage], scale: Scale, words: Sequence[str]) -> list[tuple[str, Row]]:
@@ -58,13 +65,20 @@ def _chosen(stage_type: type[Stage], scale: Scale, words: Sequence[str]) -> list
 
 
 async def _run_stage(
-    console: Console, stage_type: type[Stage], rows: Sequence[tuple[str, Row]], pace: Pace, data: Data
+    console: Console,
+    stage_type: type[Stage],
+    rows: Sequence[tuple[str, Row]],
+    pace: Pace,
+    data: Data,
+    engines: dict[str, str],
 ) -> list[Comparison]:
     found = []
     with tempfile.TemporaryDirectory(prefix="dal-bench-") as directory:
         if any(row.bulk for _, row in rows):
             data.write_bulk_files(Path(directory), pace.rounds + 1)
         async with stage_type(Path(directory), data) as stage:
+            if stage.engine:
+                engines[stage.backend] = stage.engine
             for title, row in rows:
                 with console.status(f"{stage_type.backend}: {title}"):
                     sides = await stage.sides(row)

@@ -20,6 +20,7 @@ class Stage:
     """The subjects of one backend by name. An async context manager; closes what it opened.
 
     directory  a directory of its own for the files of this stage.
+    engine     what the numbers were measured on, once it is set up; empty where the machine's description says it.
     """
 
     backend: ClassVar[str]
@@ -29,6 +30,7 @@ class Stage:
         self.directory = directory
         self.data = data
         self.stack = AsyncExitStack()
+        self.engine = ""
         self._subjects: dict[str, Subject] = {}
 
     async def __aenter__(self) -> Self:

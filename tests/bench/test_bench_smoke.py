@@ -31,7 +31,7 @@ def console() -> Console:
 
 @pytest.mark.parametrize("stage", [NothingStage, SqliteStage, FileStage], ids=lambda stage: stage.backend)
 async def test_every_row_is_measured_beside_each_of_its_baselines(stage: type[Stage], console: Console) -> None:
-    found = await run(console, ONCE, TINY, words=[stage.backend])
+    found, _ = await run(console, ONCE, TINY, words=[stage.backend])
 
     assert len(found) == sum(len(row.against) for row in stage.rows)
     assert all(c.ours.calls > 0 and c.theirs.calls > 0 for c in found)
@@ -39,7 +39,7 @@ async def test_every_row_is_measured_beside_each_of_its_baselines(stage: type[St
 
 
 async def test_words_choose_backends_and_paths(console: Console) -> None:
-    found = await run(console, ONCE, TINY, words=["nothing", "memory"])
+    found, _ = await run(console, ONCE, TINY, words=["nothing", "memory"])
 
     assert {c.path for c in found} == {"own cost: memory.set", "own cost: memory.get"}
 
@@ -124,7 +124,7 @@ def test_a_target_is_judged_by_its_measure(target: Target, reached: str, met: bo
 
 
 async def test_the_page_and_the_json_hold_every_comparison(console: Console, tmp_path: Path) -> None:
-    found = await run(console, ONCE, TINY, words=["nothing"])
+    found, _ = await run(console, ONCE, TINY, words=["nothing"])
 
     report.write_page(tmp_path / "benchmarks.md", {"disk": "fast | slow"}, found)
     page = (tmp_path / "benchmarks.md").read_text()
