@@ -45,9 +45,9 @@ async def name_clash(
     It looks after the fact: the answer is for the message only.
     """
     concerned = _concerned(violation, ops, steps)
-    if violation.kind != "unique" or violation.constraint or len(concerned) != 1:
+    if violation.kind != "unique" or violation.constraint or len(concerned) != 1 or type(concerned[0]) is not Insert:
         return
-    table, row = TABLES[concerned[0].table], _row(concerned[0])
+    table, row = TABLES[concerned[0].table], concerned[0].row
     keys = [key for key in table.unique_keys if _is_literal(row, key)]
     if len(keys) < 2:
         return
@@ -78,11 +78,10 @@ def _refs(op: Op) -> list[Ref]:
 
 
 def _row(op: Op) -> _Values:
+    """The values that the operation brings."""
     if type(op) is Insert or type(op) is Upsert:
         return op.row
-    if type(op) is Update:
-        return {**op.key, **op.set}
-    return {}
+    return op.set if type(op) is Update else {}
 
 
 def _stale(guards: Sequence[Guard]) -> str:
