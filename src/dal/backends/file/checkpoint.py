@@ -81,6 +81,7 @@ class Checkpoint:
         self._appends: dict[Path, tuple[_PlannedFile, bytes]] = {}
         self._renames: dict[Path, Path] = {}
         self._removals: list[Path] = []
+        self._emptied: set[str] = set()  # chats whose messages so far are gone, deleted and perhaps made anew
         self._touched: dict[Path, None] = {}
         self._places: dict[int, list[Place]] = {ids.MESSAGES: [], ids.LOGS: []}
         self._gone: dict[int, list[str]] = {ids.MESSAGES: [], ids.LOGS: []}
@@ -163,10 +164,9 @@ class Checkpoint:
     def _prepare_messages(self, layer: Layer, writer: IndexWriter) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}  # chats whose file holds lines that change, with their ids
-        emptied: set[str] = set()
         for change in layer.messages.changes():
             if not isinstance(change, Change):
-                emptied.add(change.parent_id)
+                self._emptied.add(change.parent_id)
                 continue
             before = writer.find(ids.MESSAGES, change.id)
             if before is not None:
@@ -176,29 +176,28 @@ class Checkpoint:
             else:
                 added.setdefault(chat_of(change.row), []).append(change.row)
         renewed = {chat_session_id for chat_session_id in self._work.chats.values() if chat_session_id is not None}
-        for chat_session_id in dict.fromkeys((*added, *rewritten, *emptied, *renewed)):
+        for chat_session_id in dict.fromkeys((*added, *rewritten, *self._emptied, *renewed)):
             self._prepare_chat(
                 chat_session_id,
                 sorted(added.get(chat_session_id, ()), key=lambda row: int(row[_NUMBER])),
                 rewritten.get(chat_session_id, set()),
-                is_emptied=chat_session_id in emptied,
             )
         for chat_id, held_by in self._work.chats.items():
             if held_by is None:
                 self._remove_messages(self._layout.messages(chat_id))
 
-    def _prepare_chat(self, chat_session_id: str, added: list[Stored], gone: set[str], *, is_emptied: bool) -> None:
+    def _prepare_chat(self, chat_session_id: str, added: list[Stored], gone: set[str]) -> None:
         chat = self._chat(chat_session_id)
         if chat is None:
             return  # deleted meanwhile: the next checkpoint removes what there is
         self._places[ids.MESSAGES] += [Place(row[ID], chat_session_id, row[_NUMBER]) for row in added]
-        file = None if is_emptied else self._image.messages.open(chat_session_id)
+        file = None if chat_session_id in self._emptied else self._image.messages.open(chat_session_id)
         if file is None:
             path = self._layout.messages(chat[CHAT_ID])
             if added:
                 self._write_aside(path, MESSAGES, added)
             else:
-                self._remove_messages(path, of=chat_session_id if is_emptied else None)
+                self._remove_messages(path)
             return
         with file:
             if not added and not gone:
@@ -212,16 +211,20 @@ class Checkpoint:
         lines = [(row[_NUMBER], to_line(MESSAGES, row)) for row in added]
         self._replace_file(path, [line for _, line in sorted([*kept, *lines], key=lambda item: item[0])])
 
-    def _remove_messages(self, path: Path, *, of: str | None = None) -> None:
-        """Removes a file of messages unless a chat that is still there owns it; `of` is a chat that was emptied."""
+    def _remove_messages(self, path: Path) -> None:
+        """Removes a file of messages, unless it is that of a chat that is there."""
         try:
             with LineFile(path) as file:
                 owned_by = owner(file)
         except FileNotFoundError:
             return
-        if owned_by is None or owned_by == of or self._chat(owned_by) is None:
-            self._removals.append(path)
-            self._touched[path] = None
+        chat = None if owned_by is None or owned_by in self._emptied else self._chat(owned_by)
+        if chat is not None and owned_by is not None:
+            names = (chat[CHAT_ID], *self._image.names.get(owned_by, ()))
+            if path in map(self._layout.messages, names):
+                return
+        self._removals.append(path)
+        self._touched[path] = None
 
     def _chat(self, chat_session_id: str) -> Stored | None:
         return MemoryRows.get(self._image.documents["chat_sessions"], chat_session_id)
