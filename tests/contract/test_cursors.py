@@ -202,31 +202,17 @@ async def test_a_cursor_serves_any_page_size_and_any_number_of_times(dal: DataAc
         assert (await _users(dal, after=cursor, limit=limit))[0] == whole[1 : 1 + limit]
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        "",
-        "garbage",
-        "é",
-        "\0",
-        "\ud800",
-        "====",
-        "null",
-        "' OR 1=1 --",
-        base64.urlsafe_b64encode(b"[]").decode(),
-        base64.urlsafe_b64encode(b"{}").decode(),
-        base64.urlsafe_b64encode(b'"abc"').decode(),
-        base64.urlsafe_b64encode(b"[" * 10_000).decode(),
-        "A" * 100_000,
-        17,
-        b"bytes",
-    ],
-    ids=lambda garbage: repr(garbage)[:20],
-)
+GARBAGE: list[object] = [
+    *("", "garbage", "é", "\0", "\ud800", "====", "null", "' OR 1=1 --", "A" * 100_000, 17, b"bytes"),
+    *(base64.urlsafe_b64encode(text).decode() for text in (b"[]", b"{}", b'"abc"', b"[" * 10_000)),
+]
+
+
 @pytest.mark.parametrize("name", list(LISTINGS))
-async def test_what_is_no_cursor_is_refused(dal: DataAccess, name: str, garbage: object) -> None:
-    with pytest.raises(InvalidInputError, match="after"):
-        await LISTINGS[name].page(dal, after=garbage)
+async def test_what_is_no_cursor_is_refused(dal: DataAccess, name: str) -> None:
+    for garbage in GARBAGE:
+        with pytest.raises(InvalidInputError, match="after"):
+            await LISTINGS[name].page(dal, after=garbage)
 
 
 @pytest.mark.parametrize("name", list(LISTINGS))
