@@ -59,7 +59,9 @@ class PostgresSession:
                 results = await _run(self._connection, [_SAVE, *statements, _KEEP], progress)
         except psycopg.Error as error:
             if self._connection.info.transaction_status == TransactionStatus.INERROR:
-                await self._connection.execute(_UNDO)
+                # Prepared, because only then psycopg always looks at its outcome, and forgets what it holds prepared:
+                # a statement that the refusal skipped is not.
+                await self._connection.execute(_UNDO, prepare=True)
             raise translate(error, "commit", statement=progress.refused(1, len(statements))) from error
         except TimeoutError as error:
             raise timed_out("commit", SILENT) from error
