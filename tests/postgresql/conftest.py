@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
 
 import pytest
 import pytest_asyncio
@@ -54,9 +55,27 @@ def pgbouncer(own_url: str) -> Iterator[PgBouncer]:
     pooler.close()
 
 
+class OpenStore(Protocol):
+    """Opens a store that is closed when the test ends, also when it fails."""
+
+    async def __call__(self, conninfo: str, *, max_connections: int = 20, auto_migrate: bool = False) -> SqlStore: ...
+
+
 @pytest_asyncio.fixture
-async def store(url: str) -> AsyncIterator[SqlStore]:
-    made = postgresql_store(url)
-    await made.open()
-    yield made
-    await made.close()
+async def open_store() -> AsyncIterator[OpenStore]:
+    opened: list[SqlStore] = []
+
+    async def open_one(conninfo: str, *, max_connections: int = 20, auto_migrate: bool = False) -> SqlStore:
+        made = postgresql_store(conninfo, max_connections=max_connections, auto_migrate=auto_migrate)
+        opened.append(made)
+        await made.open()
+        return made
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest_asyncio.fixture
+async def store(url: str, open_store: OpenStore) -> SqlStore:
+    return await open_store(url)

@@ -70,12 +70,20 @@ def test_two_updates_of_one_row_are_two_statements() -> None:
 
 # The same meaning, however it is put together
 
+CHAT_B: Final = chat("b")
 BATCHES: Final[dict[str, list[list[Op]]]] = {
     "appends to one chat": [append("a"), append("a", n=3), append("a")],
     "merged appends": [merge([append("ab"[k % 2], n=1 + k % 3) for k in range(9)]).ops],
     "an append to a chat that is not there": [append("nowhere")],
     "merged with one that is not there": [merge([append("a"), append("nowhere"), append("b")]).ops],
     "updates, one of nothing": [[raise_count("a"), raise_count("nowhere"), raise_count("b")]],
+    "two updates of one row": [[raise_count("a"), raise_count("b"), raise_count("a", 5)]],
+    "inserts that refer by different keys": [
+        [
+            message(Ref("chat_sessions", key, "id"), Ref("chat_sessions", key, "version", 4))
+            for key in ({"chat_id": "a"}, {"id": str(CHAT_B.row["id"])})
+        ]
+    ],
     "an update of nothing and an append": [[raise_count("nowhere"), *append("a")]],
     "an insert that refers to a row of an earlier batch": [
         [message(Ref("chat_sessions", {"chat_id": "a"}, "id"), Ref("chat_sessions", {"chat_id": "a"}, "version", 4))]
@@ -116,7 +124,7 @@ BATCHES: Final[dict[str, list[list[Op]]]] = {
 async def test_a_batch_does_what_the_interpreter_does(store: SqlStore, name: str) -> None:
     model = MemoryStore()
     await model.open()
-    chats: list[Op] = [chat("a"), chat("b")]
+    chats: list[Op] = [chat("a"), CHAT_B]
     for each in (store, model):
         await each.commit(chats)
     for ops in BATCHES[name]:

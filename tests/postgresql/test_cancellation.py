@@ -6,18 +6,17 @@ import asyncio
 import random
 from typing import cast
 
-from dal.backends.postgresql import postgresql_store
 from dal.errors import DalError
 from dal.ops import Compare, JsonValue, Select
 from dal.store import Store
+from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat, message, user
 
 COUNT = Select("chat_sessions", (Compare("chat_id", "=", "c"),), columns=("message_count",))
 
 
-async def test_a_storm_of_cancellations_loses_no_connection_and_tears_no_batch(url: str) -> None:
-    store = postgresql_store(url, max_connections=4)
-    await store.open()
+async def test_a_storm_of_cancellations_loses_no_connection_and_tears_no_batch(open_store: OpenStore, url: str) -> None:
+    store = await open_store(url, max_connections=4)
     session = chat("c")
     await store.commit([session])
     seed = random.randrange(1 << 30)
@@ -62,7 +61,6 @@ async def test_a_storm_of_cancellations_loses_no_connection_and_tears_no_batch(u
     counted = await store.read(COUNT)
     assert [number for (number,) in rows] == list(range(1, len(rows) + 1))
     assert counted == [(len(rows),)]
-    await store.close()
 
 
 async def _in_transaction(store: Store) -> None:
@@ -70,9 +68,8 @@ async def _in_transaction(store: Store) -> None:
         await transaction.read(COUNT)
 
 
-async def test_a_commit_cancelled_while_it_waits_for_a_lock_is_not_written(url: str) -> None:
-    store = postgresql_store(url)
-    await store.open()
+async def test_a_commit_cancelled_while_it_waits_for_a_lock_is_not_written(open_store: OpenStore, url: str) -> None:
+    store = await open_store(url)
     session = chat("c")
     await store.commit([session])
     async with store.transaction() as holder:
@@ -85,7 +82,6 @@ async def test_a_commit_cancelled_while_it_waits_for_a_lock_is_not_written(url: 
         assert isinstance((await asyncio.gather(blocked, return_exceptions=True))[0], asyncio.CancelledError)
     assert await store.read(COUNT) == [(1,)]
     await store.commit([message(cast(str, session.row["id"]), 2)])
-    await store.close()
 
 
 async def _somebody_waits(url: str) -> bool:

@@ -7,10 +7,11 @@ from typing import cast
 
 import pytest
 
-from dal.backends.postgresql import executor, postgresql_store
+from dal.backends.postgresql import executor
 from dal.backends.sql import SqlStore
 from dal.errors import AlreadyExistsError, ConflictError, DalTimeoutError
 from dal.ops import Compare, Guard, Select, Update
+from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat, raise_count, user
 
 COUNT = Select("chat_sessions", (Compare("chat_id", "=", "c"),), columns=("message_count",))
@@ -52,10 +53,11 @@ async def test_six_optimistic_writers_lose_no_increment(store: SqlStore) -> None
     assert refused > 0, "nobody was ever in the way: nothing was tested"
 
 
-async def test_waiting_for_a_locked_row_ends_in_a_timeout(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_a_locked_row_ends_in_a_timeout(
+    open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(executor, "_OPTIONS", "-c lock_timeout=50")
-    store = postgresql_store(url)
-    await store.open()
+    store = await open_store(url)
     await store.commit([chat("c")])
     async with store.transaction() as holder:
         await holder.commit([raise_count("c")])
@@ -64,21 +66,18 @@ async def test_waiting_for_a_locked_row_ends_in_a_timeout(url: str, monkeypatch:
         assert caught.value.retryable
         assert caught.value.outcome == "not_applied"
     assert await store.read(COUNT) == [(1,)]
-    await store.close()
 
 
 async def test_a_statement_that_takes_too_long_is_ended_by_the_server(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "_OPTIONS", "-c statement_timeout=50")
-    store = postgresql_store(url)
-    await store.open()
+    store = await open_store(url)
     await store.commit([chat("c")])
     async with store.transaction() as holder:
         await holder.commit([raise_count("c")])
         with pytest.raises(DalTimeoutError, match="57014"):
             await store.commit(append("c"))
-    await store.close()
 
 
 async def test_a_deadlock_is_a_conflict_to_retry(store: SqlStore) -> None:

@@ -13,6 +13,7 @@ from dal.backends.sql import SqlStore
 from dal.errors import ConfigurationError, DalError, DalTimeoutError
 from dal.ops import Compare, Select
 from tests.engines.pgbouncer import PgBouncer
+from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat, raise_count, user
 
 KEEPS_STATEMENTS = (1, 21)
@@ -39,16 +40,14 @@ async def _work(store: SqlStore) -> list[object]:
     return [result for result in results if result is not None]
 
 
-async def test_reads_commits_and_transactions_work_through_it(pgbouncer: PgBouncer) -> None:
-    store = postgresql_store(pgbouncer.url)
-    await store.open()
+async def test_reads_commits_and_transactions_work_through_it(open_store: OpenStore, pgbouncer: PgBouncer) -> None:
+    store = await open_store(pgbouncer.url)
     health = await store.health()
     assert health.status == "ok"
     assert health.parts["pooler"] is True
     assert [e for e in await _work(store) if not (isinstance(e, DalError) and e.retryable)] == []
     for k in range(20):
         assert await store.read(_count(f"c{k}")) == [(9,)]
-    await store.close()
 
 
 async def test_prepared_statements_work_where_the_pooler_keeps_them_and_are_explained_where_not(
@@ -69,28 +68,28 @@ async def test_prepared_statements_work_where_the_pooler_keeps_them_and_are_expl
     await store.close()
 
 
-async def test_time_limits_travel_with_the_transaction(pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_time_limits_travel_with_the_transaction(
+    open_store: OpenStore, pgbouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = executor_module._LIMITS
     monkeypatch.setattr(executor_module, "_LIMITS", limits._replace(params=("5000", "50")))
-    store = postgresql_store(pgbouncer.url)
-    await store.open()
+    store = await open_store(pgbouncer.url)
     await store.commit([chat("c")])
     async with store.transaction() as holder:
         await holder.commit([raise_count("c")])
         with pytest.raises(DalTimeoutError, match="55P03"):
             await store.commit([user(), raise_count("c")])
-    await store.close()
 
 
-async def test_nothing_stays_in_the_sessions_behind_it(pgbouncer: PgBouncer, own_url: str) -> None:
+async def test_nothing_stays_in_the_sessions_behind_it(
+    open_store: OpenStore, pgbouncer: PgBouncer, own_url: str
+) -> None:
     import psycopg
 
     with psycopg.connect(own_url) as connection:
         fresh = connection.execute("SHOW lock_timeout").fetchall(), connection.execute("SHOW timezone").fetchall()
-    store = postgresql_store(pgbouncer.url)
-    await store.open()
+    store = await open_store(pgbouncer.url)
     await _work(store)
-    await store.close()
 
     async def settings() -> tuple[object, object, object]:
         async with await psycopg.AsyncConnection.connect(

@@ -17,6 +17,7 @@ from dal.backends.sql import SqlStore
 from dal.errors import DalTimeoutError
 from dal.ops import Compare, JsonValue, Select
 from tests.engines import postgres
+from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat
 
 CHATS = Select("chat_sessions", (Compare("chat_id", "=", "c"),))
@@ -72,9 +73,8 @@ async def test_a_cancelled_return_loses_no_connection(pool: ConnectionPool) -> N
     assert pool.statistics()["in_use"] == 0
 
 
-async def test_two_hundred_tasks_stay_under_the_ceiling(url: str) -> None:
-    store = postgresql_store(url, max_connections=5)
-    await store.open()
+async def test_two_hundred_tasks_stay_under_the_ceiling(open_store: OpenStore, url: str) -> None:
+    store = await open_store(url, max_connections=5)
     await store.commit([chat(f"c{k}") for k in range(20)])
     seen: list[int] = []
 
@@ -95,36 +95,46 @@ async def test_two_hundred_tasks_stay_under_the_ceiling(url: str) -> None:
     assert max(seen) <= 5
     part = await _pool_part(store)
     assert (part["in_use"], part["waiting"], part["max"]) == (0, 0, 5)
-    await store.close()
 
 
-async def test_reads_go_on_while_transactions_hold_all_they_may(url: str) -> None:
-    store = postgresql_store(url, max_connections=3)
-    await store.open()
-    async with store.transaction() as one, store.transaction() as two:
-        await one.read(CHATS)
-        await two.read(CHATS)
-        assert await store.read(CHATS) == []
-    await store.close()
+async def test_reads_go_on_while_transactions_hold_all_they_may(open_store: OpenStore, url: str) -> None:
+    store = await open_store(url, max_connections=3)
+    done = asyncio.Event()
+    holding = asyncio.Semaphore(0)
+
+    async def hold() -> None:
+        async with store.transaction() as transaction:
+            await transaction.read(CHATS)
+            holding.release()
+            await done.wait()
+
+    holders = [asyncio.create_task(hold()) for _ in range(10)]
+    for _ in range(2):
+        await holding.acquire()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*[store.read(CHATS) for _ in range(20)]) == [[]] * 20
+    done.set()
+    await asyncio.gather(*holders)
 
 
-async def test_waiting_for_a_connection_ends_in_a_timeout(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_a_connection_ends_in_a_timeout(
+    open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool_module, "POOL_WAIT_TIMEOUT_S", 0.05)
-    store = postgresql_store(url, max_connections=2)
-    await store.open()
+    store = await open_store(url, max_connections=2)
     async with store.transaction():
         with pytest.raises(DalTimeoutError) as caught:
             await store.commit([chat("c")])
         assert caught.value.retryable
         assert caught.value.outcome == "not_applied"
     await store.commit([chat("c")])
-    await store.close()
 
 
-async def test_health_is_degraded_while_a_caller_waits_for_long(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_is_degraded_while_a_caller_waits_for_long(
+    open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dal.backends.postgresql.executor.DEGRADED_LATENCY_MS", -1.0)
-    store = postgresql_store(url, max_connections=2)
-    await store.open()
+    store = await open_store(url, max_connections=2)
     async with store.transaction():
         waiting = asyncio.create_task(store.commit([chat("c")]))
         while not (await _pool_part(store))["waiting"]:
@@ -133,18 +143,17 @@ async def test_health_is_degraded_while_a_caller_waits_for_long(url: str, monkey
         assert health.status == "degraded"
         assert "DB_MAX_CONNECTIONS" in str(health.parts["problems"])
     await waiting
-    await store.close()
 
 
-async def test_a_connection_that_died_in_the_pool_is_noticed_before_use(own_postgres: postgres.OwnServer) -> None:
+async def test_a_connection_that_died_in_the_pool_is_noticed_before_use(
+    open_store: OpenStore, own_postgres: postgres.OwnServer
+) -> None:
     url = own_postgres.create_database()
-    store = postgresql_store(url, auto_migrate=True)
-    await store.open()
+    store = await open_store(url, auto_migrate=True)
     await store.read(CHATS)
     await asyncio.to_thread(own_postgres.restart)
     assert await store.read(CHATS) == []
     await store.commit([chat("c")])
-    await store.close()
 
 
 async def test_closing_gives_every_connection_back(url: str) -> None:

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from dal.backends.postgresql import postgresql_store
 from dal.backends.sql import SqlStore
 from dal.errors import DalError, UnavailableError
 from dal.layers.group import GroupCommit
 from dal.ops import Compare, Select, Value
 from dal.store import Store
 from tests.engines import postgres
+from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat
 
 WRITERS = 20
@@ -73,10 +73,9 @@ async def _stored(store: SqlStore) -> dict[Value, list[tuple[Value, Value]]]:
 @pytest.mark.parametrize("crash", [False, True], ids=["restart", "crash"])
 @pytest.mark.parametrize("grouped", [False, True], ids=["bare", "grouped"])
 async def test_every_acknowledged_write_survives_and_the_pool_recovers(
-    own_postgres: postgres.OwnServer, crash: bool, grouped: bool
+    open_store: OpenStore, own_postgres: postgres.OwnServer, crash: bool, grouped: bool
 ) -> None:
-    store = postgresql_store(own_postgres.create_database(), auto_migrate=True)
-    await store.open()
+    store = await open_store(own_postgres.create_database(), auto_migrate=True)
     await store.commit([chat(f"c{k}") for k in range(WRITERS)])
     load = _Load(GroupCommit(store) if grouped else store)
     tasks = [asyncio.create_task(load.write(f"c{k}")) for k in range(WRITERS)]
@@ -101,4 +100,3 @@ async def test_every_acknowledged_write_survives_and_the_pool_recovers(
     part = (await store.health()).parts["pool"]
     assert isinstance(part, dict)
     assert (part["in_use"], part["waiting"]) == (0, 0)
-    await store.close()
