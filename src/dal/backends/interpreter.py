@@ -8,11 +8,25 @@ so a refusal leaves nothing behind; what it changed comes back as a list, for th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import orjson
 
-from dal.backends.rows import ID, Change, Drop, Overlay, Rows, Scan, Stored, decode, encode
+from dal.backends.rows import (
+    ID,
+    Change,
+    Drop,
+    Overlay,
+    Rows,
+    Scan,
+    Stored,
+    decode,
+    encode,
+    json_positions,
+    positions,
+)
 from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
 from dal.ops import (
     Compare,
@@ -182,10 +196,10 @@ def _getter(tables: Tables, table: Table, path: str) -> Getter:
             return None if found is None else value(found)
 
         return of_parent
-    place = table.names.index(table.by_name[first].name)
-    if table.by_name[first].kind is Kind.JSON:
+    place = positions(table)[first]
+    if place in json_positions(table):
         return lambda row: orjson.loads(row[place])
-    return lambda row: row[place]
+    return itemgetter(place)
 
 
 def _test(tables: Tables, table: Table, condition: Compare) -> Test:
@@ -297,7 +311,7 @@ class Batch:
                         operation="commit",
                         backend=self._backend,
                     )
-                value = _plus(_getter(self.tables, self.tables[value.table].table, value.column)(row), value.plus)
+                value = _plus(row[positions(self.tables[value.table].table)[value.column]], value.plus)
             values[column] = value
         stored = encode(table, values)
         self._check_keys(table, stored, None)
@@ -329,13 +343,12 @@ class Batch:
         return 1, self._returned(op.table, op.returning, changed)
 
     def _change(self, table: Table, row: Stored, to: Mapping[str, Value], add: Mapping[str, int]) -> Stored:
-        values = list(row)
+        values, places, json = list(row), positions(table), json_positions(table)
         for column, value in to.items():
-            place = table.names.index(column)
-            values[place] = orjson.dumps(value) if table.by_name[column].kind is Kind.JSON else value
+            place = places[column]
+            values[place] = orjson.dumps(value) if place in json else value
         for column, number in add.items():
-            place = table.names.index(column)
-            values[place] = _plus(values[place], number)
+            values[places[column]] = _plus(values[places[column]], number)
         stored = tuple(values)
         self._check_keys(table, stored, row)
         self._check_parents(table, stored, row)
@@ -358,7 +371,7 @@ class Batch:
                 self.tables[child.name].drop(parent.column, row_id)
                 continue
             for orphan in list(self.tables[child.name].scan(Scan((Compare(parent.column, "=", row_id),)))[0]):
-                place = child.names.index(parent.column)
+                place = positions(child)[parent.column]
                 if orphan[place] != row_id:
                     continue
                 if parent.on_delete == "cascade":
@@ -381,8 +394,7 @@ class Batch:
 
     def _check_keys(self, table: Table, row: Stored, before: Stored | None) -> None:
         rows = self.tables[table.name]
-        for key in table.unique_keys:
-            places = _places(table, key)
+        for key, places in _unique(table):
             values = tuple([row[place] for place in places])
             if None in values or (before is not None and values == tuple([before[place] for place in places])):
                 continue
@@ -395,7 +407,7 @@ class Batch:
 
     def _check_parents(self, table: Table, row: Stored, before: Stored | None) -> None:
         for parent in table.parents:
-            (place,) = _places(table, (parent.column,))
+            place = positions(table)[parent.column]
             parent_id = row[place]
             if parent_id is None or (before is not None and parent_id == before[place]):
                 continue
@@ -428,8 +440,10 @@ def apply(tables: Tables, ops: Sequence[Op], *, backend: str) -> Outcome:
 def _find(tables: Tables, name: str, key: Mapping[str, Value]) -> Stored | None:
     """The row a whole unique key names, in whatever order its columns were given."""
     rows = tables[name]
+    if len(key) == 1 and "id" in key:
+        return rows.get(key["id"])
     for declared in rows.table.unique_keys:
-        if len(declared) == len(key) and all(column in key for column in declared):
+        if declared == tuple(key) or (len(declared) == len(key) and all(column in key for column in declared)):
             values = tuple([key[column] for column in declared])
             return None if None in values else rows.find(declared, values)
     raise ValueError(f"{name}: ({_columns(key)}) is not a declared unique key")
@@ -446,14 +460,10 @@ def _plus(value: Any, number: int) -> Any:
     return value + number if number and value is not None else value
 
 
-_PLACES: dict[tuple[str, tuple[str, ...]], tuple[int, ...]] = {}
-
-
-def _places(table: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
-    found = _PLACES.get((table.name, columns))
-    if found is None:
-        found = _PLACES[table.name, columns] = tuple(table.names.index(column) for column in columns)
-    return found
+@cache
+def _unique(table: Table) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+    """Each unique key with the places of its columns."""
+    return tuple((key, tuple(positions(table)[column] for column in key)) for key in table.unique_keys)
 
 
 def _columns(names: Iterable[str]) -> str:

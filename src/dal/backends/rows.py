@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from heapq import merge
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
@@ -96,10 +97,13 @@ class Rows(Protocol):
 
 
 def encode(table: Table, row: Mapping[str, Value]) -> Stored:
-    """The stored form of a whole row. A missing or unknown column is a ValueError."""
+    """The stored form of a whole row. A missing or unknown column is a ValueError or KeyError."""
     if len(row) != len(table.columns):
         raise ValueError(f"{table.name}: a row names every column: {', '.join(table.names)}")
-    return tuple([orjson.dumps(row[c.name]) if c.kind is Kind.JSON else row[c.name] for c in table.columns])
+    values: list[Any] = [row[name] for name in table.names]
+    for place in json_positions(table):
+        values[place] = orjson.dumps(values[place])
+    return tuple(values)
 
 
 def decode(table: Table, stored: Stored) -> Row:
@@ -110,16 +114,16 @@ def decode(table: Table, stored: Stored) -> Row:
     return tuple(values)
 
 
-_JSON_POSITIONS: dict[str, tuple[int, ...]] = {}
-
-
+@cache
 def json_positions(table: Table) -> tuple[int, ...]:
     """Places of the JSON columns in a row."""
-    found = _JSON_POSITIONS.get(table.name)
-    if found is None:
-        found = tuple(i for i, c in enumerate(table.columns) if c.kind is Kind.JSON)
-        _JSON_POSITIONS[table.name] = found
-    return found
+    return tuple(i for i, c in enumerate(table.columns) if c.kind is Kind.JSON)
+
+
+@cache
+def positions(table: Table) -> dict[str, int]:
+    """The place of each column in a row."""
+    return {name: place for place, name in enumerate(table.names)}
 
 
 class _Series:
@@ -165,17 +169,14 @@ class MemoryRows:
     """The rows of one table in dictionaries: by id, by each unique key, by each parent."""
 
     def __init__(self, table: Table) -> None:
-        self._table = table
+        self.table = table
         self._rows: dict[str, Stored] = {}
-        place = {name: i for i, name in enumerate(table.names)}
+        place = positions(table)
         self._keys = {key: tuple(place[column] for column in key) for key in table.unique_keys if key != (table.key,)}
         self._series: dict[tuple[str, ...], dict[tuple[Value, ...], _Series]] = {key: {} for key in self._keys}
         self._parents = {parent.column: place[parent.column] for parent in table.parents}
         self._children: dict[str, dict[str, dict[str, None]]] = {column: {} for column in self._parents}
-
-    @property
-    def table(self) -> Table:
-        return self._table
+        self._indexed = sorted({*(p for places in self._keys.values() for p in places), *self._parents.values()})
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -187,7 +188,7 @@ class MemoryRows:
         return self._rows.get(cast(str, row_id))
 
     def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
-        if key == (self._table.key,):
+        if key == (self.table.key,):
             return self._rows.get(cast(str, values[0]))
         series = self._series[key].get(values[:-1])
         row_id = series.ids.get(values[-1]) if series else None
@@ -199,21 +200,22 @@ class MemoryRows:
 
     def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
         equal = plan.equal()
-        for key in self._table.unique_keys:
+        for key in self.table.unique_keys:
             if all(column in equal for column in key):
                 row = self.find(key, tuple(equal[column] for column in key))
                 return ([] if row is None else [row]), True
         for condition in plan.where:
-            if condition.column == self._table.key and condition.op == "in":
+            if condition.column == self.table.key and condition.op == "in":
                 wanted = dict.fromkeys(cast("Iterable[str]", condition.value))
                 return [self._rows[row_id] for row_id in wanted if row_id in self._rows], False
         for key, series in self._series.items():
             prefix, last = key[:-1], key[-1]
-            if plan.order and plan.order[0] in (last, "-" + last) and all(column in equal for column in prefix):
+            if not prefix or not plan.order or plan.order[0] not in (last, "-" + last):
+                continue
+            if all(column in equal for column in prefix):
                 found = series.get(tuple(equal[column] for column in prefix))
-                if prefix and found:
-                    ids = found.between(plan, last, descending=plan.order[0][0] == "-")
-                    return (self._rows[row_id] for row_id in ids), True
+                ids = found.between(plan, last, descending=plan.order[0][0] == "-") if found else ()
+                return (self._rows[row_id] for row_id in ids), True
         for column in self._parents:
             if column in equal:
                 return self.children(column, cast(str, equal[column])), False
@@ -225,7 +227,15 @@ class MemoryRows:
 
     def put(self, row: Stored) -> None:
         row_id: str = row[ID]
-        self.remove(row_id)
+        before = self._rows.get(row_id)
+        if before is not None:
+            for place in self._indexed:
+                if before[place] != row[place]:
+                    MemoryRows.remove(self, row_id)
+                    break
+            else:
+                self._rows[row_id] = row
+                return
         self._rows[row_id] = row
         for key, places in self._keys.items():
             values = tuple([row[place] for place in places])
@@ -267,14 +277,11 @@ class Overlay:
     """Other rows as they will be: what was put, removed or dropped here hides what is below."""
 
     def __init__(self, below: Rows) -> None:
+        self.table = below.table
         self._below = below
         self._own = MemoryRows(below.table)
         self._touched: dict[str, None] = {}
         self._dropped: dict[tuple[str, str], int] = {}  # (column, parent) -> place of the column
-
-    @property
-    def table(self) -> Table:
-        return self._below.table
 
     def _hides(self, row: Stored) -> bool:
         if row[ID] in self._touched:
@@ -310,7 +317,7 @@ class Overlay:
             own, hides = list(own), self._hiding()
         visible = (row for row in below if not hides(row))
         if ordered and own_ordered and plan.order:
-            places = [self.table.names.index(column.lstrip("-")) for column in plan.order]
+            places = [positions(self.table)[column.lstrip("-")] for column in plan.order]
             descending = {column[0] == "-" for column in plan.order}
             if len(descending) == 1:
                 return merge(
@@ -328,7 +335,7 @@ class Overlay:
 
     def drop(self, column: str, parent_id: str) -> None:
         self._own.drop(column, parent_id)
-        self._dropped[column, parent_id] = self.table.names.index(column)
+        self._dropped[column, parent_id] = positions(self.table)[column]
 
     def rest_on(self, below: Rows) -> None:
         """Shows other rows below: those it rested on, with what lay between made permanent there."""

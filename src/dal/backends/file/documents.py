@@ -78,6 +78,9 @@ class DocumentRows(MemoryRows):
     # -- writing
 
     def put(self, row: Stored) -> None:
+        before = MemoryRows.get(self, row[ID])
+        if before is not None and before[self._place] != row[self._place]:
+            self._mark(before)
         super().put(row)
         self._mark(row)
         if self.corrupt and not self._is_list:
