@@ -14,7 +14,7 @@ import pytest
 from dal.access import DataAccess
 from dal.backends.sqlite import sqlite_store
 
-ROUNDS = 25
+ROUNDS = 12
 TASKS = 4
 
 
