@@ -316,13 +316,18 @@ class Overlay:
         if plan.detached:
             own, hides = list(own), self._hiding()
         visible = (row for row in below if not hides(row))
-        if ordered and own_ordered and plan.order:
+        if ordered and plan.order:
             places = [positions(self.table)[column.lstrip("-")] for column in plan.order]
             descending = {column[0] == "-" for column in plan.order}
             if len(descending) == 1:
-                return merge(
-                    visible, own, key=lambda row: [row[place] for place in places], reverse=descending.pop()
-                ), True
+                is_descending = descending.pop()
+
+                def key(row: Stored) -> list[Any]:
+                    return [row[place] for place in places]
+
+                if not own_ordered:
+                    own = sorted(own, key=key, reverse=is_descending)
+                return merge(visible, own, key=key, reverse=is_descending), True
         return chain(visible, own), False
 
     def put(self, row: Stored) -> None:

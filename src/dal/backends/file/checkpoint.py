@@ -35,6 +35,7 @@ from dal.backends.file.layout import (
 )
 from dal.backends.file.linerows import day_of, owner
 from dal.backends.file.lines import LineFile
+from dal.backends.file.waiting import politely
 from dal.backends.rows import ID, Change, MemoryRows, Stored
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
 
@@ -164,7 +165,7 @@ class Checkpoint:
     def _prepare_messages(self, layer: Layer, writer: IndexWriter) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}  # chats whose file holds lines that change, with their ids
-        for change in layer.messages.changes():
+        for change in politely(layer.messages.changes()):
             if not isinstance(change, Change):
                 self._emptied.add(change.parent_id)
                 continue
@@ -234,7 +235,7 @@ class Checkpoint:
     def _prepare_logs(self, layer: Layer, writer: IndexWriter) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}
-        for change in layer.logs.changes():
+        for change in politely(layer.logs.changes()):
             if not isinstance(change, Change):
                 continue
             before = writer.find(ids.LOGS, change.id)
@@ -272,7 +273,7 @@ class Checkpoint:
         if end != file.size:
             self._set_aside_torn_end(file, end)
         planned = _PlannedFile(path=self._layout.relative(file.path), size=end, owner=owned_by)
-        self._appends[file.path] = (planned, b"".join([to_line(table, row) for row in rows]))
+        self._appends[file.path] = (planned, b"".join([to_line(table, row) for row in politely(rows)]))
         self._touched[file.path] = None
 
     def _set_aside_torn_end(self, file: LineFile, end: int) -> None:
@@ -285,7 +286,7 @@ class Checkpoint:
         self._image.report(f"{name}: byte {end}: a torn last line, moved to {self._layout.quarantine.name}/")
 
     def _write_aside(self, path: Path, table: Table, rows: Iterable[Stored]) -> None:
-        self._replace_file(path, [to_line(table, row) for row in rows])
+        self._replace_file(path, [to_line(table, row) for row in politely(rows)])
 
     def _replace_file(self, path: Path, lines: list[bytes]) -> None:
         self._replace(path, b"".join(lines))
@@ -299,7 +300,7 @@ class Checkpoint:
         faults.reach("checkpoint.aside")
 
     def _prepare_documents(self) -> None:
-        for document in self._work.documents:
+        for document in politely(self._work.documents, 10):
             rows = self._image.documents[document.table.name]
             if document.path in rows.corrupt and document.path.exists():
                 self._keep_damaged(rows, document.path)
@@ -350,7 +351,7 @@ def _plan(layout: Layout) -> Path:
 def _without(file: LineFile, gone: set[str]) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that do not hold these ids, with their sequence number; a damaged line stays in its place."""
     number = 0
-    for _, line in file.forward():
+    for _, line in politely(file.forward()):
         with suppress(ValueError, KeyError, TypeError):
             value = orjson.loads(line)
             number = value.get("sequence_number", number)

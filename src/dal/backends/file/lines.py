@@ -43,6 +43,10 @@ class LineFile:
             place = begin
         return 0
 
+    def line(self, offset: int, size_bytes: int) -> bytes:
+        """The line that begins here and is so long."""
+        return os.pread(self.descriptor, size_bytes, offset)
+
     def forward(self, start: int = 0, chunk_bytes: int = _MAX_CHUNK_BYTES) -> Iterator[tuple[int, bytes]]:
         """The whole lines from this line's beginning on, each with its offset and without its line end."""
         rest, offset, place = b"", start, start
