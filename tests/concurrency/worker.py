@@ -6,6 +6,9 @@ append       COUNT messages, one call each, four tasks at once.
 many         COUNT messages in batches of four.
 transaction  COUNT messages, two in each transaction, and a counter raised beside them.
 read         reads the chat until it has COUNT messages; each look must be a prefix 1…n that never shrinks.
+
+A call that timed out on a machine with too much to do is made again, as an application would, where the error says that
+nothing was written.
 """
 
 from __future__ import annotations
@@ -13,16 +16,32 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
-from dal import ConflictError, DataAccess, NewMessage, Transaction, create_data_access
+from dal import ConflictError, DataAccess, NewMessage, Transaction, UnavailableError, create_data_access
+
+T = TypeVar("T")
 
 CHAT = "shared"
 
 
+async def patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """What the call gives in the end."""
+    while True:
+        try:
+            return await call()
+        except (ConflictError, UnavailableError) as error:
+            if not error.retryable or error.outcome != "not_applied":
+                raise
+            print(f"again after {error!r}", file=sys.stderr)
+
+
 async def append(dal: DataAccess, name: str, count: int) -> list[int]:
     async def some(first: int) -> list[int]:
-        places = range(first, count, 4)
-        return [(await dal.messages.add(CHAT, "user", f"{name} {place}")).sequence_number for place in places]
+        calls = [partial(dal.messages.add, CHAT, "user", f"{name} {place}") for place in range(first, count, 4)]
+        return [(await patiently(call)).sequence_number for call in calls]
 
     return [number for numbers in await asyncio.gather(*(some(first) for first in range(4))) for number in numbers]
 
@@ -31,7 +50,8 @@ async def many(dal: DataAccess, name: str, count: int) -> list[int]:
     told: list[int] = []
     for first in range(0, count, 4):
         batch = [NewMessage("user", f"{name} {place}") for place in range(first, first + 4)]
-        numbers = [message.sequence_number for message in await dal.messages.add_many(CHAT, batch)]
+        added = await patiently(partial(dal.messages.add_many, CHAT, batch))
+        numbers = [message.sequence_number for message in added]
         assert numbers == list(range(numbers[0], numbers[0] + 4))
         told += numbers
     return told
@@ -50,13 +70,8 @@ async def transaction(dal: DataAccess, name: str, count: int) -> list[int]:
 
     told: list[int] = []
     for place in range(0, count, 2):
-        while True:
-            try:
-                numbers = await dal.run_in_transaction(lambda tx, place=place: two(tx, place), attempts=20)  # type: ignore[misc]
-            except ConflictError as error:
-                assert error.retryable
-            else:
-                break
+        work = partial(two, place=place)
+        numbers = await patiently(partial(dal.run_in_transaction, work, attempts=20))
         assert numbers[1] == numbers[0] + 1
         told += numbers
     return told
