@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
+
+import orjson
 
 from dal.backends.postgresql.document import encode_document
 from dal.backends.sql import Dialect, SearchSql
@@ -33,6 +36,8 @@ TERMS: Final = "array_to_tsvector(string_to_array({}::text, ' '))"
 
 _COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]").search
 _COPY_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+#: One call's rows mostly share their times.
+_encode_time: Final = lru_cache(1024)(datetime.isoformat)
 _MAX_TSVECTOR_BYTES: Final = (1 << 20) - 1
 
 
@@ -77,6 +82,12 @@ def encode_query(query: SearchQuery) -> str:
     return f"({terms}) | '{OVERFLOW_TERM}'"
 
 
+def _decode_time(text: str) -> datetime:
+    """By its own offset: nothing has to be set in the session, which a pooler would hand to somebody else."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo is UTC else found.astimezone(UTC)
+
+
 def _contains(column: str, kind: Kind) -> str:
     return f"{column} = ANY (%s::{SQL_TYPES[kind]}[])"
 
@@ -99,8 +110,8 @@ def postgresql_dialect(plan: Planner, plan_searched: Planner) -> Dialect:
         engine="postgresql",
         placeholder="%s",
         placeholders={},
-        encoders={Kind.TIME: datetime.isoformat, Kind.JSON: encode_document},
-        decoders={},
+        encoders={Kind.TIME: _encode_time, Kind.JSON: encode_document},
+        decoders={Kind.TIME: _decode_time, Kind.JSON: orjson.loads},
         contains=_contains,
         encode_list=encode_array,
         distinct="IS DISTINCT FROM",
