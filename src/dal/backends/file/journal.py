@@ -231,6 +231,7 @@ class Journal:
             raise
         faults.reach("journal.written")
         try:
+            faults.reach("journal.syncing")
             os.fdatasync(self._descriptor)
         except OSError:
             # The kernel may have dropped the pages: what is on disk is known only to the next opening.
