@@ -278,9 +278,7 @@ SYSTEM_LOGS: Final = Table(
 )
 
 #: Parents before children: the order in which rows can be copied.
-TABLES: Final[dict[str, Table]] = {
-    t.name: t for t in (USERS, CHAT_SESSIONS, MESSAGES, USER_MEMORY, FILES, SYSTEM_LOGS)
-}
+TABLES: Final[dict[str, Table]] = {t.name: t for t in (USERS, CHAT_SESSIONS, MESSAGES, USER_MEMORY, FILES, SYSTEM_LOGS)}
 
 #: Tables that hold rows of this one, with the column that points here.
 CHILDREN: Final[dict[str, tuple[tuple[Table, Parent], ...]]] = {
