@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.subjects import postgres_with_schema
+from tests.subjects import postgres_with_schema, sqlite_with_schema
 
-__all__ = ["corpus_directory", "postgres_with_schema"]
+__all__ = ["corpus_directory", "postgres_with_schema", "sqlite_with_schema"]
 
 _DIRECTORY = Path(__file__).resolve().parents[3] / "shared" / "data" / "corpus"
 

@@ -32,27 +32,26 @@ def source(path: Path) -> tuple[Path, dict[str, list[str]]]:
 
 def run_and_kill(url: str, path: Path, after_batches: int, delay_s: float) -> int:
     """Starts the import and kills it a moment after so many batches with something new: messages acknowledged."""
-    process = subprocess.Popen(
+    written = news = 0
+    timer: threading.Timer | None = None
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.importing.child", url, str(path), str(BATCH_ROWS)],
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
-    )
-    assert process.stdout is not None
-    written = news = 0
-    timer: threading.Timer | None = None
-    for line in process.stdout:
-        phase, _, count = line.strip().partition(" ")
-        if phase == "load":
-            news += int(count) > written
-            written = int(count)
-        if news == after_batches and timer is None:
-            timer = threading.Timer(delay_s, process.kill)
-            timer.start()
-    process.wait(timeout=60)
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            phase, _, count = line.strip().partition(" ")
+            if phase == "load":
+                news += int(count) > written
+                written = int(count)
+            if news == after_batches and timer is None:
+                timer = threading.Timer(delay_s, process.kill)
+                timer.start()
     if timer is not None:
         timer.cancel()
-    process.stdout.close()
+        timer.join()
     return written
 
 
