@@ -133,20 +133,23 @@ class _Series:
 
     def __init__(self) -> None:
         self.ids: dict[Any, str] = {}
-        self.order: list[Any] = []
+        self.order: list[Any] | None = None  # made when it is first asked for, and kept from then on
 
     def put(self, value: Any, row_id: str) -> None:
-        if value not in self.ids:
+        if self.order is not None and value not in self.ids:
             insort(self.order, value)
         self.ids[value] = row_id
 
     def remove(self, value: Any, row_id: str) -> None:
         if self.ids.get(value) == row_id:  # another row may have taken the key over in the same batch
             del self.ids[value]
-            del self.order[bisect_left(self.order, value)]
+            if self.order is not None:
+                del self.order[bisect_left(self.order, value)]
 
     def between(self, plan: Scan, column: str, *, descending: bool) -> Iterator[str]:
-        first, last = 0, len(self.order)
+        if self.order is None:
+            self.order = sorted(self.ids)
+        order, first, last = self.order, 0, len(self.order)
         bounds = list(plan.where)
         if plan.after is not None:
             bounds.append(Compare(column, "<" if descending else ">", plan.after[0]))
@@ -154,15 +157,15 @@ class _Series:
             if condition.column != column or condition.value is None:
                 continue
             if condition.op == ">":
-                first = max(first, bisect_right(self.order, condition.value))
+                first = max(first, bisect_right(order, condition.value))
             elif condition.op == ">=":
-                first = max(first, bisect_left(self.order, condition.value))
+                first = max(first, bisect_left(order, condition.value))
             elif condition.op == "<":
-                last = min(last, bisect_left(self.order, condition.value))
+                last = min(last, bisect_left(order, condition.value))
             elif condition.op == "<=":
-                last = min(last, bisect_right(self.order, condition.value))
+                last = min(last, bisect_right(order, condition.value))
         places = range(last - 1, first - 1, -1) if descending else range(first, last)
-        return (self.ids[self.order[place]] for place in places)
+        return (self.ids[order[place]] for place in places)
 
 
 class MemoryRows:

@@ -8,22 +8,22 @@ it should hold gets CorruptDataError instead of nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from dal.backends.file.codec import from_object, to_document, to_documents
-from dal.backends.file.layout import TEMPORARY, Layout, entries
+from dal.backends.file.layout import TEMPORARY, Layout, entries, sharded
 from dal.backends.rows import ID, MemoryRows, Scan, Stored
 from dal.errors import CorruptDataError
 from dal.ops import Value
 from dal.tables import CHAT_SESSIONS, FILES, USER_MEMORY, USERS, Table
 
 CHAT_ID: Final = CHAT_SESSIONS.names.index("chat_id")
-_MEMORY_USER: Final = USER_MEMORY.names.index("user_id")
 _ITEMS: Final = "items"
+_READ_BYTES: Final = 64 * 1024
 
 
 class Unit(NamedTuple):
@@ -36,18 +36,23 @@ class Unit(NamedTuple):
 class DocumentRows(MemoryRows):
     """A table in memory whose rows come from documents.
 
-    named_by  the column whose value names a row's document.
-    corrupt   documents that could not be read, by the name their key gives them.
-    changed   called with each document that a change of a row makes stale.
+    named_by   the column whose value names a row's document.
+    directory  where the documents lie, in its shards.
+    corrupt    documents that could not be read, with what is wrong.
+    changed    called with each document that a change of a row makes stale.
     """
 
-    def __init__(self, table: Table, named_by: str, path: Callable[[str], Path]) -> None:
+    def __init__(self, table: Table, named_by: str, directory: Path) -> None:
         super().__init__(table)
         self.named_by = named_by
-        self.path = path
+        self.directory = directory
         self.corrupt: dict[Path, str] = {}
         self.changed: Callable[[Unit], None] = lambda _: None
         self._place = table.names.index(named_by)
+
+    def path(self, key: str) -> Path:
+        """The document that this key names."""
+        return self.directory / sharded(key, ".json")
 
     # -- reading: what a damaged document should hold is not simply absent
 
@@ -111,8 +116,8 @@ class DocumentRows(MemoryRows):
     def _is_list(self) -> bool:
         return self.table is USER_MEMORY
 
-    def load(self, path: Path, data: bytes) -> None:
-        """Takes in the rows of a document; ValueError where it is not one of this table."""
+    def load(self, name: str, data: bytes) -> None:
+        """Takes in the rows of the document with this name in the directory; ValueError where it holds others."""
         value = orjson.loads(data)
         if self._is_list:
             if not isinstance(value, dict) or list(value) != [_ITEMS] or not isinstance(value[_ITEMS], list):
@@ -121,7 +126,7 @@ class DocumentRows(MemoryRows):
         else:
             rows = [from_object(self.table, value)]
         for row in rows:
-            if self.path(row[self._place]) != path:
+            if sharded(row[self._place], ".json") != name:
                 raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
             if super().get(row[ID]) is not None:
                 raise ValueError(f"holds the id {row[ID]}, which another document holds too")
@@ -150,36 +155,46 @@ class Document(NamedTuple):
 def document_tables(layout: Layout) -> dict[str, DocumentRows]:
     """The tables kept as documents, empty."""
     return {
-        "users": DocumentRows(USERS, "id", layout.user),
-        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout.chat),
-        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout.user_memory),
-        "files": DocumentRows(FILES, "id", layout.file),
+        "users": DocumentRows(USERS, "id", layout.users),
+        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout.chats),
+        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout.memory),
+        "files": DocumentRows(FILES, "id", layout.files),
     }
 
 
-def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> None:
-    """Reads every document; those that are damaged are then in `corrupt`. Removes what an unfinished write left."""
-    for name, directory in (
-        ("users", layout.users),
-        ("chat_sessions", layout.chats),
-        ("user_memory", layout.memory),
-        ("files", layout.files),
-    ):
-        rows = tables[name]
-        for leftover in entries(directory, TEMPORARY):
-            Path(leftover.path).unlink(missing_ok=True)
-        for entry in entries(directory, ".json"):
-            path = Path(entry.path)
-            try:
-                rows.load(path, _read(entry))
-            except ValueError as error:
-                rows.corrupt[path] = f"{layout.relative(path)}: {_reason(error)}"
+def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterator[os.DirEntry[str]]:
+    """Reads every document; those that are damaged are then in `corrupt`. Removes what an unfinished write left.
+
+    Yields the files of messages that lie among them.
+    """
+    for rows in tables.values():
+        for entry in entries(rows.directory):
+            if entry.name.endswith(".json"):
+                _load(layout, rows, entry)
+            elif entry.name.endswith(".jsonl"):
+                yield entry
+            elif entry.name.endswith(TEMPORARY):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _load(layout: Layout, rows: DocumentRows, entry: os.DirEntry[str]) -> None:
+    try:
+        rows.load(entry.path[len(str(rows.directory)) + 1 :], _read(entry))
+    except ValueError as error:
+        path = Path(entry.path)
+        rows.corrupt[path] = f"{layout.relative(path)}: {_reason(error)}"
 
 
 def _read(entry: os.DirEntry[str]) -> bytes:
     try:
-        with open(entry.path, "rb", buffering=0) as file:
-            return file.read()
+        descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            chunks = [os.read(descriptor, _READ_BYTES)]
+            while len(chunks[-1]) == _READ_BYTES:
+                chunks.append(os.read(descriptor, _READ_BYTES))
+            return b"".join(chunks)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ValueError(error.strerror) from error
 

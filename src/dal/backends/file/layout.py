@@ -93,23 +93,11 @@ class Layout:
         replace(self.marker, orjson.dumps({"layout": LAYOUT_VERSION}, option=orjson.OPT_APPEND_NEWLINE))
         sync_directory(self.root)
 
-    def user(self, user_id: str) -> Path:
-        return _sharded(self.users, user_id, ".json")
-
-    def chat(self, chat_id: str) -> Path:
-        return _sharded(self.chats, chat_id, ".json")
-
     def messages(self, chat_id: str) -> Path:
-        return _sharded(self.chats, chat_id, ".jsonl")
+        return self.chats / sharded(chat_id, ".jsonl")
 
     def moving_messages(self, chat_session_id: str) -> Path:
         return self.moving / f"{file_name(chat_session_id)}.jsonl"
-
-    def user_memory(self, user_id: str) -> Path:
-        return _sharded(self.memory, user_id, ".json")
-
-    def file(self, file_id: str) -> Path:
-        return _sharded(self.files, file_id, ".json")
 
     def log(self, day: str) -> Path:
         return self.audit / f"{day}.jsonl"
@@ -144,17 +132,18 @@ def shard(name: str) -> str:
     return blake2b(name.encode(), digest_size=1).hexdigest()
 
 
-def _sharded(directory: Path, key: str, suffix: str) -> Path:
+def sharded(key: str, suffix: str) -> str:
+    """Where a document lies within the directory of its kind."""
     name = file_name(key)
-    return directory / shard(name) / (name + suffix)
+    return f"{shard(name)}/{name}{suffix}"
 
 
-def entries(directory: Path, suffix: str) -> Iterator[os.DirEntry[str]]:
-    """The files with this suffix in the shards of a directory; none where the directory is not there yet."""
+def entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in the shards of a directory; nothing where the directory is not there yet."""
     with suppress(FileNotFoundError):
         for part in sorted(os.scandir(directory), key=lambda entry: entry.name):
             if part.is_dir(follow_symlinks=False) and len(part.name) == 2:
-                yield from (e for e in os.scandir(part.path) if e.name.endswith(suffix))
+                yield from os.scandir(part.path)
 
 
 def make_directory(directory: Path) -> None:

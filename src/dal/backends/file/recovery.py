@@ -7,7 +7,9 @@ applied. Nothing is written but what can be written again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -20,7 +22,7 @@ from dal.backends.file.documents import load_documents
 from dal.backends.file.image import Image
 from dal.backends.file.index import FileState, Index, IndexWriter, Place
 from dal.backends.file.journal import Boundary, Journal
-from dal.backends.file.layout import TEMPORARY, Layout, entries
+from dal.backends.file.layout import TEMPORARY, Layout
 from dal.backends.file.lines import LineFile
 
 _BATCH_ROWS: Final = 10_000
@@ -30,10 +32,11 @@ def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
     undo(layout)
     image = Image(layout, index)
-    load_documents(layout, image.documents)
+    found = {_name(layout, entry): (ids.MESSAGES, _state(entry)) for entry in load_documents(layout, image.documents)}
+    found.update(_logs(layout))
     settled = journal.settled()
     journal.state.settled = settled
-    _bring_up_index(layout, image, settled)
+    _bring_up_index(layout, image, found, settled)
     journal.seek(settled)
     follow(image, journal, end)
     return image
@@ -53,14 +56,13 @@ def follow(image: Image, journal: Journal, end: int | None = None) -> None:
             image.apply(changes)
 
 
-def _bring_up_index(layout: Layout, image: Image, settled: int) -> None:
-    """Reads the line files that the index does not know as they are now."""
+def _bring_up_index(layout: Layout, image: Image, found: dict[str, tuple[int, FileState]], settled: int) -> None:
+    """Reads those of the line files that the index does not know as they are now."""
     index = image.index
     known = index.files()
     is_complete = index.settled() >= settled
     if not is_complete:
         known = {}
-    found = _line_files(layout)
     changed = [name for name, (_, state) in found.items() if known.get(name) != state]
     gone = [name for name in known if name not in found]
     if is_complete and not changed and not gone:
@@ -78,21 +80,23 @@ def _bring_up_index(layout: Layout, image: Image, settled: int) -> None:
     index.refresh()
 
 
-def _line_files(layout: Layout) -> dict[str, tuple[int, FileState]]:
-    """Every line file by its name within the store, with its kind and state."""
-    found: dict[str, tuple[int, FileState]] = {}
-    for entry in entries(layout.chats, ".jsonl"):
-        state = entry.stat(follow_symlinks=False)
-        name = entry.path[len(str(layout.root)) + 1 :]
-        found[name] = (ids.MESSAGES, FileState(state.st_size, state.st_mtime_ns))
-    if layout.audit.is_dir():
-        for path in layout.audit.iterdir():
-            if path.suffix == TEMPORARY:
-                path.unlink(missing_ok=True)
-            elif path.suffix == ".jsonl":
-                status = path.stat()
-                found[layout.relative(path)] = (ids.LOGS, FileState(status.st_size, status.st_mtime_ns))
-    return found
+def _logs(layout: Layout) -> Iterator[tuple[str, tuple[int, FileState]]]:
+    """The days of the audit trail. Removes what an unfinished write left."""
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(layout.audit):
+            if entry.name.endswith(TEMPORARY):
+                Path(entry.path).unlink(missing_ok=True)
+            elif entry.name.endswith(".jsonl"):
+                yield _name(layout, entry), (ids.LOGS, _state(entry))
+
+
+def _name(layout: Layout, entry: os.DirEntry[str]) -> str:
+    return entry.path[len(str(layout.root)) + 1 :]
+
+
+def _state(entry: os.DirEntry[str]) -> FileState:
+    status = entry.stat(follow_symlinks=False)
+    return FileState(status.st_size, status.st_mtime_ns)
 
 
 def _read_file(path: Path, kind: int, writer: IndexWriter, report: Callable[[str], None], layout: Layout) -> None:
