@@ -165,6 +165,7 @@ class ReadConformance:
         while page := await store.read(query):
             assert len(page) <= limit
             found += page
+            assert len(found) <= len(expected), "pages that never end"
             query = query._replace(after=page[-1])
         assert found == [tuple(entry[name] for name in columns) for entry in expected]
 

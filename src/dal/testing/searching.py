@@ -126,6 +126,7 @@ class SearchConformance:
             while page := await store.read(search):
                 assert len(page) <= limit
                 seen += page
+                assert len(seen) <= len(wanted), "pages that never end"
                 search = search._replace(after=page[-1])
             assert seen == [_place(row) for row in wanted]
 
