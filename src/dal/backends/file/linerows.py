@@ -20,10 +20,10 @@ from dal.backends.file.documents import DocumentRows
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.lines import LineFile
+from dal.backends.file.prefilter import prefilter
 from dal.backends.rows import ID, Scan, Stored
 from dal.errors import CorruptDataError
 from dal.ops import Value
-from dal.search import SearchQuery
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
 
 _CHAT: Final = MESSAGES.names.index("chat_session_id")
@@ -194,7 +194,7 @@ class MessageRows(LineRows):
             by_number = bool(plan.order) and plan.order[0] in ("sequence_number", "-sequence_number")
             descending = by_number and plan.order[0][0] == "-"
             low, high = _bounds(plan, by_number=by_number, descending=descending)
-            passes = prefilter(plan.search)
+            passes = None if plan.search is None else prefilter(plan.search)
             return self._of_chat(chat_session_id, low, high, descending=descending, passes=passes), by_number
         if plan.order == ("id",):
             return self._by_id(None if plan.after is None else cast(str, plan.after[0])), True
@@ -208,7 +208,7 @@ class MessageRows(LineRows):
 
     def _everywhere(self, plan: Scan) -> Iterator[Stored]:
         equal = plan.equal()
-        passes = prefilter(plan.search)
+        passes = None if plan.search is None else prefilter(plan.search)
         chats: Iterable[Stored]
         if "chat_session_id.chat_id" in equal:
             chat = self._chats.find(("chat_id",), (equal["chat_session_id.chat_id"],))
@@ -358,22 +358,3 @@ def _time_and_id(line: bytes) -> tuple[bytes, bytes]:
 def _is_plain(text: str) -> bool:
     """Whether JSON holds the text as it is."""
     return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
-
-
-def prefilter(query: SearchQuery | None) -> Callable[[bytes], bool] | None:
-    """Passes every line that may match; cheap, and right about lines of ASCII text, which need no folding."""
-    if query is None:
-        return None
-    words = [word for pattern in query.patterns for word in pattern.split()]
-    encoded = [word.encode() for word in words]
-    is_ascii = all(word.isascii() for word in words)
-
-    def passes(line: bytes) -> bool:
-        if not line.isascii():
-            return True
-        if not is_ascii:
-            return False
-        lowered = line.lower()
-        return all(word in lowered for word in encoded)
-
-    return passes
