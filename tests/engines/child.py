@@ -51,10 +51,28 @@ def _dies_with_parent(stop_signal: int) -> Callable[[], None] | None:
 
 
 def private_directory(prefix: str) -> Path:
-    """A new directory of mode 0700, owned by the user that children run as. Short: a socket's path fits in it."""
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=_SHORT if os.path.isdir(_SHORT) else None))
+    """A new directory of mode 0700, owned by the user that children run as. Short: a socket's path fits in it.
+
+    Those left by runs that were killed are taken away: the name says whose a directory is.
+    """
+    base = Path(_SHORT if os.path.isdir(_SHORT) else tempfile.gettempdir())
+    for left in base.glob(f"{prefix}*.*"):
+        owner = left.name.removeprefix(prefix).partition(".")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            remove(left)
+    path = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}.", dir=base))
     give_to_child(path)
     return path
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def give_to_child(path: Path) -> None:
