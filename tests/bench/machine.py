@@ -21,6 +21,7 @@ def describe() -> dict[str, str]:
         "processor": f"{_field('/proc/cpuinfo', 'model name') or platform.machine()}, {os.cpu_count()} cores",
         "memory": f"{_memory_gib():.0f} GiB",
         "disk": f"{_file_system(tempfile.gettempdir())}, {_sync_us():.0f} µs a write of 4 KiB with fdatasync (median)",
+        "load average before": f"{os.getloadavg()[0]:.1f} (of other work; near 0 is what a comparison needs)",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,

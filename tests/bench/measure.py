@@ -93,6 +93,7 @@ class Stats:
     cpu_us      of this process, all threads; the server's own is not in it.
     peak_bytes  memory above that at the beginning of the round, the largest of all rounds; None where the system
                 does not tell (it does on Linux).
+    rounds      the same of each round alone, in order: how far they spread is how much a median can be trusted.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Stats:
     per_second: float
     cpu_us: float
     peak_bytes: int | None
+    rounds: tuple[Stats, ...] = ()
 
 
 async def compare(sides: Sequence[Side], pace: Pace, *, same_calls: bool) -> list[Stats]:
@@ -149,6 +151,7 @@ def _stats(side: Side, rounds: Sequence[Round]) -> Stats:
         per_second=statistics.median(one.handled / one.elapsed_s for one in rounds),
         cpu_us=statistics.median(one.cpu_s / len(one.latencies_s) for one in rounds) * 1e6,
         peak_bytes=max(peaks) if peaks else None,
+        rounds=tuple(_stats(side, [one]) for one in rounds) if len(rounds) > 1 else (),
     )
 
 

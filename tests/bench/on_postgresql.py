@@ -17,6 +17,7 @@ from tests.bench.targets import Measure, Target
 from tests.engines import postgres
 
 _PSYCOPG: Final = "psycopg"
+_PSYCOPG_TWIN: Final = "psycopg twin"
 _PSYCOPG_SEARCH: Final = "psycopg with search"
 _ASYNCPG: Final = "asyncpg"
 
@@ -52,6 +53,13 @@ class PostgresqlStage(Stage):
             "history(10), chat of {lengths[2]:,} beside one of {lengths[0]:,}",
             paths.history(2, 10),
             (Against(DAL, (Target(Measure.SLOWDOWN, 1.2),), workload=paths.history(0, 10)),),
+        ),
+        Row(
+            "control: append, 1 task",
+            paths.append(1),
+            (Against(_PSYCOPG_TWIN, (_SLOWDOWN,)),),
+            who=_PSYCOPG,
+            writes=True,
         ),
         Row("append, 1 task", paths.append(1), _read(), writes=True),
         Row("append, 16 tasks, own chats", paths.append(16), _beside_psycopg(_THROUGHPUT), 16, writes=True),

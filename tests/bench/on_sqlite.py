@@ -16,6 +16,7 @@ from tests.bench.subject import Ours, Subject
 from tests.bench.targets import Measure, Target
 
 _RAW: Final = "raw"
+_RAW_TWIN: Final = "raw twin"
 _RAW_SEARCH: Final = "raw with search"
 _ONE_HOP: Final = "one hop"
 _AIOSQLITE: Final = "aiosqlite"
@@ -49,6 +50,7 @@ class SqliteStage(Stage):
             paths.history(2, 10),
             (Against(DAL, (Target(Measure.SLOWDOWN, 1.2),), workload=paths.history(0, 10)),),
         ),
+        Row("control: append, 1 task", paths.append(1), (Against(_RAW_TWIN, (_SLOWDOWN,)),), who=_RAW, writes=True),
         Row(
             "append, 1 task",
             paths.append(1),

@@ -39,7 +39,7 @@ class Row(NamedTuple):
     """One path.
 
     title   what is done; `{…}` are fields of the scale.
-    who     the library's subject.
+    who     the library's subject; in a control, the baseline that is measured beside its twin.
     writes  both sides make the same number of calls.
     calls   in each round; None fills its time.
     bulk    a call handles a whole file.

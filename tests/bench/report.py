@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.measure import Stats
-from tests.bench.targets import Target
+from tests.bench.targets import Target, Verdict
 
 
 class Comparison(NamedTuple):
@@ -24,13 +24,16 @@ class Comparison(NamedTuple):
     theirs: Stats
     targets: tuple[Target, ...]
 
-    def verdicts(self) -> list[tuple[str, str, str]]:
-        """What was reached, what was wanted, and whether that is met, for each target."""
+    def verdicts(self) -> list[tuple[str, str, Verdict]]:
+        """What was reached (with the lowest and highest round), what was wanted, and the verdict, for each target."""
         found = []
         for target in self.targets:
-            value = target.measure.of(self.ours, self.theirs)
-            met = target.met(value)
-            found.append((target.measure.text(value), target.wanted, {True: "met", False: "MISSED", None: ""}[met]))
+            reached = target.measure.text(target.measure.of(self.ours, self.theirs))
+            rounds = target.of_rounds(self.ours, self.theirs)
+            if rounds:
+                low, high = target.measure.text(min(rounds)), target.measure.text(max(rounds))
+                reached += f" ({low.split()[0]}…{high.split()[0]})"
+            found.append((reached, target.wanted, target.verdict(self.ours, self.theirs)))
         return found
 
 
@@ -112,6 +115,11 @@ memory is what a round needed above what was in use before it.
 
 The search index is left out on both sides, except where a row speaks of search. `history(10)` compares a long chat with
 one that has just as many messages as are read. A row without a target promises nothing: it is there to be known.
+
+In parentheses stand the lowest and the highest round. A verdict is given only where four rounds of five agree with it,
+else it is `unclear`: the machine was too noisy to say. The row `control` measures one piece of code beside itself; how
+far it is from 1 is the error of the rows like it. A busy machine flatters whatever commits in groups, because each
+single commit beside it waits longer: read the load average first.
 
 {machine}
 

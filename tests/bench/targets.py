@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from tests.bench.measure import Stats
+
+Verdict: TypeAlias = Literal["met", "MISSED", "unclear", ""]
+
+#: Of the rounds that must agree with the whole before it is called met or missed.
+_AGREEING_ROUNDS: Final = 0.8
 
 
 class Measure(Enum):
@@ -62,3 +67,17 @@ class Target(NamedTuple):
             return None
         at_most = self.measure in (Measure.SLOWDOWN, Measure.EXTRA_US, Measure.P99_MS)
         return value <= self.bound if at_most else value >= self.bound
+
+    def verdict(self, ours: Stats, theirs: Stats) -> Verdict:
+        """`met` or `MISSED` where the rounds, each judged alone, bear it out; `unclear` where noise decides."""
+        whole = self.met(self.measure.of(ours, theirs))
+        if whole is None:
+            return ""
+        rounds = [self.met(value) for value in self.of_rounds(ours, theirs)]
+        if rounds and sum(met is whole for met in rounds) < _AGREEING_ROUNDS * len(rounds):
+            return "unclear"
+        return "met" if whole else "MISSED"
+
+    def of_rounds(self, ours: Stats, theirs: Stats) -> list[float]:
+        """The value in each round alone: the sides of a round ran right after each other."""
+        return [self.measure.of(a, b) for a, b in zip(ours.rounds, theirs.rounds, strict=True)]

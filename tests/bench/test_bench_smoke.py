@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -121,6 +122,23 @@ def test_a_target_is_judged_by_its_measure(target: Target, reached: str, met: bo
 
     assert target.measure.text(value) == reached
     assert target.met(value) is met
+
+
+@pytest.mark.parametrize(
+    ("rounds", "verdict"),
+    [
+        ((10, 10, 10, 10, 10), "met"),
+        ((10, 10, 10, 10, 90), "met"),
+        ((10, 10, 10, 90, 90), "unclear"),
+        ((90, 90, 90, 90, 90), "MISSED"),
+        ((90, 90, 90, 10, 10), "unclear"),
+    ],
+)
+def test_a_verdict_needs_rounds_that_agree(rounds: tuple[int, ...], verdict: str) -> None:
+    ours = replace(_stats(sorted(rounds)[2], 1), rounds=tuple(_stats(r, 1) for r in rounds))
+    theirs = replace(_stats(10, 1), rounds=tuple(_stats(10, 1) for _ in rounds))
+
+    assert Target(Measure.SLOWDOWN, 2).verdict(ours, theirs) == verdict
 
 
 async def test_the_page_and_the_json_hold_every_comparison(console: Console, tmp_path: Path) -> None:
