@@ -279,6 +279,20 @@ def test_the_prefilter_passes_every_line_that_matches(seed: int) -> None:
         assert passes(line) or not matches(query, text), (query, text)
 
 
+def test_the_prefilter_knows_every_character_that_becomes_another() -> None:
+    """Each character of Unicode, beside others it might join with."""
+    queries = [parse_query(text) for text in ("ab", "猫", "ガ", "が", "か", "10", "k", "ss", "ア")]
+    tests = [(query, prefilter(query)) for query in queries]
+    for code in range(0x80, 0x20000):
+        character = chr(code)
+        if unicodedata.category(character) in ("Cn", "Co", "Cs") or 0x3400 < code < 0x9FFF or 0xAC00 < code < 0xD7A3:
+            continue
+        for text in (f"{character} a{character}b", f"か{character} カ{character}猫"):
+            line = json.dumps({"content": text}, ensure_ascii=False).encode()
+            for query, passes in tests:
+                assert passes(line) or not matches(query, text), (query.patterns, text, hex(code))
+
+
 # -- locks and memory
 
 

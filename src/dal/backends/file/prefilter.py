@@ -48,19 +48,22 @@ def _candidates() -> Iterator[int]:
 
 def _changes(code: int) -> bool:
     character = chr(code)
-    category = unicodedata.category(character)
-    if category in ("Cn", "Co"):
+    if unicodedata.category(character) in ("Cn", "Co"):
         return False
-    if category[0] == "M" or unicodedata.decomposition(character) or character.casefold() != character:
+    folded = unicodedata.normalize("NFKC", character)
+    if any(unicodedata.category(part)[0] == "M" for part in folded):
+        return True
+    if unicodedata.decomposition(character) or character.casefold() != character:
         # What folds to no letter or digit only bounds words, as it does itself.
-        return category[0] == "M" or canonical(character).strip() not in ("", character)
+        return canonical(character).strip() not in ("", character)
     return False
 
 
 def _ranges(codes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ranges that hold the codes. Beyond U+FFFF, where an expression is slow with each of them, few and wide ones."""
     first = last = -2
     for code in codes:
-        if code != last + 1:
+        if code != last + 1 and not (first > 0xFFFF and code < last + 0x900):
             if first >= 0:
                 yield first, last
             first = code
