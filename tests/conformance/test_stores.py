@@ -9,7 +9,7 @@ from dal.testing import StoreConformance
 
 
 class TestStores(StoreConformance):
-    """Every backend, and every layer around the fast ones."""
+    """The whole kit, on each of our stores."""
 
     @pytest.fixture
     def store(self, store: Store) -> Store:

@@ -5,10 +5,12 @@ Everything is derived from a small number, so that a failing test reads the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from dal.ops import Insert, Ref, Row, Select, Update, Value
+from dal.errors import ConflictError
+from dal.ops import Insert, Op, Receipt, Ref, Row, Select, Update, Value
 from dal.store import ReadCommit
 from dal.tables import TABLES
 
@@ -154,6 +156,15 @@ def number_of(identifier: Value) -> int:
 async def numbers(store: ReadCommit, query: Select) -> list[int]:
     """The numbers of the rows a query finds, in its order."""
     return [number_of(row[0]) for row in await store.read(query._replace(columns=("id",)))]
+
+
+async def commit_in_the_end(store: ReadCommit, ops: Sequence[Op]) -> Receipt:
+    """The receipt of a commit that is made again when the store reports a conflict that repeating can end."""
+    while True:
+        try:
+            return await store.commit(ops)
+        except ConflictError as error:
+            assert error.retryable, "a conflict of the engine's must say that repeating can help"
 
 
 async def everything(store: ReadCommit) -> dict[str, list[Row]]:

@@ -179,23 +179,13 @@ class TransactionConformance:
 
         await asyncio.gather(
             *(until_it_commits(store, append_two(number)) for number in range(8)),
-            *(_append_until_it_commits(store, 100 + number) for number in range(16)),
+            *(rows.commit_in_the_end(store, rows.append(100 + number, 1)) for number in range(16)),
         )
         found = await store.read(Select("messages", order=("sequence_number",), columns=("sequence_number", "id")))
         assert [row[0] for row in found] == list(range(1, 33))
         place = {rows.number_of(row[1]): row[0] for row in found}
         for number in range(8):
             assert place[1001 + 2 * number] == int(str(place[1000 + 2 * number])) + 1, "kept together"
-
-
-async def _append_until_it_commits(store: Store, number: int) -> None:
-    while True:
-        try:
-            await store.commit(rows.append(number, 1))
-        except ConflictError as error:
-            assert error.retryable
-        else:
-            return
 
 
 async def _meet(barrier: asyncio.Barrier) -> None:
