@@ -31,12 +31,10 @@ class ConcurrencyConformance:
         await store.commit([Insert("chat_sessions", rows.chat(n)) for n in range(1, 9)])
         batches: list[list[Op]] = []
         for n in range(40):
-            first, second = (
-                1 + n % 8,
-                1 + (n * 3) % 8,
-            )  # chats in either order: where locks are taken, they must not embrace
+            # In either order: where rows are locked one after the other, two batches may embrace.
+            first, second = 1 + n % 8, 1 + (n * 3) % 8
             batches.append([*rows.append(1000 + 2 * n, first), *rows.append(1001 + 2 * n, second)])
-        await asyncio.gather(*(store.commit(batch) for batch in batches))
+        await asyncio.gather(*(rows.commit_in_the_end(store, batch) for batch in batches))
         for n in range(1, 9):
             mine = (Compare("chat_session_id", "=", rows.row_id(n)),)
             query = Select("messages", mine, ("sequence_number",), columns=("sequence_number",))
