@@ -158,7 +158,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 #: How many random programs each backend runs: about twenty seconds' worth. DAL_MODEL_EXAMPLES sets another number.
-EXAMPLES = {"memory": 15, "file": 25, "sqlite": 30, "postgresql": 30}
+EXAMPLES = {"memory": 10, "file": 12, "sqlite": 20, "postgresql": 12}
 
 
 def drive(make: Callable[[], Store], backend: str) -> None:
