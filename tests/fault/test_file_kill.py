@@ -81,7 +81,7 @@ async def test_a_process_killed_here_loses_nothing_and_leaves_nothing_half_done(
     is_rare = point.startswith("checkpoint.mov")  # a chat that has messages in a file gets another chat_id
     for count in (1, 1, 1, 2, 2) if is_rare else COUNTS:
         if point.startswith("undo."):  # reached only where a checkpoint was interrupted in its appending
-            answer, _ = killer.run(tmp_path / "store", seed, "checkpoint.appending", 1, STEPS)
+            answer, _ = killer.run(tmp_path / "store", seed, "checkpoint.appending", 1, 400)
             acknowledged = max(acknowledged, answer)
         answer, was_killed = killer.run(tmp_path / "store", seed, point, count, 400 if is_rare else STEPS)
         acknowledged, kills = max(acknowledged, answer), kills + was_killed

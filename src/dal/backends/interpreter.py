@@ -302,9 +302,12 @@ class Batch:
     def _insert(self, name: str, given: Mapping[str, Value | Ref]) -> Stored:
         table = self.tables[name].table
         values: dict[str, Value] = {}
+        row: Stored | None = None
+        found_by: Ref | None = None
         for column, value in given.items():
             if isinstance(value, Ref):
-                row = self._row_of(value)
+                if found_by is None or value.key is not found_by.key or value.table != found_by.table:
+                    row, found_by = self._row_of(value), value  # the Refs of a row mostly share one key
                 if row is None:
                     raise MissingReferenceError(
                         f"{name}: {value.table} has no row with this {_columns(value.key)}; create it first",
@@ -424,7 +427,9 @@ class Batch:
     def _returned(self, name: str, columns: tuple[str, ...], row: Stored) -> Row | None:
         if not columns:
             return None
-        return _columns_of(self.tables, self.tables[name].table, columns)(row)
+        table = self.tables[name].table
+        places, json = positions(table), json_positions(table)
+        return tuple([orjson.loads(row[places[c]]) if places[c] in json else row[places[c]] for c in columns])
 
 
 def apply(tables: Tables, ops: Sequence[Op], *, backend: str) -> Outcome:

@@ -126,30 +126,41 @@ def positions(table: Table) -> dict[str, int]:
     return {name: place for place, name in enumerate(table.names)}
 
 
-class _Series:
-    """Ids by the last column of a unique key, for one value of the columns before it: in order, by place."""
+class _Unique:
+    """One unique key: ids by its values. Where it is a parent and one more column, that orders the parent's rows."""
 
-    __slots__ = ("ids", "order")
+    def __init__(self, table: Table, key: tuple[str, ...]) -> None:
+        self.key = key
+        self.places = tuple(positions(table)[column] for column in key)
+        self.ids: dict[tuple[Value, ...], str] = {}
+        self.parent = key[0] if len(key) == 2 and key[0] in table.parent_of else None
+        self.orders: dict[Value, list[Any]] = {}  # by parent; made when first asked for, and kept from then on
 
-    def __init__(self) -> None:
-        self.ids: dict[Any, str] = {}
-        self.order: list[Any] | None = None  # made when it is first asked for, and kept from then on
+    def put(self, row: Stored) -> None:
+        values = tuple([row[place] for place in self.places])
+        if None in values:
+            return
+        if self.orders and values[0] in self.orders and values not in self.ids:
+            insort(self.orders[values[0]], values[1])
+        self.ids[values] = row[ID]
 
-    def put(self, value: Any, row_id: str) -> None:
-        if self.order is not None and value not in self.ids:
-            insort(self.order, value)
-        self.ids[value] = row_id
+    def remove(self, row: Stored) -> None:
+        values = tuple([row[place] for place in self.places])
+        if self.ids.get(values) == row[ID]:  # another row may have taken the key over in the same batch
+            del self.ids[values]
+            order = self.orders.get(values[0])
+            if order is not None:
+                del order[bisect_left(order, values[1])]
+                if not order:
+                    del self.orders[values[0]]
 
-    def remove(self, value: Any, row_id: str) -> None:
-        if self.ids.get(value) == row_id:  # another row may have taken the key over in the same batch
-            del self.ids[value]
-            if self.order is not None:
-                del self.order[bisect_left(self.order, value)]
-
-    def between(self, plan: Scan, column: str, *, descending: bool) -> Iterator[str]:
-        if self.order is None:
-            self.order = sorted(self.ids)
-        order, first, last = self.order, 0, len(self.order)
+    def in_order(self, siblings: Iterable[Stored], parent_id: Value, plan: Scan, *, descending: bool) -> Iterator[str]:
+        """Ids of a parent's rows in the order of the last column, within the bounds that the plan gives for it."""
+        column = self.key[-1]
+        if parent_id not in self.orders:
+            self.orders[parent_id] = sorted(row[self.places[-1]] for row in siblings)
+        order = self.orders[parent_id]
+        first, last = 0, len(order)
         bounds = list(plan.where)
         if plan.after is not None:
             bounds.append(Compare(column, "<" if descending else ">", plan.after[0]))
@@ -165,7 +176,7 @@ class _Series:
             elif condition.op == "<=":
                 last = min(last, bisect_right(order, condition.value))
         places = range(last - 1, first - 1, -1) if descending else range(first, last)
-        return (self.ids[order[place]] for place in places)
+        return (self.ids[parent_id, order[place]] for place in places)
 
 
 class MemoryRows:
@@ -174,12 +185,11 @@ class MemoryRows:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._rows: dict[str, Stored] = {}
-        place = positions(table)
-        self._keys = {key: tuple(place[column] for column in key) for key in table.unique_keys if key != (table.key,)}
-        self._series: dict[tuple[str, ...], dict[tuple[Value, ...], _Series]] = {key: {} for key in self._keys}
-        self._parents = {parent.column: place[parent.column] for parent in table.parents}
+        self._unique = {key: _Unique(table, key) for key in table.unique_keys if key != (table.key,)}
+        self._parents = {parent.column: positions(table)[parent.column] for parent in table.parents}
         self._children: dict[str, dict[str, dict[str, None]]] = {column: {} for column in self._parents}
-        self._indexed = sorted({*(p for places in self._keys.values() for p in places), *self._parents.values()})
+        indexed = {place for unique in self._unique.values() for place in unique.places}
+        self._indexed = sorted(indexed.union(self._parents.values()))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -191,10 +201,9 @@ class MemoryRows:
         return self._rows.get(cast(str, row_id))
 
     def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
-        if key == (self.table.key,):
+        if key not in self._unique:
             return self._rows.get(cast(str, values[0]))
-        series = self._series[key].get(values[:-1])
-        row_id = series.ids.get(values[-1]) if series else None
+        row_id = self._unique[key].ids.get(values)
         return None if row_id is None else self._rows[row_id]
 
     def children(self, column: str, parent_id: str) -> list[Stored]:
@@ -211,13 +220,12 @@ class MemoryRows:
             if condition.column == self.table.key and condition.op == "in":
                 wanted = dict.fromkeys(cast("Iterable[str]", condition.value))
                 return [self._rows[row_id] for row_id in wanted if row_id in self._rows], False
-        for key, series in self._series.items():
-            prefix, last = key[:-1], key[-1]
-            if not prefix or not plan.order or plan.order[0] not in (last, "-" + last):
-                continue
-            if all(column in equal for column in prefix):
-                found = series.get(tuple(equal[column] for column in prefix))
-                ids = found.between(plan, last, descending=plan.order[0][0] == "-") if found else ()
+        for unique in self._unique.values():
+            last = unique.key[-1]
+            if unique.parent in equal and plan.order and plan.order[0] in (last, "-" + last):
+                parent_id = cast(str, equal[unique.parent])
+                siblings = self.children(unique.parent, parent_id) if parent_id not in unique.orders else ()
+                ids = unique.in_order(siblings, parent_id, plan, descending=plan.order[0][0] == "-")
                 return (self._rows[row_id] for row_id in ids), True
         for column in self._parents:
             if column in equal:
@@ -240,14 +248,8 @@ class MemoryRows:
                 self._rows[row_id] = row
                 return
         self._rows[row_id] = row
-        for key, places in self._keys.items():
-            values = tuple([row[place] for place in places])
-            if None not in values:
-                by_prefix = self._series[key]
-                series = by_prefix.get(values[:-1])
-                if series is None:
-                    series = by_prefix[values[:-1]] = _Series()
-                series.put(values[-1], row_id)
+        for unique in self._unique.values():
+            unique.put(row)
         for column, place in self._parents.items():
             if row[place] is not None:
                 self._children[column].setdefault(row[place], {})[row_id] = None
@@ -256,14 +258,8 @@ class MemoryRows:
         row = self._rows.pop(row_id, None)
         if row is None:
             return
-        for key, places in self._keys.items():
-            values = tuple([row[place] for place in places])
-            if None not in values:
-                series = self._series[key].get(values[:-1])
-                if series is not None:
-                    series.remove(values[-1], row_id)
-                    if not series.ids:
-                        del self._series[key][values[:-1]]
+        for unique in self._unique.values():
+            unique.remove(row)
         for column, place in self._parents.items():
             if row[place] is not None:
                 siblings = self._children[column][row[place]]
@@ -304,8 +300,7 @@ class Overlay:
         return None if row is None or (self._dropped and self._hides(row)) else row
 
     def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:
-        row = self._own.find(key, values)
-        if row is not None:
+        if self._touched and (row := self._own.find(key, values)) is not None:
             return row
         row = self._below.find(key, values)
         return None if row is None or self._hides(row) else row
