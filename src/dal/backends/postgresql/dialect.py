@@ -99,6 +99,8 @@ SEARCH: Final = SearchSql(
     candidate=f"id IN (SELECT message_id FROM message_search WHERE terms {SEARCH_OPERATOR} %s::tsquery)",  # noqa: S608
     pending="NOT EXISTS (SELECT 1 FROM message_search WHERE message_search.message_id = messages.id)",
     clear=("TRUNCATE message_search",),
+    # Until autovacuum comes by, the planner takes a rare word for a common one and walks the whole table: 75 ms for 3.
+    settle=("ANALYZE messages", "ANALYZE message_search"),
     encode_terms=encode_terms,
     encode_query=encode_query,
 )

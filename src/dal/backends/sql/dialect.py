@@ -93,6 +93,7 @@ class SearchSql:
     candidate  condition on a row of messages, with one placeholder for the encoded query.
     pending    condition on a row of messages that is not in the index.
     clear      statements that empty the index.
+    settle     statements that follow a bulk build of it: the planner's statistics, where the engine would be late.
     encode_terms  index terms as the parameter of `insert`; encode_query as that of `candidate`.
     """
 
@@ -102,6 +103,7 @@ class SearchSql:
     candidate: str
     pending: str
     clear: tuple[str, ...]
+    settle: tuple[str, ...]
     encode_terms: Callable[[Sequence[str]], object]
     encode_query: Callable[[SearchQuery], object]
 

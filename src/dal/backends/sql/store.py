@@ -167,6 +167,8 @@ class SqlStore:
         count, last = await index_pending(self._executor, self._compiler, self._pending_after, limit)
         if count == 0 and self._pending_after is not None:
             count, last = await index_pending(self._executor, self._compiler, None, limit)
+            if count == 0 and (settle := self._compiler.dialect.search.settle):
+                await self._executor.batch([Statement(sql, []) for sql in settle])
         self._pending_after = last
         return count
 

@@ -61,6 +61,7 @@ SEARCH: Final = SearchSql(
     candidate="doc_id IN (SELECT rowid FROM message_search WHERE message_search MATCH ?)",
     pending="NOT EXISTS (SELECT 1 FROM message_search WHERE message_search.rowid = messages.doc_id)",
     clear=("DELETE FROM message_search",),
+    settle=(),
     encode_terms=_encode_terms,
     encode_query=_encode_query,
 )
