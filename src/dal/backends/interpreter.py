@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple
 
 import orjson
 
+from dal.backends.conditions import Tables, Test, column_list, find, getter, plan_scan, plus, sort_key, test_of
 from dal.backends.rows import (
     ID,
     Change,
     Drop,
     Overlay,
-    Rows,
     Scan,
     Stored,
     decode,
@@ -46,12 +45,8 @@ from dal.ops import (
     Upsert,
     Value,
 )
-from dal.search import SearchQuery, matches
-from dal.tables import CHILDREN, Kind, Table
-
-Tables: TypeAlias = Mapping[str, Rows]
-Getter: TypeAlias = Callable[[Stored], Any]
-Test: TypeAlias = Callable[[Stored], bool]
+from dal.search import SearchQuery
+from dal.tables import CHILDREN, Table
 
 # A sorted page is kept in a buffer of at least so many rows, however many are read to find it.
 _PAGE_BUFFER_ROWS = 1000
@@ -93,7 +88,7 @@ def prepare(tables: Tables, query: Query, *, detached: bool = False) -> Callable
             rows = _matching(tables, query.table, query.where, detached=detached)
             return lambda: [(sum(1 for _ in rows),)]
         case Sum():
-            value = _getter(tables, table, query.column)
+            value = getter(tables, table, query.column)
             rows = _matching(tables, query.table, query.where, detached=detached)
             return lambda: [(sum(value(row) or 0 for row in rows),)]
 
@@ -102,7 +97,7 @@ def _columns_of(tables: Tables, table: Table, columns: tuple[str, ...]) -> Calla
     """Makes a reader's row of a stored one."""
     if not columns or columns == table.names:
         return lambda row: decode(table, row)
-    getters = [_getter(tables, table, column) for column in columns]
+    getters = [getter(tables, table, column) for column in columns]
     return lambda row: tuple([get(row) for get in getters])
 
 
@@ -115,11 +110,11 @@ def _page(
     *,
     detached: bool,
 ) -> Callable[[], list[Stored]]:
-    in_order = _sort_key(tables, table, order)
+    in_order = sort_key(tables, table, order)
     limit = query.limit
     if query.after is not None and len(query.after) != len(order):
         raise ValueError(f"{table.name}: `after` gives one value for each column of `order`")
-    tests, plan = _plan(tables, table.name, query.where, order, query.after, search, detached=detached)
+    tests, plan = plan_scan(tables, table.name, query.where, order, query.after, search, detached=detached)
     if tests is None or limit == 0:
         return list
     found, is_ordered = tables[table.name].scan(plan)
@@ -146,114 +141,8 @@ def _passed(rows: Iterable[Stored], tests: list[Test]) -> Iterator[Stored]:
 
 
 def _matching(tables: Tables, name: str, where: tuple[Compare, ...], *, detached: bool = False) -> Iterator[Stored]:
-    tests, plan = _plan(tables, name, where, detached=detached)
+    tests, plan = plan_scan(tables, name, where, detached=detached)
     return iter(()) if tests is None else _passed(tables[name].scan(plan)[0], tests)
-
-
-def _plan(
-    tables: Tables,
-    name: str,
-    where: tuple[Compare, ...],
-    order: tuple[str, ...] = (),
-    after: tuple[Value, ...] | None = None,
-    search: SearchQuery | None = None,
-    *,
-    detached: bool = False,
-) -> tuple[list[Test] | None, Scan]:
-    """The tests a row must pass (None: no row can), and what the rows may use to offer fewer candidates."""
-    table = tables[name].table
-    tests: list[Test] | None = []
-    resolved: list[Compare] = []
-    for condition in where:
-        value = condition.value
-        if isinstance(value, Ref):
-            value = _resolve(tables, value)
-            if value is None:
-                _getter(tables, table, condition.column)
-                tests = None
-                continue
-            condition = condition._replace(value=value)
-        if tests is not None:
-            tests.append(_test(tables, table, condition))
-        resolved.append(condition)
-    if tests is not None and after is not None:
-        tests.append(_behind(tables, table, order, after))
-    if tests is not None and search is not None:
-        content = _getter(tables, table, cast(str, table.search))
-        tests.append(lambda row: matches(search, content(row)))
-    return tests, Scan(tuple(resolved), order, after, search, detached)
-
-
-def _getter(tables: Tables, table: Table, path: str) -> Getter:
-    """Reads a column, or through one foreign key a column of the parent; KeyError for what is not declared."""
-    first, _, rest = path.partition(".")
-    if rest:
-        parent = tables[table.parent_of[first].table]
-        parent_id, value = _getter(tables, table, first), _getter(tables, parent.table, rest)
-
-        def of_parent(row: Stored) -> Any:
-            found = parent.get(parent_id(row))
-            return None if found is None else value(found)
-
-        return of_parent
-    place = positions(table)[first]
-    if place in json_positions(table):
-        return lambda row: orjson.loads(row[place])
-    return itemgetter(place)
-
-
-def _test(tables: Tables, table: Table, condition: Compare) -> Test:
-    get = _getter(tables, table, condition.column)
-    if condition.column in table.by_name and table.by_name[condition.column].kind is Kind.JSON:
-        raise ValueError(f"{condition.column} holds JSON documents, which no query compares")
-    op, wanted = condition.op, cast(Any, condition.value)
-    if wanted is None and op not in ("=", "!="):
-        raise ValueError(f"{condition.column} {op} None has no meaning")
-    match op:
-        case "=":
-            return lambda row: bool(get(row) == wanted)
-        case "!=":
-            return lambda row: bool(get(row) != wanted)
-        case "in":
-            values = set(wanted) - {None}
-            return lambda row: get(row) in values
-        case "null or >":
-            return lambda row: (value := get(row)) is None or bool(value > wanted)
-        case "<":
-            return lambda row: (value := get(row)) is not None and bool(value < wanted)
-        case "<=":
-            return lambda row: (value := get(row)) is not None and bool(value <= wanted)
-        case ">":
-            return lambda row: (value := get(row)) is not None and bool(value > wanted)
-        case ">=":
-            return lambda row: (value := get(row)) is not None and bool(value >= wanted)
-    raise ValueError(f"unknown comparator {op!r}")
-
-
-def _behind(tables: Tables, table: Table, order: tuple[str, ...], after: tuple[Value, ...]) -> Test:
-    """Whether a row comes later in the order than the place `after`."""
-    columns = [(_getter(tables, table, c.removeprefix("-")), c[0] == "-", v) for c, v in zip(order, after, strict=True)]
-
-    def test(row: Stored) -> bool:
-        for get, descending, last in columns:
-            value = get(row)
-            if value != last:
-                return bool(value < last) if descending else bool(value > last)
-        return False
-
-    return test
-
-
-def _sort_key(tables: Tables, table: Table, order: tuple[str, ...]) -> Callable[[list[Stored]], list[Stored]]:
-    """Sorts by columns of mixed direction: one stable pass for each, the least significant first. Null is least."""
-    passes = [(_getter(tables, table, column.removeprefix("-")), column[0] == "-") for column in reversed(order)]
-
-    def in_order(rows: list[Stored]) -> list[Stored]:
-        for get, descending in passes:
-            rows = sorted(rows, key=lambda row: (get(row) is not None, get(row)), reverse=descending)
-        return rows
-
-    return in_order
 
 
 # -- writing
@@ -310,11 +199,11 @@ class Batch:
                     row, found_by = self._row_of(value), value  # the Refs of a row mostly share one key
                 if row is None:
                     raise MissingReferenceError(
-                        f"{name}: {value.table} has no row with this {_columns(value.key)}; create it first",
+                        f"{name}: {value.table} has no row with this {column_list(value.key)}; create it first",
                         operation="commit",
                         backend=self._backend,
                     )
-                value = _plus(row[positions(self.tables[value.table].table)[value.column]], value.plus)
+                value = plus(row[positions(self.tables[value.table].table)[value.column]], value.plus)
             values[column] = value
         stored = encode(table, values)
         self._check_keys(table, stored, None)
@@ -324,7 +213,7 @@ class Batch:
 
     def _update(self, op: Update) -> tuple[int, Row | None]:
         table = self.tables[op.table].table
-        row = _find(self.tables, op.table, op.key)
+        row = find(self.tables, op.table, op.key)
         changes = _columns_known(table, {**op.set, **op.add})
         if table.key in changes:
             raise ValueError(f"{table.name}: an id never changes")
@@ -335,11 +224,11 @@ class Batch:
 
     def _upsert(self, op: Upsert) -> tuple[int, Row | None]:
         table = self.tables[op.table].table
-        row = _find(self.tables, op.table, {column: op.row[column] for column in op.on})
+        row = find(self.tables, op.table, {column: op.row[column] for column in op.on})
         _columns_known(table, (*op.update, *op.add))
         if row is None:
             return 1, self._returned(op.table, op.returning, self._insert(op.table, op.row))
-        tests, _ = _plan(self.tables, op.table, op.where)
+        tests, _ = plan_scan(self.tables, op.table, op.where)
         if tests is None or not all(test(row) for test in tests):
             return 0, None
         changed = self._change(table, row, {column: op.row[column] for column in op.update}, op.add)
@@ -351,7 +240,7 @@ class Batch:
             place = places[column]
             values[place] = orjson.dumps(value) if place in json else value
         for column, number in add.items():
-            values[places[column]] = _plus(values[places[column]], number)
+            values[places[column]] = plus(values[places[column]], number)
         stored = tuple(values)
         self._check_keys(table, stored, row)
         self._check_parents(table, stored, row)
@@ -385,12 +274,12 @@ class Batch:
 
     def _guard(self, op: Guard) -> None:
         table = self.tables[op.table].table
-        tests = [_test(self.tables, table, Compare(column, "=", value)) for column, value in op.expect.items()]
-        row = _find(self.tables, op.table, op.key)
+        tests = [test_of(self.tables, table, Compare(column, "=", value)) for column, value in op.expect.items()]
+        row = find(self.tables, op.table, op.key)
         if row is None or not all(test(row) for test in tests):
-            found = "is not there" if row is None else f"is not at the expected {_columns(op.expect)}"
+            found = "is not there" if row is None else f"is not at the expected {column_list(op.expect)}"
             raise ConflictError(
-                f"{op.table}: the row with this {_columns(op.key)} {found}; read it again and retry",
+                f"{op.table}: the row with this {column_list(op.key)} {found}; read it again and retry",
                 operation="commit",
                 backend=self._backend,
             )
@@ -403,7 +292,7 @@ class Batch:
                 continue
             if rows.find(key, values) is not None:
                 raise AlreadyExistsError(
-                    f"{table.name}: another row has this {_columns(key)}",
+                    f"{table.name}: another row has this {column_list(key)}",
                     operation="commit",
                     backend=self._backend,
                 )
@@ -422,7 +311,7 @@ class Batch:
                 )
 
     def _row_of(self, ref: Ref) -> Stored | None:
-        return _find(self.tables, ref.table, ref.key)
+        return find(self.tables, ref.table, ref.key)
 
     def _returned(self, name: str, columns: tuple[str, ...], row: Stored) -> Row | None:
         if not columns:
@@ -442,37 +331,10 @@ def apply(tables: Tables, ops: Sequence[Op], *, backend: str) -> Outcome:
     return Outcome(Receipt(tuple([n for n, _ in written]), tuple([row for _, row in written])), batch.changes())
 
 
-def _find(tables: Tables, name: str, key: Mapping[str, Value]) -> Stored | None:
-    """The row a whole unique key names, in whatever order its columns were given."""
-    rows = tables[name]
-    if len(key) == 1 and "id" in key:
-        return rows.get(key["id"])
-    for declared in rows.table.unique_keys:
-        if declared == tuple(key) or (len(declared) == len(key) and all(column in key for column in declared)):
-            values = tuple([key[column] for column in declared])
-            return None if None in values else rows.find(declared, values)
-    raise ValueError(f"{name}: ({_columns(key)}) is not a declared unique key")
-
-
-def _resolve(tables: Tables, ref: Ref) -> Any:
-    """A Ref in a query: the value there plus its constant; None where there is no row or no value."""
-    get = _getter(tables, tables[ref.table].table, ref.column)
-    row = _find(tables, ref.table, ref.key)
-    return None if row is None else _plus(get(row), ref.plus)
-
-
-def _plus(value: Any, number: int) -> Any:
-    return value + number if number and value is not None else value
-
-
 @cache
 def _unique(table: Table) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
     """Each unique key with the places of its columns."""
     return tuple((key, tuple(positions(table)[column] for column in key)) for key in table.unique_keys)
-
-
-def _columns(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def _columns_known(table: Table, names: Iterable[str]) -> set[str]:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 
 from dal.backends import interpreter
+from dal.backends.conditions import Tables
 from dal.backends.rows import Change, Drop, MemoryRows, carry_out
 from dal.errors import DalTimeoutError, LimitExceededError, UnavailableError, UnsupportedError
 from dal.limits import LOCK_TIMEOUT_S, MAX_BATCH_OPS, MAX_TEXT_BYTES
@@ -121,9 +122,9 @@ class MemoryStore:
 class StagedTransaction:
     """Commits kept aside over tables that nobody else changes meanwhile; a refused one leaves the others alone."""
 
-    def __init__(self, tables: interpreter.Tables, backend: str) -> None:
+    def __init__(self, tables: Tables, backend: str) -> None:
         self._staged = interpreter.Batch(tables, backend)
-        self.tables: interpreter.Tables = self._staged.tables
+        self.tables: Tables = self._staged.tables
         self._backend = backend
         self.is_over = False
 

@@ -14,11 +14,12 @@ from time import perf_counter
 from typing import Final
 
 from dal.backends import interpreter
+from dal.backends.conditions import Tables
 from dal.backends.file import recovery
 from dal.backends.file.codec import encode_changes
 from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
 from dal.backends.file.image import Image
-from dal.backends.file.index import open_index
+from dal.backends.file.index import Index
 from dal.backends.file.journal import Journal
 from dal.backends.file.layout import BACKEND, LAYOUT_VERSION, Layout
 from dal.backends.file.lock import FileLock
@@ -64,7 +65,7 @@ class Opened:
             resources.callback(self._lock.close)
             self._checkpoint_lock = FileLock(layout.journal / "checkpoint.lock")
             resources.callback(self._checkpoint_lock.close)
-            self._index = open_index(layout.index)
+            self._index = Index(layout.index)
             resources.callback(self._index.close)
             self.journal = Journal(layout)
             resources.callback(lambda: self.journal.close())
@@ -151,7 +152,7 @@ class Opened:
         except (OSError, sqlite3.Error) as error:
             raise reading_error(self.layout, "read", error) from error
 
-    async def answer(self, tables: interpreter.Tables, query: Query) -> list[Row]:
+    async def answer(self, tables: Tables, query: Query) -> list[Row]:
         """The answer from these tables: at once where it is quick, else from a thread."""
         if _is_quick(query):
             return interpreter.read(tables, query)
