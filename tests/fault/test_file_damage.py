@@ -187,7 +187,7 @@ async def test_without_its_cache_a_store_is_the_same(tmp_path: Path) -> None:
     store = await _opened(tmp_path)
     before = await rows.everything(store)
     await store.close()
-    for spoil in (_remove_cache, _empty_cache, _garble_cache):
+    for spoil in (_remove_cache, _empty_cache, _garble_cache, _garble_pages):
         spoil(tmp_path)
         store = await _opened(tmp_path)
         assert await rows.everything(store) == before
@@ -203,6 +203,12 @@ def _remove_cache(directory: Path) -> None:
 def _empty_cache(directory: Path) -> None:
     for path in (directory / "cache").iterdir():
         path.unlink()
+
+
+def _garble_pages(directory: Path) -> None:
+    """A database by its header, and nothing sensible behind it."""
+    path = directory / "cache" / "ids.sqlite"
+    path.write_bytes(path.read_bytes()[:100] + b"\xa5" * 8092)
 
 
 def _garble_cache(directory: Path) -> None:

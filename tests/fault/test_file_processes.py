@@ -131,6 +131,22 @@ async def test_a_commit_is_seen_by_the_next_read_of_another_process(pair: tuple[
         assert await other.read(Select("messages", (Compare("id", "=", rows.row_id(n)),), columns=("id",)))
 
 
+async def test_a_process_that_only_reads_holds_nothing_that_others_have_settled(
+    pair: tuple[FileStore, FileStore],
+) -> None:
+    one, other = pair
+    await one.commit([Insert("chat_sessions", rows.chat(1))])
+    for n in range(2, 200):
+        await one.commit(rows.append(n, 1))
+        await other.read(Count("users"))
+    await one.close()
+    assert len(await _numbers(other)) == 198
+    opened = other._opened
+    assert opened is not None
+    held = sum(1 for layer in opened.image.layers for _ in layer.messages.changes())
+    assert held < 20, held
+
+
 async def test_a_reader_that_was_away_for_longer_than_the_journal_reads_the_documents(
     pair: tuple[FileStore, FileStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

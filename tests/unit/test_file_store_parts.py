@@ -177,6 +177,18 @@ def test_what_is_not_published_is_not_read_and_is_cut_off_by_the_next_writer(tmp
     assert _read(_journal(tmp_path)) == [b"next", b"and next"]
 
 
+def test_nothing_of_a_record_that_was_cut_off_is_ever_read(tmp_path: Path) -> None:
+    """Not even where it holds, in just the right place, what looks like a record."""
+    forger = _journal(tmp_path / "elsewhere")
+    forger.publish(forger.append(b"forged"))
+    (log,) = (tmp_path / "elsewhere" / "journal").glob("*.log")
+    forged = log.read_bytes().rstrip(b"\0")
+    dying, writer = _journal(tmp_path / "store"), _journal(tmp_path / "store")
+    dying.append(b"12345" + forged)  # begins where a record with a payload of four bytes ends
+    writer.publish(writer.append(b"next"))
+    assert _read(_journal(tmp_path / "store")) == [b"next"]
+
+
 def test_a_follower_that_is_behind_what_was_removed_is_told(tmp_path: Path) -> None:
     writer, follower = _journal(tmp_path), _journal(tmp_path)
     for _ in range(40):

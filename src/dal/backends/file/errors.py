@@ -6,6 +6,7 @@ import errno
 import sqlite3
 from typing import Final
 
+from dal.backends.file.index import is_damage
 from dal.backends.file.layout import BACKEND, Layout
 from dal.errors import (
     ConfigurationError,
@@ -47,9 +48,14 @@ def timed_out(layout: Layout, operation: str, timeout_s: float) -> DalTimeoutErr
 
 def reading_error(layout: Layout, operation: str, error: OSError | sqlite3.Error) -> DalError:
     """A file that could not be read."""
+    advice = f"; close the store, remove {layout.index.parent} and open it again" if _is_damaged_index(error) else ""
     return UnavailableError(
-        f"{operation}: {layout.root} could not be read: {reason(error)}", operation=operation, backend=BACKEND
+        f"{operation}: {layout.root} could not be read: {reason(error)}{advice}", operation=operation, backend=BACKEND
     )
+
+
+def _is_damaged_index(error: OSError | sqlite3.Error) -> bool:
+    return isinstance(error, sqlite3.Error) and is_damage(error)
 
 
 def writing_error(layout: Layout, operation: str, error: OSError, outcome: Outcome) -> DalError:

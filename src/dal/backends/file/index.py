@@ -52,11 +52,21 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = self._connect()
+        try:
+            self._connection = self._connect()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._remove()
+            self._connection = self._connect()
+        self._inode = os.stat(path).st_ino
         self._newest = {kind: self._read_newest(kind) for kind in (MESSAGES, LOGS)}
 
     def _connect(self) -> sqlite3.Connection:
-        os.close(open_file(self._path, os.O_RDWR | os.O_CREAT))  # SQLite gives its other files the same mode
+        # SQLite gives its other files the mode of this one. A file that is there is not opened: closing it would take
+        # away the locks that SQLite holds on it in this process (POSIX locks belong to processes, not to descriptors).
+        with suppress(FileExistsError):
+            os.close(open_file(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
         connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             # Write-ahead logging, so that look-ups go on while a checkpoint writes. Only one process writes at a time,
@@ -72,6 +82,21 @@ class Index:
 
     def close(self) -> None:
         self._connection.close()
+
+    def begin_anew(self) -> None:
+        """An empty index in place of a damaged one. Other processes notice at their next `refresh`."""
+        self._connection.close()
+        self._remove()
+        self._reconnect()
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+    def _reconnect(self) -> None:
+        self._connection = self._connect()
+        self._inode = os.stat(self._path).st_ino
+        self._newest = {kind: self._read_newest(kind) for kind in self._newest}
 
     # -- looking up
 
@@ -100,6 +125,9 @@ class Index:
 
     def refresh(self) -> None:
         """Takes notice of what a checkpoint, of any process, has added."""
+        if not self._path.exists() or os.stat(self._path).st_ino != self._inode:
+            self._connection.close()
+            self._reconnect()
         for kind in self._newest:
             self._newest[kind] = self._read_newest(kind)
 
@@ -178,14 +206,9 @@ class IndexWriter:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def open_index(path: Path) -> Index:
-    """The index at this path; an empty one where the file is no index any more."""
-    try:
-        return Index(path)
-    except sqlite3.DatabaseError:
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-            path.with_name(name).unlink(missing_ok=True)
-        return Index(path)
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is no sound database, rather than busy or out of reach."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def file_state(path: Path) -> FileState | None:

@@ -8,6 +8,7 @@ applied. Nothing is written but what can be written again.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,13 @@ def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     found.update(_logs(layout))
     settled = journal.settled()
     journal.state.settled = settled
-    _bring_up_index(layout, image, found, settled)
+    try:
+        _bring_up_index(layout, image, found, settled)
+    except sqlite3.DatabaseError as error:
+        if not ids.is_damage(error):
+            raise
+        index.begin_anew()
+        _bring_up_index(layout, image, found, settled)
     journal.seek(settled)
     follow(image, journal, end)
     return image
