@@ -45,10 +45,6 @@ class Stage:
         self._gates[name].set()
 
 
-def key(name: str) -> set[tuple[str, str]]:
-    return {("record", name)}
-
-
 async def is_stuck(task: asyncio.Task[None]) -> bool:
     for _ in range(10):
         await asyncio.sleep(0)
@@ -58,9 +54,9 @@ async def is_stuck(task: asyncio.Task[None]) -> bool:
 async def test_no_more_than_the_width_run_at_once() -> None:
     stage = Stage()
     async with Lanes(2) as lanes:
-        await lanes.start(stage.work("a"), key("a"))
-        await lanes.start(stage.work("b"), key("b"))
-        third = asyncio.create_task(lanes.start(stage.work("c"), key("c")))
+        await lanes.start(stage.work("a"), {"a"})
+        await lanes.start(stage.work("b"), {"b"})
+        third = asyncio.create_task(lanes.start(stage.work("c"), {"c"}))
         assert await is_stuck(third)
         assert stage.running == ["a", "b"]
         stage.let_end("b")
@@ -74,26 +70,26 @@ async def test_no_more_than_the_width_run_at_once() -> None:
 async def test_work_that_shares_a_key_waits_for_the_other() -> None:
     stage = Stage()
     async with Lanes(5) as lanes:
-        await lanes.start(stage.work("a"), key("x") | key("y"))
-        await lanes.start(stage.work("b"), key("z"))
-        third = asyncio.create_task(lanes.start(stage.work("c"), key("y")))
-        assert await is_stuck(third)
+        await lanes.start(stage.work("a"), {"x", "y"})
+        await lanes.start(stage.work("b"), {"z"})
+        await lanes.wait_for({"other"})
+        waiting = asyncio.create_task(lanes.wait_for({"y"}))
+        assert await is_stuck(waiting)
         stage.let_end("b")
-        assert await is_stuck(third)
+        assert await is_stuck(waiting)
         stage.let_end("a")
-        await third
-        stage.let_end("c")
-    assert stage.ended == ["b", "a", "c"]
+        await waiting
+    assert stage.ended == ["b", "a"]
 
 
 async def test_an_error_comes_out_and_the_others_are_cancelled_and_over() -> None:
     stage = Stage()
     with pytest.raises(RuntimeError, match="broken"):
         async with Lanes(2) as lanes:
-            await lanes.start(stage.work("a", RuntimeError("broken")), key("a"))
-            await lanes.start(stage.work("b"), key("b"))
+            await lanes.start(stage.work("a", RuntimeError("broken")), {"a"})
+            await lanes.start(stage.work("b"), {"b"})
             stage.let_end("a")
-            await lanes.start(stage.work("c"), key("c"))
+            await lanes.start(stage.work("c"), {"c"})
     assert stage.cancelled == ["b"]
     assert stage.running == []
 
@@ -102,7 +98,7 @@ async def test_an_error_of_the_last_one_is_not_lost() -> None:
     stage = Stage()
     with pytest.raises(RuntimeError, match="broken"):
         async with Lanes(2) as lanes:
-            await lanes.start(stage.work("a", RuntimeError("broken")), key("a"))
+            await lanes.start(stage.work("a", RuntimeError("broken")), {"a"})
             stage.let_end("a")
 
 
@@ -111,8 +107,8 @@ async def test_cancelling_the_caller_cancels_all_of_it() -> None:
 
     async def caller() -> None:
         async with Lanes(2) as lanes:
-            await lanes.start(stage.work("a"), key("a"))
-            await lanes.start(stage.work("b"), key("a"))
+            await lanes.start(stage.work("a"), {"a"})
+            await lanes.wait_for({"a"})
 
     task = asyncio.create_task(caller())
     assert await is_stuck(task)

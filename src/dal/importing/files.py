@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from os import PathLike
@@ -55,7 +55,7 @@ async def import_file(
     conversations have grown, the new messages. A chat that is stored with other messages is refused, never changed.
     Raises       InvalidInputError: the file cannot be opened.  UnavailableError, SchemaError: the store cannot go on;
                  whole batches are durable, and running it again continues.
-    Cost         memory of three batches; two reads and a commit for each.
+    Cost         memory of three batches; a few reads and a commit for each.
     """
     check_limit("batch_rows", batch_rows, MAX_BATCH_ROWS)
     path = Path(path)
@@ -71,11 +71,9 @@ async def import_file(
 
     read_bytes = 0
 
-    async def write(batch: Batch) -> None:
+    async def write(batch: Batch, load: Callable[[], Awaitable[None]]) -> None:
         nonlocal read_bytes
-        for refusal in batch.refusals:
-            refuse(refusal)
-        await loader.load(batch.records)
+        await load()
         report.load_s = time.perf_counter() - started
         read_bytes = max(read_bytes, batch.read_bytes)
         if on_progress is not None:
@@ -90,7 +88,12 @@ async def import_file(
             ahead = parse()
             while (batch := await ahead) is not None:
                 ahead = parse()
-                await lanes.start(partial(write, batch), loader.keys(batch.records))
+                for refusal in batch.refusals:
+                    refuse(refusal)
+                keys = {record.key for record in batch.records}
+                await lanes.wait_for(keys)
+                load = await loader.prepare(batch.records)
+                await lanes.start(partial(write, batch, load), keys)
     await _index(data_access, report, reader.size_bytes, on_progress)
     return report
 

@@ -1,7 +1,6 @@
 """Batches under way at the same time, so that one is prepared here while the server works on another.
 
-Two batches never overlap when they might get in each other's way: when they speak of the same chat, or would both
-create the same user. Then the later one waits, and finds what the earlier one has written.
+Batches that speak of the same record never overlap: the later one waits, and finds what the earlier one has written.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ from collections.abc import Awaitable, Callable, Set
 from types import TracebackType
 from typing import Self
 
-Key = tuple[str, str]
-
 
 class Lanes:
     """At most `width` pieces of work at once. Leaving the block waits for all of them, or cancels them on an error."""
 
     def __init__(self, width: int) -> None:
         self._width = width
-        self._running: dict[asyncio.Task[None], Set[Key]] = {}
+        self._running: dict[asyncio.Task[None], Set[str]] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -35,12 +32,14 @@ class Lanes:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def start(self, work: Callable[[], Awaitable[None]], keys: Set[Key]) -> None:
-        """Begins the work as soon as there is room and nothing runs that shares one of its keys.
+    async def wait_for(self, keys: Set[str]) -> None:
+        """Returns when nothing runs that shares one of these keys. Raises what an earlier piece of work has raised."""
+        while any(keys & others for others in self._running.values()):
+            await self._one_ends()
 
-        Raises what an earlier piece of work has raised.
-        """
-        while len(self._running) >= self._width or any(keys & others for others in self._running.values()):
+    async def start(self, work: Callable[[], Awaitable[None]], keys: Set[str]) -> None:
+        """Begins the work as soon as there is room. Raises what an earlier piece of work has raised."""
+        while len(self._running) >= self._width:
             await self._one_ends()
 
         async def run() -> None:

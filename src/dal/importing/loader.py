@@ -1,14 +1,16 @@
 """Writes batches of records into a store, each record whole or not at all.
 
-A batch is one commit. When it is refused - somebody else took a key, a stored document is corrupt, a value is too large
-for this backend - its records are tried one at a time, so that a bad one never takes others with it. When the answer
-is lost or the store is busy the batch is planned again from what is stored by then.
+A batch is one commit, planned while an earlier one is written. When it is refused - somebody else took a key, a stored
+document is corrupt, a value is too large for this backend - its records are tried one at a time, so that a bad one
+never takes others with it. When the answer is lost or the store is busy the batch is planned again from what is stored
+by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -25,7 +27,6 @@ from dal.errors import (
 )
 from dal.importing.batches import Record
 from dal.importing.conversations import Conversation
-from dal.importing.lanes import Key
 from dal.importing.personas import Persona
 from dal.importing.plan import Plan
 from dal.importing.plan_chats import plan_conversations
@@ -60,10 +61,19 @@ class Loader:
         self._file_time = file_time
         self._users = Users(store)
 
+    async def prepare(self, records: Sequence[Record]) -> Callable[[], Awaitable[None]]:
+        """Plans a batch; what comes back makes it durable when it is called.
+
+        Batches are prepared one after another, in the order of the file, and may be written side by side.
+        """
+        try:
+            plan = await self._plan(records) if records else None
+        except DalError:
+            plan = None  # met again, and looked into, when the batch is written
+        return partial(self._write_planned, records, plan)
+
     async def load(self, records: Sequence[Record]) -> None:
-        """Makes a batch durable. Raises what is wrong with the store, never what is wrong with a record."""
-        if not records:
-            return
+        """Makes records durable. Raises what is wrong with the store, never what is wrong with a record."""
         try:
             plan = await self._write(records)
         except _REFUSALS as error:
@@ -76,12 +86,18 @@ class Loader:
             return
         self._count(plan, records)
 
-    def keys(self, records: Sequence[Record]) -> set[Key]:
-        """What these records might create that another batch might create as well."""
-        keys = {("user", record.user) for record in records if record.user is not None}
-        keys = {key for key in keys if not self._users.knows(key[1])}
-        keys.update(("record", record.key) for record in records)
-        return keys
+    async def _write_planned(self, records: Sequence[Record], plan: Plan | None) -> None:
+        if not records:
+            return
+        if plan is not None:
+            try:
+                await self._commit(plan.ops)
+            except DalError:
+                self._users.forget()
+            else:
+                self._count(plan, records)
+                return
+        await self.load(records)
 
     async def _write(self, records: Sequence[Record]) -> Plan:
         async for attempt in AsyncRetrying(
@@ -94,7 +110,6 @@ class Loader:
             with attempt:
                 plan = await self._plan(records)
                 await self._commit(plan.ops)
-        self._users.remember(plan.users)
         return plan
 
     async def _plan(self, records: Sequence[Record]) -> Plan:
@@ -114,7 +129,7 @@ class Loader:
 
     def _count(self, plan: Plan, records: Sequence[Record]) -> None:
         report = self._report
-        report.users += len(plan.users)
+        report.users = self._users.created
         report.chats += plan.chats
         report.grown += plan.grown
         report.messages += plan.messages

@@ -1,7 +1,8 @@
 """What a batch of records means for what is stored now: the operations that are missing, and what each record becomes.
 
-A plan only reads. Planned again after a crash, a lost answer or a conflict, it holds just what is not there yet; that
-is what makes an import repeatable. Nothing stored is ever changed, except that a chat gets messages at its end.
+Planning only reads, but for users, who are created on the way (dal.importing.users). Planned again after a crash, a
+lost answer or a conflict, a batch holds just what is not there yet; that is what makes an import repeatable. Nothing
+stored is ever changed, except that a chat gets messages at its end.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from dal.ops import Op
 class Plan(NamedTuple):
     """The operations of a batch, parents before children, and the rows of each kind among them.
 
-    users      ids of the users it creates, by the source's key.
     unchanged  records of which every row is there already.
     conflicts  records (by line) that the store holds with another content, and what is different.
     """
 
     ops: list[Op]
-    users: dict[str, str]
     unchanged: int
     conflicts: dict[int, str]
     chats: int = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple, cast
 
 from dal.importing.conversations import Conversation
 from dal.importing.ids import chat_session_id, message_ids
 from dal.importing.plan import Plan
-from dal.importing.users import Users, new_user
+from dal.importing.users import Users
 from dal.ops import Compare, Guard, Insert, Op, Row, Select, Update
 from dal.store import ReadCommit
 
@@ -24,11 +25,14 @@ class Stored(NamedTuple):
 
 
 async def plan_conversations(store: ReadCommit, users: Users, batch: Sequence[Conversation]) -> Plan:
-    """The plan of a batch in which every chat occurs once. Two to three reads."""
+    """The plan of a batch in which every chat occurs once. Two to four reads."""
     stored = await _stored_chats(store, [c.chat_id for c in batch])
     begun = await _stored_messages(store, [(stored[c.chat_id], c) for c in batch if c.chat_id in stored])
-    ids = await users.find(c.user for c in batch if c.user is not None and c.chat_id not in stored)
-    new_users: dict[str, Insert] = {}
+    met: dict[str, datetime] = {}
+    for conversation in batch:
+        if conversation.user is not None and conversation.chat_id not in stored:
+            met.setdefault(conversation.user, conversation.created_at)
+    ids = await users.ensure(met)
     chat_ops: list[Op] = []
     message_ops: list[Op] = []
     conflicts: dict[int, str] = {}
@@ -36,12 +40,9 @@ async def plan_conversations(store: ReadCommit, users: Users, batch: Sequence[Co
     for conversation in batch:
         chat = stored.get(conversation.chat_id)
         if chat is None:
-            user = conversation.user
-            if user is not None and user not in ids:
-                new_users[user] = new_user(user, conversation.created_at)
-                ids[user] = cast(str, new_users[user].row["id"])
+            user_id = None if conversation.user is None else ids[conversation.user]
             session_id = chat_session_id(conversation.chat_id, conversation.began)
-            chat_ops.append(_insert_chat(conversation, session_id, None if user is None else ids[user]))
+            chat_ops.append(_insert_chat(conversation, session_id, user_id))
             message_ops += _insert_messages(conversation, session_id, 0)
             chats += 1
             continue
@@ -57,8 +58,7 @@ async def plan_conversations(store: ReadCommit, users: Users, batch: Sequence[Co
             message_ops += _insert_messages(conversation, chat.id, chat.message_count)
             grown += 1
     return Plan(
-        [*new_users.values(), *chat_ops, *message_ops],
-        {key: ids[key] for key in new_users},
+        [*chat_ops, *message_ops],
         unchanged,
         conflicts,
         chats=chats,

@@ -15,35 +15,31 @@ import orjson
 from dal.importing.ids import memory_item_id
 from dal.importing.personas import Persona, SourceItem
 from dal.importing.plan import Plan
-from dal.importing.users import Users, new_user
+from dal.importing.users import Users
 from dal.ops import Compare, Insert, JsonValue, Op, Select
 from dal.store import ReadCommit
 
 
 async def plan_personas(store: ReadCommit, users: Users, batch: Sequence[Persona], file_time: datetime) -> Plan:
-    """The plan of a batch in which every user occurs once. One or two reads."""
-    ids = await users.find(persona.user for persona in batch)
-    stored = await _stored_items(store, list(ids.values()))
-    new_users: dict[str, Insert] = {}
+    """The plan of a batch in which every user occurs once. Two to three reads."""
+    there_before = await users.find(persona.user for persona in batch)
+    ids = await users.ensure({persona.user: file_time for persona in batch})
+    stored = await _stored_items(store, list(there_before.values()))
     item_ops: list[Op] = []
     conflicts: dict[int, str] = {}
     unchanged = 0
     for persona in batch:
-        if persona.user not in ids:
-            new_users[persona.user] = new_user(persona.user, file_time)
-            ids[persona.user] = cast(str, new_users[persona.user].row["id"])
         id = ids[persona.user]
         there = stored.get(id, {})
         missing = [item for item in persona.items if (item.memory_type, item.key) not in there]
         if any(there.get((i.memory_type, i.key), _encoded(i.value)) != _encoded(i.value) for i in persona.items):
             conflicts[persona.line] = "user memory is stored with other content; nothing of this record was written"
             continue
-        if not missing and persona.user not in new_users:
+        if not missing and persona.user in there_before:
             unchanged += 1
         item_ops += [_insert_item(persona.user, id, item, file_time) for item in missing]
     return Plan(
-        [*new_users.values(), *item_ops],
-        {key: ids[key] for key in new_users},
+        item_ops,
         unchanged,
         conflicts,
         memory_items=len(item_ops),

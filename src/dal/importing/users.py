@@ -5,9 +5,10 @@ Remembers a bounded number of keys, so that a file of many conversations by few 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from dal.importing.ids import user_id
 from dal.ops import Compare, Insert, Select
@@ -17,11 +18,13 @@ _MAX_REMEMBERED: Final = 50_000
 
 
 class Users:
-    """The ids of users by the source's key, which is stored as their `clerk_id`."""
+    """The ids of users by the source's key, which is stored as their `clerk_id`. `created` counts those made here."""
 
     def __init__(self, store: ReadCommit) -> None:
         self._store = store
         self._known: dict[str, str] = {}
+        self._creating = asyncio.Lock()
+        self.created = 0
 
     async def find(self, keys: Iterable[str]) -> dict[str, str]:
         """The ids of those users that are there already."""
@@ -31,25 +34,36 @@ class Users:
             query = Select("users", (Compare("clerk_id", "in", missing),), columns=("clerk_id", "id"))
             rows = {str(key): str(id) for key, id in await self._store.read(query)}
             found.update(rows)
-            self.remember(rows)
+            self._remember(rows)
         return found
 
-    def knows(self, key: str) -> bool:
-        """Whether this user is known to be stored, without asking."""
-        return key in self._known
+    async def ensure(self, met: Mapping[str, datetime]) -> dict[str, str]:
+        """The ids of all these users, created where they are not there, with the time at which each was first met.
 
-    def remember(self, ids: dict[str, str]) -> None:
-        """Ids known to be stored. Called for created users only after their commit."""
-        if len(self._known) + len(ids) > _MAX_REMEMBERED:
-            self._known.clear()
-        self._known.update(ids)
+        They are created in a commit of their own, before any row that belongs to them: batches that are written side
+        by side then never wait for each other's users. A crash behind it leaves a user who has nothing yet.
+        """
+        async with self._creating:
+            found = await self.find(met)
+            if missing := [_new_user(key, time) for key, time in met.items() if key not in found]:
+                await self._store.commit(missing)
+                self.created += len(missing)
+                created = {cast(str, op.row["clerk_id"]): cast(str, op.row["id"]) for op in missing}
+                self._remember(created)
+                found.update(created)
+            return found
 
     def forget(self) -> None:
         """Asks the store again from now on: somebody else may have created or deleted users."""
         self._known.clear()
 
+    def _remember(self, ids: Mapping[str, str]) -> None:
+        if len(self._known) + len(ids) > _MAX_REMEMBERED:
+            self._known.clear()
+        self._known.update(ids)
 
-def new_user(key: str, created_at: datetime) -> Insert:
+
+def _new_user(key: str, created_at: datetime) -> Insert:
     """The insert of a user with this key, first met at this time."""
     return Insert(
         "users",
