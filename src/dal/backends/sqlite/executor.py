@@ -7,12 +7,13 @@ processes, and waiting for it is bounded. Readers see the last committed state a
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -69,8 +70,14 @@ class SqliteExecutor:
             )
         try:
             _make_directories(self._path.parent)
-            # SQLite gives the files beside it (-wal, -shm) the mode of this one.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            # SQLite gives the files beside it (-wal, -shm) the mode of this one. A file that is there is not opened:
+            # closing it would take away the locks that another store of this process holds on it through SQLite.
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            if self._path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+            if not os.access(self._path, os.R_OK | os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path))
         except OSError as error:
             raise ConfigurationError(
                 f"{self._path}: cannot be opened for writing ({type(error).__name__}); "
