@@ -314,6 +314,11 @@ class Overlay:
         if plan.detached:
             own, hides = list(own), self._hiding()
         visible = (row for row in below if not hides(row))
+        own = iter(own)
+        first = next(own, None)
+        if first is None:
+            return visible, ordered
+        own = chain((first,), own)
         if ordered and plan.order:
             places = [positions(self.table)[column.lstrip("-")] for column in plan.order]
             descending = {column[0] == "-" for column in plan.order}

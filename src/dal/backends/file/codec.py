@@ -6,8 +6,9 @@ of the right type, and raises ValueError where it has not: what this library did
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -36,6 +37,8 @@ class _Shape:
         self.json = json_positions(table)
         self.times = tuple(i for i, c in enumerate(table.columns) if c.kind is Kind.TIME)
         self.types = tuple((i, _TYPES[c.kind], c) for i, c in enumerate(table.columns) if c.kind is not Kind.JSON)
+        self.pick = itemgetter(*self.names)
+        self._sound: set[tuple[type, ...]] = set()  # types of whole rows that were found to be right
 
     def values(self, row: Stored) -> list[Any]:
         values = list(row)
@@ -44,10 +47,10 @@ class _Shape:
         return values
 
     def stored(self, values: list[Any]) -> Stored:
-        for place, expected, column in self.types:
-            value = values[place]
-            if type(value) is not expected and not (value is None and column.nullable):
-                raise ValueError(f"{column.name} is not {expected.__name__}")
+        types = tuple(map(type, values))
+        if types not in self._sound:
+            self._check(values)
+            self._sound.add(types)
         for place in self.times:
             if values[place] is not None:
                 time = datetime.fromisoformat(values[place])
@@ -57,6 +60,12 @@ class _Shape:
         for place in self.json:
             values[place] = orjson.dumps(values[place])
         return tuple(values)
+
+    def _check(self, values: list[Any]) -> None:
+        for place, expected, column in self.types:
+            value = values[place]
+            if type(value) is not expected and not (value is None and column.nullable):
+                raise ValueError(f"{column.name} is not {expected.__name__}")
 
 
 _SHAPES: Final = {name: _Shape(table) for name, table in TABLES.items()}
@@ -93,10 +102,10 @@ def to_object(table: Table, row: Stored) -> dict[str, Any]:
 def from_object(table: Table, value: object) -> Stored:
     """The stored row; ValueError where the value is not a row of this table."""
     shape = _SHAPES[table.name]
-    if not isinstance(value, Mapping) or len(value) != len(shape.names):
+    if type(value) is not dict or len(value) != len(shape.names):
         raise ValueError(f"not a row of {table.name}")
     try:
-        values = [value[name] for name in shape.names]
+        values = list(shape.pick(value))
     except KeyError as error:
         raise ValueError(f"{error.args[0]} is missing") from error
     return shape.stored(values)

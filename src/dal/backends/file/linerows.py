@@ -134,6 +134,16 @@ class MessageRows(LineRows):
             file.__exit__()
         return None
 
+    def _file(self, chat_session_id: str) -> LineFile | None:
+        """As `open`, for readers who look at the rows anyway: it may be the file of a chat that had this key before."""
+        chat = None if chat_session_id in self._names else self._chats.get(chat_session_id)
+        if chat is None:
+            return self.open(chat_session_id)
+        try:
+            return LineFile(self._layout.messages(chat[_CHAT_ID]))
+        except FileNotFoundError:
+            return None
+
     def _refuse_if_damaged(self, chat_session_id: str) -> None:
         for path, problem in list(self._chats.corrupt.items()):
             with suppress(FileNotFoundError), LineFile(path.with_suffix(".jsonl")) as file:
@@ -150,7 +160,7 @@ class MessageRows(LineRows):
         passes: Callable[[bytes], bool] | None = None,
     ) -> Iterator[Stored]:
         """A chat's messages with a number from `low` to `high`, in either direction."""
-        file = self.open(chat_session_id)
+        file = self._file(chat_session_id)
         if file is None:
             return
         with file:
@@ -165,6 +175,8 @@ class MessageRows(LineRows):
                 row = self._row(file, offset, line)
                 if row is None:
                     continue
+                if row[_CHAT] != chat_session_id:
+                    return  # left by a chat that had this key before; the next checkpoint removes it
                 if descending:
                     if low is not None and row[_NUMBER] < low:
                         return
