@@ -116,7 +116,9 @@ class _Planner:
         parents: list[_Key] = []
         for at in range(place, len(self._ops)):
             op = self._ops[at]
-            if type(op) is not Insert or (op is not first and self._insert_shape(op) != shape):
+            if type(op) is not Insert or not (
+                op is first or _is_alike(op, first, shape) or self._insert_shape(op) == shape
+            ):
                 break
             if shape.refs:
                 ref = cast(Ref, op.row[shape.refs[0][0]])
@@ -237,6 +239,17 @@ class _Planner:
         if column.nullable and column.kind is not Kind.JSON:
             return [None if value is None else encoder(value) for value in values]
         return [encoder(value) for value in values]
+
+
+def _is_alike(op: Insert, first: Insert, shape: InsertShape) -> bool:
+    """Whether an insert plainly has the shape of the first one: a quick word for the rows of a bulk load."""
+    return (
+        not shape.refs
+        and op.table == shape.table
+        and op.search_later == first.search_later
+        and tuple(op.row) == shape.columns
+        and Ref not in set(map(type, op.row.values()))
+    )
 
 
 def _update_shape(op: Update) -> UpdateShape:
