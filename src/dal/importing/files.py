@@ -31,7 +31,7 @@ from dal.values import check_limit
 DEFAULT_BATCH_ROWS: Final = 5000
 MAX_BATCH_ROWS: Final = 15_000  # a commit also holds users and chats, and MAX_BATCH_OPS in all
 _INDEX_ROWS: Final = 2000
-_LANES: Final = 2  # one batch is encoded while the server works on the other
+_LANES: Final = 3  # one batch is encoded while the server works on others
 
 
 async def import_file(
@@ -55,7 +55,7 @@ async def import_file(
     conversations have grown, the new messages. A chat that is stored with other messages is refused, never changed.
     Raises       InvalidInputError: the file cannot be opened.  UnavailableError, SchemaError: the store cannot go on;
                  whole batches are durable, and running it again continues.
-    Cost         memory of three batches; a few reads and a commit for each.
+    Cost         memory of four batches; a few reads and a commit for each.
     """
     check_limit("batch_rows", batch_rows, MAX_BATCH_ROWS)
     path = Path(path)
