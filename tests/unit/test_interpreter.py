@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
@@ -224,6 +224,37 @@ def _assert_same(one: Rows, other: Rows) -> None:
             found = [list(table.scan(Scan(of_chat, order, (9,)))[0]) for table in (one, other)]
             assert found[0] == found[1]
             assert all(table.scan(Scan(of_chat, order))[1] for table in (one, other)), "in order without sorting"
+
+
+@pytest.mark.parametrize("order", [("sequence_number",), ("-sequence_number",)])
+def test_rows_below_that_are_hidden_by_a_run_of_numbers_are_not_read(order: tuple[str, ...]) -> None:
+    """A checkpoint has appended what the overlay still holds: a page must not cost what is hidden."""
+    read = 0
+
+    class Counted(MemoryRows):
+        def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
+            found, is_ordered = super().scan(plan)
+            return self._count(found), is_ordered
+
+        def _count(self, found: Iterable[Stored]) -> Iterator[Stored]:
+            nonlocal read
+            for row in found:
+                read += 1
+                yield row
+
+    below = Counted(TABLES["messages"])
+    for number in range(1, 1001):
+        row = rows.message(number, 1, sequence_number=number)
+        below.put(encode(TABLES["messages"], row))  # type: ignore[arg-type]  # without a Ref
+    over = Overlay(below)
+    for number in (*range(3, 500), *range(510, 998)):
+        stored = below.get(rows.row_id(number))
+        assert stored is not None
+        over.put(stored)
+    of_chat = (Compare("chat_session_id", "=", rows.row_id(1)),)
+    found = interpreter.read({"messages": over}, Select("messages", of_chat, order, columns=("sequence_number",)))
+    assert [row[0] for row in found] == sorted(range(1, 1001), reverse=order[0][0] == "-")
+    assert read == 2 + 10 + 3
 
 
 def test_a_detached_scan_is_of_the_moment_it_was_prepared() -> None:

@@ -127,13 +127,14 @@ def positions(table: Table) -> dict[str, int]:
 
 
 class _Unique:
-    """One unique key: ids by its values. Where it is a parent and one more column, that orders the parent's rows."""
+    """One unique key: ids by its values. Where it is a parent and a number, the number orders the parent's rows."""
 
     def __init__(self, table: Table, key: tuple[str, ...]) -> None:
         self.key = key
         self.places = tuple(positions(table)[column] for column in key)
         self.ids: dict[tuple[Value, ...], str] = {}
-        self.parent = key[0] if len(key) == 2 and key[0] in table.parent_of else None
+        is_number = table.by_name[key[-1]].kind in (Kind.INT, Kind.BIGINT)
+        self.parent = key[0] if len(key) == 2 and key[0] in table.parent_of and is_number else None
         self.orders: dict[Value, list[Any]] = {}  # by parent; made when first asked for, and kept from then on
 
     def put(self, row: Stored) -> None:
@@ -154,12 +155,9 @@ class _Unique:
                 if not order:
                     del self.orders[values[0]]
 
-    def in_order(self, siblings: Iterable[Stored], parent_id: Value, plan: Scan, *, descending: bool) -> Iterator[str]:
-        """Ids of a parent's rows in the order of the last column, within the bounds that the plan gives for it."""
+    def between(self, order: list[Any], plan: Scan, *, descending: bool) -> tuple[int, int]:
+        """Which stretch of an order the plan's bounds let through, as places."""
         column = self.key[-1]
-        if parent_id not in self.orders:
-            self.orders[parent_id] = sorted(row[self.places[-1]] for row in siblings)
-        order = self.orders[parent_id]
         first, last = 0, len(order)
         bounds = list(plan.where)
         if plan.after is not None:
@@ -175,8 +173,44 @@ class _Unique:
                 last = min(last, bisect_left(order, condition.value))
             elif condition.op == "<=":
                 last = min(last, bisect_right(order, condition.value))
-        places = range(last - 1, first - 1, -1) if descending else range(first, last)
-        return (self.ids[parent_id, order[place]] for place in places)
+        return first, max(first, last)
+
+
+class Numbered(NamedTuple):
+    """Rows of one parent by their numbers: those at the places from `first` to before `end` of the sorted `order`."""
+
+    by_id: Mapping[str, Stored]
+    unique: _Unique
+    parent_id: Value
+    order: list[Any]
+    first: int
+    end: int
+    is_descending: bool
+
+    def rows(self) -> Iterator[Stored]:
+        return self.run(self.first, self.end)
+
+    def run(self, first: int, end: int) -> Iterator[Stored]:
+        """The rows at these places, in the order asked for."""
+        places = range(end - 1, first - 1, -1) if self.is_descending else range(first, end)
+        ids, parent_id, order = self.unique.ids, self.parent_id, self.order
+        return (self.by_id[ids[parent_id, order[place]]] for place in places)
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Stretches of numbers without a gap, each by its first place and the one behind it; in the order asked for."""
+        low, high = self.first, self.end
+        while low < high:
+            if self.is_descending:
+                first = bisect_left(range(low, high), self.order[high - 1] - (high - 1), key=self._offset) + low
+                yield first, high
+                high = first
+            else:
+                end = bisect_right(range(low, high), self.order[low] - low, key=self._offset) + low
+                yield low, end
+                low = end
+
+    def _offset(self, place: int) -> int:
+        return int(self.order[place] - place)
 
 
 class MemoryRows:
@@ -220,13 +254,9 @@ class MemoryRows:
             if condition.column == self.table.key and condition.op == "in":
                 wanted = dict.fromkeys(cast("Iterable[str]", condition.value))
                 return [self._rows[row_id] for row_id in wanted if row_id in self._rows], False
-        for unique in self._unique.values():
-            last = unique.key[-1]
-            if unique.parent in equal and plan.order and plan.order[0] in (last, "-" + last):
-                parent_id = cast(str, equal[unique.parent])
-                siblings = self.children(unique.parent, parent_id) if parent_id not in unique.orders else ()
-                ids = unique.in_order(siblings, parent_id, plan, descending=plan.order[0][0] == "-")
-                return (self._rows[row_id] for row_id in ids), True
+        numbered = self.numbered(plan)
+        if numbered is not None:
+            return numbered.rows(), True
         for column in self._parents:
             if column in equal:
                 return self.children(column, cast(str, equal[column])), False
@@ -235,6 +265,25 @@ class MemoryRows:
                 parents = dict.fromkeys(cast("Iterable[str]", condition.value))
                 return [row for parent in parents for row in self.children(condition.column, parent)], False
         return list(self._rows.values()), False
+
+    def numbered(self, plan: Scan) -> Numbered | None:
+        """What the plan asks for, where it is the rows of one parent by the column that orders them."""
+        if not plan.order:
+            return None
+        for unique in self._unique.values():
+            last = unique.key[-1]
+            if unique.parent is None or plan.order[0] not in (last, "-" + last):
+                continue
+            parent_id = plan.equal().get(unique.parent)
+            if parent_id is None:
+                continue
+            if parent_id not in unique.orders:
+                rows = self.children(unique.parent, cast(str, parent_id))
+                unique.orders[parent_id] = sorted(row[unique.places[-1]] for row in rows)
+            order, is_descending = unique.orders[parent_id], plan.order[0][0] == "-"
+            first, end = unique.between(order, plan, descending=is_descending)
+            return Numbered(self._rows, unique, parent_id, order, first, end, is_descending)
+        return None
 
     def put(self, row: Stored) -> None:
         row_id: str = row[ID]
@@ -309,6 +358,9 @@ class Overlay:
         below, ordered = self._below.scan(plan)
         if not self._touched and not self._dropped:
             return below, ordered
+        numbered = None if plan.detached else self._own.numbered(plan)
+        if numbered is not None:
+            return self._around(numbered, plan), True
         own, own_ordered = self._own.scan(plan)
         hides: Callable[[Stored], bool] = self._hides
         if plan.detached:
@@ -332,6 +384,22 @@ class Overlay:
                     own = sorted(own, key=key, reverse=is_descending)
                 return merge(visible, own, key=key, reverse=is_descending), True
         return chain(visible, own), False
+
+    def _around(self, own: Numbered, plan: Scan) -> Iterator[Stored]:
+        """Own rows of one parent, and between their numbers those below.
+
+        What is below under a number that is taken here is hidden by it: it is passed over unread, however much it is.
+        """
+        column = own.unique.key[-1]
+        behind = plan
+        ahead, away = (">", "<") if own.is_descending else ("<", ">")
+        for first, end in own.runs():
+            near, far = (end - 1, first) if own.is_descending else (first, end - 1)
+            gap = behind._replace(where=(*behind.where, Compare(column, ahead, own.order[near])))  # type: ignore[arg-type]
+            yield from (row for row in self._below.scan(gap)[0] if not self._hides(row))
+            yield from own.run(first, end)
+            behind = plan._replace(where=(*plan.where, Compare(column, away, own.order[far])))  # type: ignore[arg-type]
+        yield from (row for row in self._below.scan(behind)[0] if not self._hides(row))
 
     def put(self, row: Stored) -> None:
         self._touched[row[ID]] = None

@@ -160,6 +160,8 @@ class MessageRows(LineRows):
         passes: Callable[[bytes], bool] | None = None,
     ) -> Iterator[Stored]:
         """A chat's messages with a number from `low` to `high`, in either direction."""
+        if low is not None and low > self.last(chat_session_id):
+            return
         file = self._file(chat_session_id)
         if file is None:
             return
