@@ -19,7 +19,7 @@ from dal.tables import TABLES, Table
 #: The one table with a search index; its declaration says which column.
 SEARCHED: Final[Table] = next(t for t in TABLES.values() if t.search is not None)
 _COLUMN: Final = cast(str, SEARCHED.search)
-_MIN_CANDIDATES: Final = 50
+_MORE_CANDIDATES: Final = 50
 _MAX_CANDIDATES: Final = 1000
 
 
@@ -34,7 +34,8 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
     place = tuple(name.lstrip("-") for name in table.search_order)
     columns = (*wanted, table.search, *place)
     after, found = query.after, []
-    size = max(query.limit, _MIN_CANDIDATES)
+    # Nearly every candidate matches, so a page's worth is asked for: half as many more rows cost half as much again.
+    size = query.limit
     while True:
         statement, read = compiler.candidates(query, after, size, columns)
         rows = read.decode(await session.fetch(statement))
@@ -46,7 +47,7 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
         if len(rows) < size:
             return found
         after = rows[-1][len(wanted) + 1 :]
-        size = min(size * 2, _MAX_CANDIDATES)
+        size = min(max(size * 2, _MORE_CANDIDATES), _MAX_CANDIDATES)
 
 
 def index_steps(ops: Sequence[Op], compiler: Compiler) -> list[Step]:
