@@ -10,7 +10,8 @@ import pytest
 
 from dal.backends import interpreter, memory
 from dal.backends.memory import MemoryStore
-from dal.backends.rows import Change, Drop, MemoryRows, Overlay, Rows, Scan, Stored, carry_out, decode, encode
+from dal.backends.overlay import Overlay, carry_out
+from dal.backends.rows import Change, Drop, MemoryRows, Rows, Scan, Stored, decode, encode
 from dal.errors import (
     AlreadyExistsError,
     ConflictError,

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import orjson
 
 from dal.backends.conditions import Tables, Test, column_list, find, getter, plan_scan, plus, sort_key, test_of
+from dal.backends.overlay import Overlay
 from dal.backends.rows import (
     ID,
     Change,
     Drop,
-    Overlay,
     Scan,
     Stored,
     decode,

@@ -13,7 +13,8 @@ from time import perf_counter
 
 from dal.backends import interpreter
 from dal.backends.conditions import Tables
-from dal.backends.rows import Change, Drop, MemoryRows, carry_out
+from dal.backends.overlay import carry_out
+from dal.backends.rows import Change, Drop, MemoryRows
 from dal.errors import DalTimeoutError, LimitExceededError, UnavailableError, UnsupportedError
 from dal.limits import LOCK_TIMEOUT_S, MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.ops import Op, Query, Receipt, Row

@@ -14,7 +14,8 @@ from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_ta
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.linerows import LogRows, MessageRows
-from dal.backends.rows import Change, Drop, MemoryRows, Overlay, Rows, Stored, carry_out
+from dal.backends.overlay import Overlay, carry_out
+from dal.backends.rows import Change, Drop, MemoryRows, Rows, Stored
 from dal.tables import MESSAGES, SYSTEM_LOGS
 
 _CHAT_OF_MESSAGE: Final = MESSAGES.names.index("chat_session_id")
