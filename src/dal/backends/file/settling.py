@@ -26,7 +26,7 @@ from dal.errors import DalError, UnavailableError
 #: Documents lag behind the journal at most so long while the store is in use.
 CHECKPOINT_INTERVAL_S: Final = 10.0
 #: Closed segments that wait for a checkpoint; behind that, commits wait too.
-MAX_WAITING_SEGMENTS: Final = 16
+MAX_WAITING_SEGMENTS: Final = 8
 
 _log = logging.getLogger("dal.file")
 
