@@ -24,7 +24,7 @@ from dal.testing import rows
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[FileStore]:
-    store = FileStore(tmp_path / "store", segment_bytes=2_000)
+    store = FileStore(tmp_path / "store", segment_bytes=10_000)
     await store.open()
     await store.commit([Insert("chat_sessions", rows.chat(1))])
     yield store
