@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-
 EngineName: TypeAlias = Literal["sqlite", "postgresql"]
 #: Where the dialect runs: D1 speaks SQLite's with rules of its own.
 Place: TypeAlias = Literal["sqlite", "d1", "postgresql"]
@@ -45,6 +44,10 @@ class StatementError(Exception):
         self.code = code
         self.kind = kind
         self.position = position
+
+
+class AlreadyAppliedError(Exception):
+    """A unique key refused the batch."""
 
 
 class Reader(Protocol):
