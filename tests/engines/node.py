@@ -8,7 +8,6 @@ EngineMissingError with the reason.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -113,12 +112,11 @@ def main() -> int:
     try:
         _require_install()
     except EngineMissingError:
-        names = ", ".join(sorted(json.loads(_MANIFEST.read_bytes())["dependencies"]))
-        print(f"fetching {names} from npm (some 120 MB)", flush=True)
+        print("fetching wrangler and workerd from npm (some 100 MB)", flush=True)
         try:
             install()
         except (EngineMissingError, OSError, subprocess.SubprocessError) as error:
-            print(f"could not install {names}: {error}", file=sys.stderr)
+            print(f"could not install wrangler and workerd: {error}", file=sys.stderr)
             return 1
     return 0
 
