@@ -6,7 +6,7 @@ does through these verbs; the engine never needs an interactive transaction, bec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -112,9 +112,13 @@ class Connection(Reader, Protocol):
         """Of the files that `dump` makes: `.db`, `.dump`, `.sql` or `.json`."""
         ...
 
-    async def dump(self, path: Path) -> None:
+    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
         """Writes the whole database to a new file of mode 0600, as of one moment. Raises DalError; a file that was
-        begun and not finished is removed."""
+        begun and not finished is removed.
+
+        look  called with a Reader that sees just what the file holds, whatever others write meanwhile: the copy itself
+              on SQLite, the exported snapshot that pg_dump works from on PostgreSQL. What it raises ends the dump.
+        """
         ...
 
     async def load(self, path: Path) -> None:
