@@ -186,6 +186,8 @@ class Checkpoint:
         for chat_id, held_by in self._work.chats.items():
             if held_by is None:
                 self._remove_messages(self._layout.messages(chat_id))
+        for chat_session_id in self._emptied:  # a crash may have left it on its way
+            self._remove_messages(self._layout.moving_messages(chat_session_id))
 
     def _prepare_chat(self, chat_session_id: str, added: list[Stored], gone: set[str]) -> None:
         chat = self._chat(chat_session_id)

@@ -122,8 +122,9 @@ class MessageRows(LineRows):
             return None
         paths = [self._layout.messages(chat[_CHAT_ID])]
         if chat_session_id in self._names:
-            paths += [self._layout.messages(name) for name in list(self._names[chat_session_id])]
-            paths.append(self._layout.moving_messages(chat_session_id))
+            # In the order in which a checkpoint moves the file: who looks at each place meanwhile does not miss it.
+            earlier = [self._layout.messages(name) for name in list(self._names[chat_session_id])]
+            paths = [*earlier, self._layout.moving_messages(chat_session_id), *paths]
         for path in paths:
             try:
                 file = LineFile(path)
