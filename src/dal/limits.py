@@ -46,6 +46,10 @@ POOL_WAIT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 10.0
 HEALTH_TIMEOUT_S: Final = 2.0
 
+# Migrations.
+MIGRATION_LOCK_TIMEOUT_S: Final = 2.0  # above deadlock_timeout (1 s), at which autovacuum gives way to a waiting ALTER
+SCRATCH_LIFETIME_S: Final = 3600.0  # a scratch database older than that, which nobody uses, is of a run that was killed
+
 # Health.
 DEGRADED_LATENCY_MS: Final = 1000.0
 DEGRADED_DISK_FREE_BYTES: Final = 100 * 1024 * 1024

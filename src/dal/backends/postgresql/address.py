@@ -42,8 +42,11 @@ class Address:
         return make_conninfo(self.conninfo, options=f"{options} {given}".strip())
 
 
-def parse_address(text: str) -> Address:
-    """The address in a URL or a keyword string. Raises ConfigurationError without quoting what it was given."""
+def parse_address(text: str, *, application_name: str = "dal") -> Address:
+    """The address in a URL or a keyword string. Raises ConfigurationError without quoting what it was given.
+
+    application_name  what the server lists the connection as, where neither the address nor PGAPPNAME says.
+    """
     text, threshold = _take_prepare_threshold(text)
     try:
         parts = conninfo_to_dict(text)
@@ -55,7 +58,7 @@ def parse_address(text: str) -> Address:
         raise _wrong("connect_timeout is not a whole number of seconds")
     defaults = {
         "connect_timeout": timeout_s,
-        "application_name": str(parts.get("application_name") or os.environ.get("PGAPPNAME") or "dal"),
+        "application_name": str(parts.get("application_name") or os.environ.get("PGAPPNAME") or application_name),
         "client_encoding": "UTF8",
     }
     hosts = str(parts.get("host") or os.environ.get("PGHOST") or "localhost").split(",")

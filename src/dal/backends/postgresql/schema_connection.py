@@ -1,0 +1,295 @@
+"""PostgreSQL for `dal.schema`: one connection of its own, outside the pool, on which migrations run.
+
+A batch goes down in one trip and its COMMIT in another, so that locks are held for as short as can be and only a lost
+COMMIT leaves its outcome unknown. No statement is limited in time, but waiting for a lock is: an ALTER TABLE that
+queues behind a long query stops everybody who comes after it. Statements with CONCURRENTLY are the exception: they
+wait for old transactions without standing in anybody's way, and lock_timeout would cut just that wait short and leave
+an invalid index. What a statement sets in the session (`SET search_path …`, as pg_dump writes it) does not reach the
+next file.
+
+Through a pooler one may look (`fetch`) and not touch: session locks and settings mean nothing there, and pg_dump would
+leave its own in connections that the application gets next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from dal.backends.postgresql.adapters import adapters
+from dal.backends.postgresql.address import Address, parse_address
+from dal.backends.postgresql.connecting import greet
+from dal.backends.postgresql.errors import BACKEND, closed, translate
+from dal.backends.postgresql.pool import Connection
+from dal.backends.postgresql.refusals import is_lost, read_refusal, refusal
+from dal.backends.postgresql.session import roll_back
+from dal.errors import ConfigurationError, DalError
+from dal.limits import MIGRATION_LOCK_TIMEOUT_S
+from dal.schema.connection import EngineName, Place, Run, StatementError
+
+#: The session's defaults: `RESET ALL` comes back to them. Keepalives let the server notice a dead runner within a
+#: minute and give its locks back; on a Unix socket it notices anyway.
+_OPTIONS: Final = (
+    f"-c statement_timeout=0 -c lock_timeout={int(MIGRATION_LOCK_TIMEOUT_S * 1000)} "
+    "-c idle_in_transaction_session_timeout=0 "
+    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+)
+#: The same from our side: a server that is gone without a word is noticed in the middle of a long statement.
+_KEEPALIVES: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
+#: Looks for the runner in the middle of a long statement; from PostgreSQL 14, and not on every system.
+_CHECK_RUNNER: Final = "SET client_connection_check_interval = '5s'"
+_CHECK_RUNNER_SINCE: Final = 140000
+_RESET: Final = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+_WAIT_FOR_EVER: Final = "SET lock_timeout = 0"
+
+#: Key of the lock for migrations: "dal" and the schema whose ledger is at stake; such locks are the database's own.
+_LOCK_CLASS: Final = 0x0064616C
+_KEY: Final = f"{_LOCK_CLASS}, hashtext(coalesce(current_schema(), ''))"
+
+_QUOTED: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_CONCURRENTLY: Final = re.compile(r"\bCONCURRENTLY\b", re.IGNORECASE)
+_SETTING: Final = re.compile(
+    r"\s*(?:(?:SET|RESET)\b(?!\s+(?:LOCAL|CONSTRAINTS|TRANSACTION)\b)|SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\b)",
+    re.IGNORECASE,
+)
+#: What cannot be one of several statements in a transaction of ours, found before anything is sent.
+_COPY: Final = re.compile(r"\s*COPY\b.*\b(?:STDIN|STDOUT)\b", re.IGNORECASE | re.DOTALL)
+_CONTROL: Final = re.compile(
+    r"\s*(?:BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!(?:\s+\w+)?\s+TO\b))\b",
+    re.IGNORECASE,
+)
+_DONE: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+
+
+@asynccontextmanager
+async def open_schema(conninfo: str) -> AsyncIterator[PostgresSchemaConnection]:
+    """The database at this URL or keyword string, for `dal.schema`, until the block ends.
+
+    Raises  ConfigurationError, UnavailableError: it cannot be reached.
+    """
+    address = parse_address(conninfo, application_name="dal schema")
+    connection = await connect(address)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def connect(address: Address) -> PostgresSchemaConnection:
+    """The opened connection; whoever asks closes it. Raises ConfigurationError and UnavailableError."""
+    server = await greet(address)
+    given = conninfo_to_dict(address.conninfo)
+    options = address.conninfo if server.pooled else address.with_options(_OPTIONS)
+    try:
+        connection: Connection = await psycopg.AsyncConnection.connect(
+            make_conninfo(options, **{name: value for name, value in _KEEPALIVES.items() if name not in given}),
+            autocommit=True,
+            prepare_threshold=None,
+            context=adapters(),
+        )
+    except psycopg.Error as error:
+        found = translate(error, "open")
+        raise found if isinstance(found, DalError) else closed("open") from error
+    opened = PostgresSchemaConnection(connection, address, pooled=server.pooled)
+    try:
+        await opened.settle()
+    except BaseException:
+        await opened.close()
+        raise
+    return opened
+
+
+class PostgresSchemaConnection:
+    """One database to be migrated, as `dal.schema.connection` promises. Verbs of several tasks wait for one another."""
+
+    def __init__(self, connection: Connection, address: Address, *, pooled: bool) -> None:
+        self._connection = connection
+        self._address = address
+        self._pooled = pooled
+        self._turn = asyncio.Lock()
+        self._exclusive = False
+        self._defaults: list[str] = []
+        self._settings: list[str] = []  # what `run_alone` was told to set, for its later statements
+
+    @property
+    def engine(self) -> EngineName:
+        return "postgresql"
+
+    @property
+    def place(self) -> Place:
+        return "postgresql"
+
+    @property
+    def address(self) -> str:
+        return self._address.label
+
+    @property
+    def backup_suffix(self) -> str:
+        return ".dump"
+
+    @property
+    def driver(self) -> Connection:
+        """For this backend's own modules."""
+        return self._connection
+
+    @property
+    def target(self) -> Address:
+        """For this backend's own modules."""
+        return self._address
+
+    async def settle(self) -> None:
+        """Finds out what this server can set."""
+        if self._pooled or self._connection.info.server_version < _CHECK_RUNNER_SINCE:
+            return
+        try:
+            await self._connection.execute(_CHECK_RUNNER)
+        except psycopg.Error as error:
+            if is_lost(error):
+                raise refusal(error, None, sent=False) from error
+        else:
+            self._defaults = [_CHECK_RUNNER]
+
+    async def close(self) -> None:
+        """Closes the connection; the lock goes with it."""
+        await self._connection.close()
+
+    async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        async with self._turn:
+            try:
+                return await (await self._connection.execute(sql.encode(), params or None)).fetchall()
+            except psycopg.Error as error:
+                raise read_refusal(error) from error
+
+    async def run(self, statements: Sequence[Run], *, foreign_keys: bool = True) -> None:
+        del foreign_keys  # an ALTER TABLE does here what takes a rebuild elsewhere
+        self.require_direct("run a migration")
+        async with self._turn:
+            try:
+                await self._send(statements)
+                await self._commit()
+            except BaseException:
+                await self._undo()
+                raise
+            finally:
+                if any(_SETTING.match(sql) for sql, _ in statements):
+                    await self._reset()
+
+    async def run_alone(self, sql: str) -> None:
+        self.require_direct("run a migration")
+        async with self._turn:
+            if _SETTING.match(sql):
+                await self._alone(sql)
+                self._settings.append(sql)
+                await self._reset()
+                return
+            waits = [_WAIT_FOR_EVER] if _CONCURRENTLY.search(_QUOTED.sub(" ", sql)) else []
+            try:
+                for setting in (*waits, *self._settings):
+                    await self._alone(setting, sent=False)
+                await self._alone(sql)
+            finally:
+                if waits or self._settings:
+                    await self._reset()
+
+    async def try_exclusive(self) -> bool:
+        self.require_direct("lock the database for migrations")
+        if not self._exclusive:
+            self._exclusive = (await self.fetch(f"SELECT pg_try_advisory_lock({_KEY})"))[0][0] is True
+        return self._exclusive
+
+    async def end_exclusive(self) -> None:
+        if self._exclusive:
+            self._exclusive = False
+            async with self._turn:
+                try:
+                    await self._connection.execute(f"SELECT pg_advisory_unlock({_KEY})".encode())
+                except psycopg.Error:
+                    await self._connection.close()  # it is gone, or it goes now, and the lock with it
+
+    def scratch(self) -> AbstractAsyncContextManager[PostgresSchemaConnection]:
+        raise NotImplementedError
+
+    async def dump(self, path: Path) -> None:
+        raise NotImplementedError
+
+    async def load(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def require_direct(self, what: str) -> None:
+        """Raises ConfigurationError behind a pooler."""
+        if self._pooled:
+            raise ConfigurationError(
+                f"{self.address} is answered by a connection pooler, through which one cannot {what}: locks and "
+                "settings of a session do not hold there; give --url the address of the server itself",
+                operation="schema",
+                backend=BACKEND,
+            )
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    async def _send(self, statements: Sequence[Run]) -> None:
+        """BEGIN and the statements, in one trip; the transaction is open on return."""
+        for index, (sql, _) in enumerate(statements):
+            _require_fit(index, sql, inside=True)
+        cursors: list[psycopg.AsyncCursor[tuple[object, ...]]] = []
+        try:
+            async with self._connection.pipeline():
+                await self._connection.execute("BEGIN")
+                for sql, params in statements:
+                    cursors.append(self._connection.cursor())
+                    await cursors[-1].execute(sql.encode(), params or None)
+        except psycopg.Error as error:
+            raise refusal(error, _refused(cursors), sent=False) from error
+        if self._connection.info.transaction_status != TransactionStatus.INTRANS:
+            raise StatementError(None, "a statement ended the transaction itself; what came before it may be there")
+
+    async def _commit(self) -> None:
+        try:
+            await self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            raise refusal(error, None, sent=True) from error
+
+    async def _undo(self) -> None:
+        await roll_back(self._connection)
+        if self._connection.info.transaction_status != TransactionStatus.IDLE:
+            await self._connection.close()
+
+    async def _alone(self, sql: str, *, sent: bool = True) -> None:
+        _require_fit(0, sql, inside=False)
+        sent = sent and not self._connection.closed
+        try:
+            await self._connection.execute(sql.encode())
+        except psycopg.Error as error:
+            raise refusal(error, 0, sent=sent) from error
+
+    async def _reset(self) -> None:
+        """The session as it was opened."""
+        try:
+            for statement in (*_RESET, *self._defaults):
+                await self._connection.execute(statement.encode())
+        except BaseException as error:
+            await self._connection.close()
+            if not isinstance(error, psycopg.Error):
+                raise
+
+
+def _refused(cursors: Sequence[psycopg.AsyncCursor[tuple[object, ...]]]) -> int | None:
+    for index, cursor in enumerate(cursors):
+        if cursor.pgresult is None or cursor.pgresult.status not in _DONE:
+            return index
+    return None
+
+
+def _require_fit(index: int, sql: str, *, inside: bool) -> None:
+    if _COPY.match(_QUOTED.sub(" ", sql) if sql[:4].upper() == "COPY" else sql):
+        raise StatementError(index, "COPY takes its rows from psql here; a migration writes INSERT")
+    if inside and _CONTROL.match(sql):
+        raise StatementError(index, "the statement would end the transaction in which the file is run")
