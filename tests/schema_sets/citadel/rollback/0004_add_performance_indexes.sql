@@ -1,0 +1,34 @@
+-- dal:no-transaction
+-- Rollback of add_performance_indexes
+DROP INDEX CONCURRENTLY IF EXISTS idx_vendor_performance_metrics_vendor_time;
+DROP INDEX CONCURRENTLY IF EXISTS idx_vendor_applications_status;
+DROP INDEX CONCURRENTLY IF EXISTS idx_vendor_payouts_vendor_status;
+DROP INDEX CONCURRENTLY IF EXISTS idx_traffic_analytics_path_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_traffic_analytics_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_category_analytics_day;
+DROP INDEX CONCURRENTLY IF EXISTS idx_product_analytics_product_day;
+DROP INDEX CONCURRENTLY IF EXISTS idx_product_analytics_day;
+DROP INDEX CONCURRENTLY IF EXISTS idx_vendor_analytics_day;
+DROP INDEX CONCURRENTLY IF EXISTS idx_store_credit_transactions_credit_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_gift_card_transactions_card_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_gift_cards_purchaser;
+DROP INDEX CONCURRENTLY IF EXISTS idx_password_resets_user_expires;
+DROP INDEX CONCURRENTLY IF EXISTS idx_wishlist_product;
+DROP INDEX CONCURRENTLY IF EXISTS idx_reviews_user;
+DROP INDEX CONCURRENTLY IF EXISTS idx_reviews_product_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_order_items_product;
+DROP INDEX CONCURRENTLY IF EXISTS idx_order_items_order;
+DROP INDEX CONCURRENTLY IF EXISTS idx_categories_parent;
+DROP INDEX CONCURRENTLY IF EXISTS idx_users_role_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_users_email_active;
+DROP INDEX CONCURRENTLY IF EXISTS idx_orders_tracking_carrier;
+DROP INDEX CONCURRENTLY IF EXISTS idx_orders_guest_email;
+DROP INDEX CONCURRENTLY IF EXISTS idx_orders_status_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_orders_user_status_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_tags_gin;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_sku_active;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_stock;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_price;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_category_status_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_vendor_status_created;
+DROP INDEX CONCURRENTLY IF EXISTS idx_products_status;
