@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ from dal.backends.postgresql.refusals import is_lost, read_refusal, refusal
 from dal.backends.postgresql.session import roll_back
 from dal.errors import ConfigurationError, DalError
 from dal.limits import MIGRATION_LOCK_TIMEOUT_S
-from dal.schema.connection import EngineName, Place, Run, StatementError
+from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
 
 #: The session's defaults: `RESET ALL` comes back to them. Keepalives let the server notice a dead runner within a
 #: minute and give its locks back; on a Unix socket it notices anyway.
@@ -217,7 +217,8 @@ class PostgresSchemaConnection:
     def scratch(self) -> AbstractAsyncContextManager[PostgresSchemaConnection]:
         raise NotImplementedError
 
-    async def dump(self, path: Path) -> None:
+    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
+        # `look` gets a Reader inside the REPEATABLE READ transaction whose exported snapshot pg_dump works from.
         raise NotImplementedError
 
     async def load(self, path: Path) -> None:
