@@ -1,0 +1,26 @@
+"""Which database this is: its name, and what serves it. Backups and environments ask, so that none is mistaken."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from dal.schema.connection import Reader
+
+
+async def database_name(reader: Reader) -> str:
+    """PostgreSQL's name of the database; the stem of a SQLite file's name; the last part of a D1 address."""
+    if reader.engine == "postgresql":
+        ((name,),) = await reader.fetch("SELECT current_database()::text")
+        return str(name)
+    address = reader.address.partition(":")[2] or reader.address
+    last = PurePath(address).name
+    return last if reader.address.startswith("d1:") else PurePath(last).stem
+
+
+async def server_version(reader: Reader) -> str:
+    """As the engine writes it: `15.13`, `3.40.1`."""
+    if reader.engine == "postgresql":
+        ((version,),) = await reader.fetch("SELECT split_part(current_setting('server_version'), ' ', 1)")
+    else:
+        ((version,),) = await reader.fetch("SELECT sqlite_version()")
+    return str(version)
