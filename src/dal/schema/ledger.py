@@ -34,6 +34,9 @@ class _LedgerSql:
     set_duration: str
 
 
+#: Every table of this tool's own, on any engine: inspection leaves them out.
+LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details", "dal_migration_lock"})
+
 _DETAILS: Final = (
     "CREATE TABLE IF NOT EXISTS dal_migration_details (name TEXT PRIMARY KEY NOT NULL, checksum TEXT NOT NULL, "
     "duration_ms INTEGER, statement_count INTEGER NOT NULL, tool_version TEXT NOT NULL)"
