@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.engines import honesty, postgres
+from tests.engines import d1, honesty, postgres
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,3 +48,25 @@ def own_postgres() -> Iterator[postgres.OwnServer]:
         honesty.not_tested("postgresql", str(error))
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def d1_engine() -> Iterator[d1.D1Engine]:
+    """D1's engine for this run, shared: never stop it (ask for `own_d1` to do that). Ask it for a database."""
+    try:
+        engine = d1.D1Engine()
+    except (postgres.EngineMissingError, OSError) as error:
+        honesty.not_tested("d1", str(error))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def own_d1() -> Iterator[d1.D1Engine]:
+    """An engine of this test's own, to be killed and started again at will."""
+    try:
+        engine = d1.D1Engine()
+    except (postgres.EngineMissingError, OSError) as error:
+        honesty.not_tested("d1", str(error))
+    yield engine
+    engine.close()

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypedDict
 
@@ -96,15 +96,25 @@ def run(command: Sequence[str | Path], *, cwd: Path, timeout_s: float = 60) -> N
         raise RuntimeError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout).strip()[-400:]}")
 
 
-def start(command: Sequence[str | Path], *, cwd: Path, log: IO[bytes], stop_signal: int) -> subprocess.Popen[bytes]:
-    """Starts a server in a session of its own (Ctrl-C is ours to handle) that dies with this process."""
+def start(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    log: IO[bytes],
+    stop_signal: int,
+    settings: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a server in a session of its own (Ctrl-C is ours to handle) that dies with this process.
+
+    settings  environment variables for it alone.
+    """
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=_environment(cwd),
+        env={**_environment(cwd), **(settings or {})},
         start_new_session=True,
         preexec_fn=_dies_with_parent(stop_signal),
         **_identity(),
