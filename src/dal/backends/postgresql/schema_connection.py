@@ -17,6 +17,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from dal.backends.postgresql.adapters import adapters
 from dal.backends.postgresql.address import Address, parse_address
 from dal.backends.postgresql.connecting import greet
 from dal.backends.postgresql.errors import BACKEND, closed, translate
+from dal.backends.postgresql.guard import Guard
 from dal.backends.postgresql.pool import Connection
 from dal.backends.postgresql.refusals import is_lost, read_refusal, refusal
 from dal.backends.postgresql.session import roll_back
@@ -83,8 +85,11 @@ async def open_schema(conninfo: str) -> AsyncIterator[PostgresSchemaConnection]:
         await connection.close()
 
 
-async def connect(address: Address) -> PostgresSchemaConnection:
-    """The opened connection; whoever asks closes it. Raises ConfigurationError and UnavailableError."""
+async def connect(address: Address, *, guard: Guard | None = None) -> PostgresSchemaConnection:
+    """The opened connection; whoever asks closes it. Raises ConfigurationError and UnavailableError.
+
+    guard  refuses statements of `run` and `run_alone`, for a schema that stands in for a database.
+    """
     server = await greet(address)
     given = conninfo_to_dict(address.conninfo)
     options = address.conninfo if server.pooled else address.with_options(_OPTIONS)
@@ -98,7 +103,7 @@ async def connect(address: Address) -> PostgresSchemaConnection:
     except psycopg.Error as error:
         found = translate(error, "open")
         raise found if isinstance(found, DalError) else closed("open") from error
-    opened = PostgresSchemaConnection(connection, address, pooled=server.pooled)
+    opened = PostgresSchemaConnection(connection, address, pooled=server.pooled, guard=guard)
     try:
         await opened.settle()
     except BaseException:
@@ -110,10 +115,11 @@ async def connect(address: Address) -> PostgresSchemaConnection:
 class PostgresSchemaConnection:
     """One database to be migrated, as `dal.schema.connection` promises. Verbs of several tasks wait for one another."""
 
-    def __init__(self, connection: Connection, address: Address, *, pooled: bool) -> None:
+    def __init__(self, connection: Connection, address: Address, *, pooled: bool, guard: Guard | None = None) -> None:
         self._connection = connection
         self._address = address
         self._pooled = pooled
+        self._guard = guard
         self._turn = asyncio.Lock()
         self._exclusive = False
         self._defaults: list[str] = []
@@ -134,6 +140,11 @@ class PostgresSchemaConnection:
     @property
     def backup_suffix(self) -> str:
         return ".dump"
+
+    @property
+    def confined(self) -> bool:
+        """A scratch that is only a schema of the real database; some statements are refused in it."""
+        return self._guard is not None
 
     @property
     def driver(self) -> Connection:
@@ -171,6 +182,8 @@ class PostgresSchemaConnection:
     async def run(self, statements: Sequence[Run], *, foreign_keys: bool = True) -> None:
         del foreign_keys  # an ALTER TABLE does here what takes a rebuild elsewhere
         self.require_direct("run a migration")
+        for index, (sql, _) in enumerate(statements):
+            self._require_fit(index, sql, inside=True)
         async with self._turn:
             try:
                 await self._send(statements)
@@ -184,6 +197,7 @@ class PostgresSchemaConnection:
 
     async def run_alone(self, sql: str) -> None:
         self.require_direct("run a migration")
+        self._require_fit(0, sql, inside=False)
         async with self._turn:
             if _SETTING.match(sql):
                 await self._alone(sql)
@@ -215,7 +229,9 @@ class PostgresSchemaConnection:
                     await self._connection.close()  # it is gone, or it goes now, and the lock with it
 
     def scratch(self) -> AbstractAsyncContextManager[PostgresSchemaConnection]:
-        raise NotImplementedError
+        from dal.backends.postgresql.scratch import scratch
+
+        return scratch(self)
 
     async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
         # `look` gets a Reader inside the REPEATABLE READ transaction whose exported snapshot pg_dump works from.
@@ -223,6 +239,30 @@ class PostgresSchemaConnection:
 
     async def load(self, path: Path) -> None:
         raise NotImplementedError
+
+    def neighbour(
+        self, *, options: str = "", dbname: str | None = None, application_name: str | None = None
+    ) -> Address:
+        """The address of another connection to this very server (not another of several hosts), with the password that
+        was good for it. `options` come behind the caller's own and win."""
+        info, given = self._connection.info, conninfo_to_dict(self._address.conninfo)
+        changed = {
+            "host": info.host,
+            "hostaddr": info.hostaddr if given.get("hostaddr") else None,
+            "port": str(info.port),
+            "dbname": dbname,
+            "password": info.password or None,
+            "options": f"{given.get('options') or ''} {options}".strip() or None,
+            "application_name": application_name,
+        }
+        conninfo = make_conninfo(self._address.conninfo, **{key: value for key, value in changed.items() if value})
+        label = f"postgresql://{info.host}:{info.port}/{dbname or info.dbname}"
+        return replace(self._address, conninfo=conninfo, label=label)
+
+    async def command(self, sql: str) -> None:
+        """One statement of this backend's own, outside any transaction. Raises as `run_alone`."""
+        async with self._turn:
+            await self._alone(sql)
 
     def require_direct(self, what: str) -> None:
         """Raises ConfigurationError behind a pooler."""
@@ -236,10 +276,16 @@ class PostgresSchemaConnection:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _require_fit(self, index: int, sql: str, *, inside: bool) -> None:
+        if _COPY.match(_QUOTED.sub(" ", sql) if sql[:4].upper() == "COPY" else sql):
+            raise StatementError(index, "COPY takes its rows from psql here; a migration writes INSERT")
+        if inside and _CONTROL.match(sql):
+            raise StatementError(index, "the statement would end the transaction in which the file is run")
+        if self._guard is not None:
+            self._guard.require_inside(index, sql)
+
     async def _send(self, statements: Sequence[Run]) -> None:
         """BEGIN and the statements, in one trip; the transaction is open on return."""
-        for index, (sql, _) in enumerate(statements):
-            _require_fit(index, sql, inside=True)
         cursors: list[psycopg.AsyncCursor[tuple[object, ...]]] = []
         try:
             async with self._connection.pipeline():
@@ -264,7 +310,6 @@ class PostgresSchemaConnection:
             await self._connection.close()
 
     async def _alone(self, sql: str, *, sent: bool = True) -> None:
-        _require_fit(0, sql, inside=False)
         sent = sent and not self._connection.closed
         try:
             await self._connection.execute(sql.encode())
@@ -287,10 +332,3 @@ def _refused(cursors: Sequence[psycopg.AsyncCursor[tuple[object, ...]]]) -> int 
         if cursor.pgresult is None or cursor.pgresult.status not in _DONE:
             return index
     return None
-
-
-def _require_fit(index: int, sql: str, *, inside: bool) -> None:
-    if _COPY.match(_QUOTED.sub(" ", sql) if sql[:4].upper() == "COPY" else sql):
-        raise StatementError(index, "COPY takes its rows from psql here; a migration writes INSERT")
-    if inside and _CONTROL.match(sql):
-        raise StatementError(index, "the statement would end the transaction in which the file is run")
