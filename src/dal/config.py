@@ -6,6 +6,7 @@ the library looks at `os.environ`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,12 @@ class Settings(BaseSettings):
             super().__init__(**values)  # type: ignore[arg-type]  # pydantic checks them
         except ValidationError as error:
             raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def read_variable(name: str) -> SecretStr | None:
+    """The environment variable of a name that stands in a file of the user's; None where it is unset or empty."""
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
 
 
 def _explain(error: object) -> str:
