@@ -128,3 +128,10 @@ CREATE INDEX idx_system_logs_action ON system_logs (action, created_at DESC, id 
 CREATE TABLE dal_guard (
     ok INTEGER NOT NULL CONSTRAINT dal_guard_holds CHECK (ok = 1)
 );
+
+-- What D1 committed lately, by the id that the writer gave: a repeat after a lost answer is refused by it. `counts` holds
+-- how many rows a delete took, which nobody could find out afterwards. Old rows are deleted; SQLite itself writes none.
+CREATE TABLE dal_commits (
+    id TEXT PRIMARY KEY NOT NULL,
+    counts TEXT NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;

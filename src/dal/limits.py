@@ -53,3 +53,23 @@ SCRATCH_LIFETIME_S: Final = 3600.0  # a scratch database older than that, which 
 # Health.
 DEGRADED_LATENCY_MS: Final = 1000.0
 DEGRADED_DISK_FREE_BYTES: Final = 100 * 1024 * 1024
+
+# D1, as documented; what is larger is refused before it is sent.
+D1_MAX_VALUE_BYTES: Final = 2_000_000  # one text value, and all values of one row
+D1_MAX_SQL_BYTES: Final = 100_000
+D1_MAX_PARAMS: Final = 100
+D1_MAX_COMPOUND_TERMS: Final = 5
+D1_MAX_REQUEST_BYTES: Final = 100 * 1024 * 1024  # what Cloudflare's edge takes in one request
+# D1's public API allows 1,200 requests in five minutes.
+D1_API_REQUESTS: Final = 1_150
+D1_API_WINDOW_S: Final = 300.0
+D1_API_BURST_REQUESTS: Final = 250  # at once; the rest of the window's requests come one after another
+D1_MAX_PAUSE_S: Final = 300.0  # a Retry-After beyond it is not believed
+D1_RETRY_FIRST_WAIT_S: Final = 0.05
+D1_RETRY_MAX_WAIT_S: Final = 4.0
+D1_CONNECTIONS: Final = 20
+# Rows of one statement travel in parts of this size; a text longer than D1_LONG_TEXT_CHARS as a parameter of its own.
+D1_PART_BYTES: Final = 500_000
+D1_LONG_TEXT_CHARS: Final = 20_000
+D1_COMMITS_KEPT_S: Final = 3_600  # how long a commit is known by its id; retries end long before
+D1_PRUNE_EVERY_S: Final = 300.0

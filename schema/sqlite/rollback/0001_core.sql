@@ -1,4 +1,5 @@
 -- Takes everything away, rows included.
+DROP TABLE dal_commits;
 DROP TABLE dal_guard;
 DROP TABLE system_logs;
 DROP TABLE files;
