@@ -8,7 +8,10 @@ from dal.schema import Connection
 from dal.tables import Kind, Table
 
 #: Tables of the library's own, beside the declared ones.
-OWN_TABLES: Final = frozenset({"dal_commits", "dal_guard", "message_search"})
+OWN_TABLES: Final = {
+    "sqlite": frozenset({"dal_commits", "dal_guard", "message_search"}),
+    "postgresql": frozenset({"dal_guard", "message_search"}),
+}
 LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details"})
 
 _SQLITE_TYPES: Final = {Kind.INT: "INTEGER", Kind.BIGINT: "INTEGER", Kind.BOOL: "INTEGER"}
