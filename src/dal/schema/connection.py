@@ -74,6 +74,15 @@ class Connection(Reader, Protocol):
     @property
     def place(self) -> Place: ...
 
+    async def explain(self, sql: str) -> Sequence[tuple[object, ...]]:
+        """How the engine would run one statement, which is not run: on SQLite and D1 the rows of EXPLAIN QUERY PLAN; on
+        PostgreSQL one row, the text of EXPLAIN (FORMAT JSON), planned without sequential scans wherever there is another
+        way, because the tables of a test are so small that no index pays.
+
+        Raises DalError where the statement is wrong.
+        """
+        ...
+
     async def run(self, statements: Sequence[Run], *, foreign_keys: bool = True) -> None:
         """Runs them in order as one transaction, all or none, durable on return.
 
@@ -127,5 +136,3 @@ class Connection(Reader, Protocol):
         Raises DalError.
         """
         ...
-
-

@@ -14,6 +14,7 @@ leave its own in connections that the application gets next.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -176,6 +177,16 @@ class PostgresSchemaConnection:
         async with self._turn:
             try:
                 return await (await self._connection.execute(sql.encode(), params or None)).fetchall()
+            except psycopg.Error as error:
+                raise read_refusal(error) from error
+
+    async def explain(self, sql: str) -> Sequence[tuple[object, ...]]:
+        async with self._turn:
+            try:
+                async with self._connection.transaction(force_rollback=True):
+                    await self._connection.execute("SET LOCAL enable_seqscan = off")
+                    cursor = await self._connection.execute(b"EXPLAIN (FORMAT JSON) " + sql.encode())
+                    return [(json.dumps(plan),) for (plan,) in await cursor.fetchall()]
             except psycopg.Error as error:
                 raise read_refusal(error) from error
 
