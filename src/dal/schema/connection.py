@@ -76,8 +76,8 @@ class Connection(Reader, Protocol):
 
     async def explain(self, sql: str) -> Sequence[tuple[object, ...]]:
         """How the engine would run one statement, which is not run: on SQLite and D1 the rows of EXPLAIN QUERY PLAN; on
-        PostgreSQL one row, the text of EXPLAIN (FORMAT JSON), planned without sequential scans wherever there is another
-        way, because the tables of a test are so small that no index pays.
+        PostgreSQL one row, the text of EXPLAIN (FORMAT JSON), planned without sequential scans wherever there is
+        another way, because the tables of a test are so small that no index pays.
 
         Raises DalError where the statement is wrong.
         """
