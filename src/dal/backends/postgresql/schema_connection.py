@@ -245,11 +245,14 @@ class PostgresSchemaConnection:
         return scratch(self)
 
     async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
-        # `look` gets a Reader inside the REPEATABLE READ transaction whose exported snapshot pg_dump works from.
-        raise NotImplementedError
+        from dal.backends.postgresql.dump import dump
+
+        await dump(self, path, look=look)
 
     async def load(self, path: Path) -> None:
-        raise NotImplementedError
+        from dal.backends.postgresql.dump import load
+
+        await load(self, path)
 
     def neighbour(
         self, *, options: str = "", dbname: str | None = None, application_name: str | None = None
