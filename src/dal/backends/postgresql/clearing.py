@@ -18,10 +18,10 @@ from psycopg import sql
 #: A line of `pg_restore --list` about an extension; 3079 is the number of the catalogue of extensions.
 _EXTENSION: Final = re.compile(r"^\d+; 3079 \d+ EXTENSION - (.+?) *$", re.MULTILINE)
 
-#: Schemas that stay because extensions of the dump live there. (`public` always stays: pg_dump does not make it.)
-_KEPT_SCHEMAS: Final = """
-    SELECT DISTINCT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-    WHERE e.extname::text = ANY (%s) AND n.oid >= 16384
+#: Installed extensions, and where the schema that they live in is one that pg_dump makes, its name and owner.
+_PRESENT: Final = """
+    SELECT e.extname::text, CASE WHEN n.oid >= 16384 THEN n.nspname || ' ' || pg_get_userbyid(n.nspowner) END
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname::text = ANY (%s)
 """
 
 # Below 16384 are the objects that initdb makes; a dependency of type "e" is a member of an extension.
@@ -137,16 +137,14 @@ def extensions_of(listing: str) -> list[str]:
     return _EXTENSION.findall(listing)
 
 
-async def kept_schemas(connection: psycopg.AsyncConnection[Any], extensions: Sequence[str]) -> list[str]:
-    """Schemas that the clearing leaves because extensions of the dump live there."""
-    rows = await (await connection.execute(_KEPT_SCHEMAS, (list(extensions),))).fetchall()
-    return [str(row[0]) for row in rows]
-
-
-def without_schemas(listing: str, schemas: Sequence[str]) -> str:
-    """The list for `pg_restore --use-list` that does not make these schemas, which are there."""
-    made = tuple(f" SCHEMA - {schema} " for schema in schemas)
-    return "".join(line for line in listing.splitlines(True) if not (made and any(name in line for name in made)))
+async def without_present(connection: psycopg.AsyncConnection[Any], listing: str, extensions: Sequence[str]) -> str:
+    """The list for `pg_restore --use-list` that does not make these extensions where they are there, nor the schemas
+    that they live in (`public` apart: pg_dump does not make it). Their comments need their owner, too."""
+    there = await (await connection.execute(_PRESENT, (list(extensions),))).fetchall()
+    made = {f" EXTENSION - {name} " for name, _ in there}
+    made |= {f" COMMENT - EXTENSION {name} " for name, _ in there}
+    made |= {f" SCHEMA - {schema}" for _, schema in there if schema is not None}
+    return "".join(line for line in listing.splitlines(True) if not line.rstrip("\n").endswith(tuple(made)))
 
 
 def clearing(connection: psycopg.AsyncConnection[Any], extensions: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psycopg
 
-from dal.backends.postgresql.clearing import clearing, extensions_of, kept_schemas, without_schemas
+from dal.backends.postgresql.clearing import clearing, extensions_of, without_present
 from dal.backends.postgresql.errors import BACKEND
 from dal.backends.postgresql.refusals import read_refusal
 from dal.backends.postgresql.schema_connection import PostgresSchemaConnection, connect
@@ -57,14 +57,15 @@ async def dump(
     tools = await asyncio.to_thread(find_tools, connection.driver.info.server_version)
     variables = environment(connection.driver)
     try:
+        # pg_dump takes the file as it finds it, mode included; it could not write its offsets to a standard output.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
         async with _moment(connection) as (reader, snapshot):
             command: list[str | Path] = [tools.pg_dump, "--format=custom", "--no-password", f"--snapshot={snapshot}"]
-            command += ["--no-subscriptions", f"--lock-wait-timeout={_LOCK_TIMEOUT_MS}"]
-            async with _child(command, variables, stdout=descriptor) as child:
+            command += ["--no-subscriptions", f"--lock-wait-timeout={_LOCK_TIMEOUT_MS}", f"--file={path}"]
+            async with _child(command, variables) as child:
                 said = asyncio.ensure_future(_read(child.stderr))
                 try:
                     if look is not None:
@@ -101,12 +102,12 @@ async def load(connection: PostgresSchemaConnection, path: Path) -> None:
     extensions = extensions_of(listing)
     driver = connection.driver
     try:
-        schemas = await kept_schemas(driver, extensions)
+        wanted = await without_present(driver, listing, extensions)
     except psycopg.Error as error:
         raise read_refusal(error) from error
     start = (_PREAMBLE + clearing(driver, extensions)).encode()
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="dal-", suffix=".list") as chosen:
-        chosen.write(without_schemas(listing, schemas))
+        chosen.write(wanted)
         chosen.flush()
         await _bring_back(connection, tools, path, Path(chosen.name), start, variables)
 
@@ -243,7 +244,7 @@ def _failure(address: str, status: int, words: str, *, sent: bool) -> DalError:
             **details,
             outcome="unknown" if sent else "not_applied",
         )
-    code, told = ([("", _last(words))] + _SQLSTATE.findall(words))[-1]
+    code, told = [("", _last(words)), *_SQLSTATE.findall(words)][-1]
     if code in _BUSY:
         return DalTimeoutError(f"{address}: a table is in use; nothing was restored: {told}", **details)
     return SchemaError(f"{address}: nothing was restored: {told}", **details)
