@@ -6,6 +6,7 @@ words in expressions means nothing on SQLite, as for SQLite itself.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ What = Literal["missing", "unexpected", "different"]
 #: Of a long text, how much is shown from shortly before the place where it parts from the other.
 _SHOWN: Final = 80
 _BEFORE: Final = 20
+_LINE_END: Final = re.compile(r"\s*\n\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _shown(text: str, start: int = 0) -> str:
-    shown = " ".join(text[start : start + _SHOWN].split())
+    shown = _LINE_END.sub(" ", text[start : start + _SHOWN])
     return f"{'…' if start else ''}{shown}{'…' if start + _SHOWN < len(text) else ''}"
 
 

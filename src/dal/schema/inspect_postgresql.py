@@ -32,6 +32,7 @@ from dal.schema.sql_text import Token, group, items, text_of, tokens, unquoted
 #: Names that PostgreSQL makes up end so; after a rebuild they still carry the table's former name.
 _MADE_UP: Final = re.compile(r"_(?:pkey|key|fkey|check|excl|not_null)\d*$")
 _FUNCTION: Final = re.compile(r'(CREATE OR REPLACE \w+ )(?:"(?:[^"]|"")*"|[\w$]+)\.')
+_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_$]*")
 _IDENTITY: Final = {"a": "ALWAYS AS IDENTITY", "d": "BY DEFAULT AS IDENTITY"}
 _GENERATED: Final = {"s": "STORED", "v": "VIRTUAL"}
 
@@ -121,7 +122,7 @@ def _table(columns: dict[str, ColumnInfo], keys: Sequence[tuple[str, str, str]],
     uniques, checks, foreign_keys = [], [], []
     others: list[str] = [*json.loads(options)]
     for kind, name, definition in keys:
-        named = f"CONSTRAINT {text_of([Token('name', name)])} " if name else ""
+        named = f"CONSTRAINT {_quoted(name)} " if name else ""
         if kind == "p":
             primary, detail = _key(definition)
             if name or detail:
@@ -214,11 +215,15 @@ def _names(inner: Sequence[Token]) -> tuple[str, ...]:
     return tuple(unquoted(item[0].text) for item in items(inner))
 
 
+def _quoted(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
 def _composites(columns: Sequence[tuple[str, ...]]) -> dict[str, str]:
     found: dict[str, list[str]] = defaultdict(list)
     for table, kind, name, type_, *_ in columns:
         if kind == "c":
-            found[table].append(f"{text_of([Token('name', name)])} {type_}")
+            found[table].append(f"{_quoted(name)} {type_}")
     return {name: f"({', '.join(attributes)})" for name, attributes in found.items()}
 
 

@@ -1,0 +1,33 @@
+"""Small schemas and sets of migrations for the tests, written where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dal.schema import Connection
+from dal.schema.connection import EngineName
+from dal.schema.files import MigrationSet, read_set
+from dal.schema.objects import Snapshot, snapshot
+from dal.schema.statements import split_statements
+
+
+async def make(connection: Connection, script: str) -> None:
+    """Runs a script as one transaction."""
+    await connection.run([(statement.sql, ()) for statement in split_statements(script, connection.engine)])
+
+
+async def made(connection: Connection, script: str) -> Snapshot:
+    """What a script gives on an empty database of the same engine."""
+    async with connection.scratch() as scratch:
+        await make(scratch, script)
+        return await snapshot(scratch)
+
+
+def write_set(directory: Path, engine: EngineName, files: Mapping[str, str]) -> MigrationSet:
+    """A set of these files, `rollback/…` and `checks/…` among them, by name."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return read_set(directory, engine)
