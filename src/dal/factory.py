@@ -17,7 +17,11 @@ from dal.urls import StoreUrl, parse_url
 from dal.values import Clock, IdMaker, new_id, now
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from opentelemetry.metrics import Meter
+
+    from dal.schema.connection import Connection
 
 
 def create_data_access(
@@ -86,6 +90,31 @@ def create_store(
     raise UnsupportedError(
         f"DATA_STORAGE_TYPE={place.backend}: this version has no such backend; use file, sqlite, postgresql or memory",
         operation="create_data_access",
+    )
+
+
+def schema_connection(
+    url: str | None = None, *, settings: Settings | None = None, create: bool = False
+) -> AbstractAsyncContextManager[Connection]:
+    """The SQL database that the URL, the settings or the environment name, for `dal.schema`, until the block ends.
+
+    create  a SQLite file that is missing is made. PostgreSQL's databases are their administrators'.
+    Raises  ConfigurationError: an unknown URL.  UnsupportedError: a store whose layout is no SQL.  SchemaError: a
+            SQLite file that is not there.  UnavailableError: no answer.
+    """
+    place = parse_url(url) if url is not None else store_url(Settings() if settings is None else settings)
+    match place.backend:
+        case "sqlite":
+            from dal.backends.sqlite.schema_connection import open_schema as open_sqlite
+
+            assert place.path is not None  # noqa: S101
+            return open_sqlite(place.path, create=create)
+        case "postgresql":
+            from dal.backends.postgresql.schema_connection import open_schema as open_postgresql
+
+            return open_postgresql(place.url)
+    raise UnsupportedError(
+        f"{place.backend}: this store has no SQL schema; it keeps its layout itself", operation="schema_connection"
     )
 
 

@@ -73,3 +73,13 @@ D1_PART_BYTES: Final = 500_000
 D1_LONG_TEXT_CHARS: Final = 20_000
 D1_COMMITS_KEPT_S: Final = 3_600  # how long a commit is known by its id; retries end long before
 D1_PRUNE_EVERY_S: Final = 300.0
+
+# Schema changes.
+SCHEMA_LEASE_S: Final = (
+    15.0  # a runner that died keeps others waiting for so long, where the engine has no lock of its own
+)
+SCHEMA_LOCK_WAIT_S: Final = 600.0  # waiting for another runner to end, before DalTimeoutError
+SCHEMA_BUSY_WAIT_S: Final = 120.0  # trying again what met a lock of the application's, before DalTimeoutError
+SCHEMA_RETRY_FIRST_S: Final = 0.1
+SCHEMA_RETRY_MAX_S: Final = 5.0
+SCHEMA_LOST_ANSWERS: Final = 3  # in one run, each looked up in the ledger

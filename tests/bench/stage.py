@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Self
 
 from dal import create_data_access, schema
-from dal.backends.sql import SqlStore
-from dal.factory import create_store
+from dal.factory import schema_connection
 from tests.bench.data import Data
 from tests.bench.measure import Side
 from tests.bench.paths import Row
@@ -77,7 +76,7 @@ class Stage:
 
 async def fill_sql(url: str, data: Data, *, search: bool) -> None:
     """Makes the schema in an empty database, with or without the search migration, and writes the data."""
-    async with cast(SqlStore, create_store(url)).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         await schema.up(connection, leave_out=() if search else ("0002_search.sql",))
     async with create_data_access(url) as dal:
         await data.fill(dal)

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from dal.backends.sql import SqlStore
-from dal.factory import create_store
+from dal.factory import create_store, schema_connection
 from dal.schema import Connection
 from tests.engines import postgres
 
@@ -31,5 +31,5 @@ def store_of(url: str, *, auto_migrate: bool | None = None) -> SqlStore:
 
 @pytest_asyncio.fixture
 async def connection(url: str) -> AsyncIterator[Connection]:
-    async with store_of(url, auto_migrate=True).migrations() as opened:
+    async with schema_connection(url, create=True) as opened:
         yield opened

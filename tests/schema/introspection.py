@@ -12,7 +12,7 @@ OWN_TABLES: Final = {
     "sqlite": frozenset({"dal_commits", "dal_guard", "message_search"}),
     "postgresql": frozenset({"dal_guard", "message_search"}),
 }
-LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details"})
+LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details", "dal_migration_lock"})
 
 _SQLITE_TYPES: Final = {Kind.INT: "INTEGER", Kind.BIGINT: "INTEGER", Kind.BOOL: "INTEGER"}
 _POSTGRESQL_TYPES: Final = {

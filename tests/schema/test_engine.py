@@ -9,6 +9,7 @@ import pytest
 
 from dal import schema
 from dal.errors import SchemaError, UnsupportedError
+from dal.factory import schema_connection
 from dal.ops import Count, Search
 from dal.schema import Connection
 from dal.search import parse_query
@@ -44,7 +45,7 @@ async def test_the_ledger_keeps_checksum_time_and_statements(connection: Connect
     rows = await connection.fetch(
         "SELECT name, checksum, statement_count, duration_ms FROM dal_migration_details ORDER BY name"
     )
-    for row, migration in zip(rows, schema.migrations(connection.engine), strict=True):
+    for row, migration in zip(rows, schema.library_set(connection.engine).migrations, strict=True):
         text = (schema.schema_directory(connection.engine) / migration.name).read_text(encoding="utf-8")
         assert row[:3] == (migration.name, hashlib.sha256(text.encode()).hexdigest(), len(migration.statements))
         assert isinstance(row[3], int)
@@ -52,17 +53,17 @@ async def test_the_ledger_keeps_checksum_time_and_statements(connection: Connect
 
 async def test_two_runners_at_once_apply_each_file_once(url: str) -> None:
     async def run() -> list[str]:
-        async with store_of(url, auto_migrate=True).migrations() as connection:
+        async with schema_connection(url, create=True) as connection:
             return [m.name for m in await schema.up(connection)]
 
     applied = await asyncio.gather(run(), run(), run())
     assert sorted(name for names in applied for name in names) == ["0001_core.sql", "0002_search.sql"]
-    async with store_of(url, auto_migrate=True).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         assert await ledger_rows(connection) == ["0001_core.sql", "0002_search.sql"]
 
 
 async def test_search_can_be_left_out_and_says_so(url: str) -> None:
-    async with store_of(url, auto_migrate=True).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         assert [m.name for m in await schema.up(connection, leave_out=["0002_search.sql"])] == ["0001_core.sql"]
     store = store_of(url, auto_migrate=False)
     await store.open()
@@ -91,7 +92,7 @@ async def test_a_store_without_schema_names_the_command(url: str) -> None:
 
 
 async def test_a_database_newer_than_the_library_is_not_touched(url: str) -> None:
-    async with store_of(url, auto_migrate=True).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         await schema.up(connection, leave_out=["0002_search.sql"])
         await enter(connection, "0042_from_the_future.sql")
         with pytest.raises(SchemaError, match="0042_from_the_future"):
@@ -99,7 +100,7 @@ async def test_a_database_newer_than_the_library_is_not_touched(url: str) -> Non
     for auto_migrate in (True, False):
         with pytest.raises(SchemaError, match="upgrade the library"):
             await store_of(url, auto_migrate=auto_migrate).open()
-    async with store_of(url, auto_migrate=True).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         assert await ledger_rows(connection) == ["0001_core.sql", "0042_from_the_future.sql"]
 
 
@@ -114,7 +115,7 @@ async def test_another_teams_migrations_in_the_ledger_are_left_alone(connection:
 async def test_a_file_that_fails_is_rolled_back_whole(connection: Connection) -> None:
     # A table in the way: the file's first statements run, then it fails.
     await connection.run([("CREATE TABLE messages (id TEXT)", ())])
-    with pytest.raises(SchemaError, match=r"0001_core\.sql failed and was rolled back"):
+    with pytest.raises(SchemaError, match=r"0001_core\.sql:\d+ failed and was rolled back.*messages.*already exists"):
         await schema.up(connection)
     status = await schema.status(connection)
     assert status.applied == ()
@@ -123,7 +124,7 @@ async def test_a_file_that_fails_is_rolled_back_whole(connection: Connection) ->
 
 
 async def test_a_database_with_other_tables_is_not_taken_for_empty(url: str) -> None:
-    async with store_of(url, auto_migrate=True).migrations() as connection:
+    async with schema_connection(url, create=True) as connection:
         await connection.run([("CREATE TABLE theirs (id TEXT)", ())])
     with pytest.raises(SchemaError, match="holds no dal schema"):
         await store_of(url, auto_migrate=None).open()

@@ -10,12 +10,8 @@ from tests.schema.introspection import OWN_TABLES, declared, tables
 
 async def take_back(connection: Connection) -> None:
     """Runs every rollback file, the last one first."""
-    directory = schema.schema_directory(connection.engine) / "rollback"
-    for migration in reversed(schema.migrations(connection.engine)):
-        script = (directory / migration.name).read_text(encoding="utf-8")
-        await connection.run([(sql, ()) for sql in schema.split_statements(script, connection.engine)])
-    ledger = "d1_migrations" if connection.engine == "sqlite" else "dal_migrations"
-    await connection.run([(f"DELETE FROM {ledger}", ()), ("DELETE FROM dal_migration_details", ())])
+    names = [m.name for m in schema.library_set(connection.engine).migrations]
+    assert [m.name for m in await schema.down(connection, steps=len(names))] == names[::-1]
 
 
 async def test_replayed_migrations_are_the_declared_tables(connection: Connection) -> None:
@@ -40,14 +36,16 @@ async def test_up_then_down_then_up_gives_the_same_tables(connection: Connection
     await take_back(connection)
     assert await tables(connection) == {}
     applied = await schema.up(connection)
-    assert [m.name for m in applied] == [m.name for m in schema.migrations(connection.engine)]
+    assert [m.name for m in applied] == [m.name for m in schema.library_set(connection.engine).migrations]
     assert await tables(connection) == first
 
 
 def test_both_engines_have_the_same_files_each_with_its_way_back() -> None:
-    names = [m.name for m in schema.migrations("sqlite")]
-    assert names == [m.name for m in schema.migrations("postgresql")]
-    assert [m.optional for m in schema.migrations("sqlite")] == [m.optional for m in schema.migrations("postgresql")]
+    names = [m.name for m in schema.library_set("sqlite").migrations]
+    assert names == [m.name for m in schema.library_set("postgresql").migrations]
+    assert [m.directives.optional for m in schema.library_set("sqlite").migrations] == [
+        m.directives.optional for m in schema.library_set("postgresql").migrations
+    ]
     for engine in ("sqlite", "postgresql"):
         directory = schema.schema_directory(engine)
         assert sorted(path.name for path in (directory / "rollback").glob("*.sql")) == names

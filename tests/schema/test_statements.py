@@ -7,8 +7,12 @@ import sqlite3
 import pytest
 
 from dal.errors import SchemaError
-from dal.schema import split_statements
+from dal.schema import statements
 from dal.schema.connection import EngineName
+
+
+def split_statements(script: str, engine: EngineName) -> list[str]:
+    return [statement.sql for statement in statements.split_statements(script, engine)]
 
 
 def test_comments_before_and_after_statements_are_left_out() -> None:
@@ -39,10 +43,10 @@ END"""
 
 
 def test_a_trigger_with_case_is_one_statement() -> None:
-    statements = split_statements(f"CREATE TABLE t (n); CREATE TABLE log (x);\n{TRIGGER};\nSELECT 1;", "sqlite")
-    assert statements[2:] == [TRIGGER, "SELECT 1"]
+    found = split_statements(f"CREATE TABLE t (n); CREATE TABLE log (x);\n{TRIGGER};\nSELECT 1;", "sqlite")
+    assert found[2:] == [TRIGGER, "SELECT 1"]
     connection = sqlite3.connect(":memory:")
-    for statement in statements:
+    for statement in found:
         connection.execute(statement)
     connection.close()
 

@@ -1,144 +1,243 @@
-"""Where a database stands, and bringing it up.
+"""Bringing a database up, and taking migrations back.
 
-Each file is one transaction together with its ledger row. Two runners at once are harmless: the ledger row is written
-first and is unique, so each file is applied exactly once and both end well.
+The plan is made once without the lock, so that a database that lacks nothing costs two round trips, and again under it,
+because another runner may have been at work meanwhile. Whatever interrupts a run (another runner that took over, an
+answer that was lost), the ledger is read again under a new lock, and the run goes on from what it says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Awaitable, Callable, Collection
 from time import perf_counter
 
 from dal.errors import DalError, SchemaError, UnavailableError
-from dal.schema import ledger
-from dal.schema.connection import AlreadyAppliedError, Connection
-from dal.schema.files import Migration, migrations
-from dal.schema.ledger import Applied
+from dal.limits import SCHEMA_BUSY_WAIT_S, SCHEMA_LOCK_WAIT_S, SCHEMA_LOST_ANSWERS
+from dal.schema import ledger, lock
+from dal.schema.connection import Connection, StatementError
+from dal.schema.files import Migration, MigrationSet, library_set
+from dal.schema.ledger import Details
+from dal.schema.lock import Lease, LeaseLostError
+from dal.schema.plan import Mine, Plan, plan
+from dal.schema.progress import Migrated, OnProgress, Progress, ignore
+from dal.schema.running import LostAnswerError, Runner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaStatus:
-    """Where a database stands.
-
-    applied  the ledger, in order, other teams' migrations included.
-    pending  the library's migrations that are not applied, in order; `required` are those it cannot work without.
-    newer    applied migrations numbered above every one this library knows: it is older than the database.
-    empty    the database holds no table at all.
-    """
-
-    address: str
-    applied: tuple[Applied, ...]
-    pending: tuple[str, ...]
-    required: tuple[str, ...]
-    newer: tuple[str, ...]
-    empty: bool
-    version: str
-
-    def require_usable(self) -> None:
-        """Raises SchemaError where this library must not work with the database; it says what to do."""
-        self._require_known()
-        if not self.required:
-            return
-        found = f"is at {self.version} and lacks {', '.join(self.required)}" if self.version else "holds no dal schema"
-        raise SchemaError(f"{self.address} {found}; run `dal schema up --url {self.address}`", operation="open")
-
-    def _require_known(self) -> None:
-        if self.newer:
-            raise SchemaError(
-                f"{self.address} holds {', '.join(self.newer)}, which this library does not know; "
-                "upgrade the library (nothing was written)",
-                operation="open",
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migrated:
-    """One migration that `up` applied, and how long it took."""
-
-    name: str
-    duration_ms: int
-
-
-async def status(connection: Connection) -> SchemaStatus:
-    """Where the database stands. Writes nothing."""
-    tables = await ledger.table_names(connection)
-    done = await ledger.applied(connection, tables)
-    names = {row.name for row in done}
-    known = migrations(connection.engine)
-    pending = [m for m in known if m.name not in names]
-    ours = [m.name for m in known if m.name in names]
-    highest = known[-1].number
-    return SchemaStatus(
-        address=connection.address,
-        applied=done,
-        pending=tuple(m.name for m in pending),
-        required=tuple(m.name for m in pending if not m.optional),
-        newer=tuple(row.name for row in done if _number(row.name) > highest),
-        empty=not tables,
-        version=ours[-1].partition(".")[0] if ours else "",
-    )
-
-
-async def up(connection: Connection, *, leave_out: Collection[str] = ()) -> list[Migrated]:
+async def up(
+    connection: Connection,
+    migrations: MigrationSet | None = None,
+    *,
+    environment: str | None = None,
+    seed: bool = False,
+    to: str | None = None,
+    leave_out: Collection[str] = (),
+    allow: Collection[str] = (),
+    backup_ref: str | None = None,
+    on_progress: OnProgress | None = None,
+    wait_s: float | None = None,
+) -> list[Migrated]:
     """Applies what is pending, in order, and says what it applied; safe to repeat and to run twice at once.
 
-    leave_out  file names of optional migrations to leave pending, as `0002_search.sql`.
-    Raises     SchemaError: the database is newer, a name in `leave_out` is not an optional migration, or a file fails
-               (its transaction is rolled back; files before it stay).
+    migrations   None: the library's own.
+    environment, seed, to, leave_out  as for `plan`.
+    allow        rules of findings to go past, of those in `plan.ALLOWABLE`.
+    backup_ref   kept with each file that this run applies.
+    wait_s       for another runner, and for each file that meets locks; None: the limits of the library.
+    Raises       SchemaError: a finding refuses the run, or a file fails: its transaction is rolled back, those before
+                 it stay.  DalTimeoutError: locks were in the way for too long.  UnavailableError: the database does not
+                 answer; when it does again, the next run knows what has happened.
     """
-    known = {m.name: m for m in migrations(connection.engine)}
-    for name in leave_out:
-        if name not in known or not known[name].optional:
-            optional = ", ".join(m.name for m in known.values() if m.optional)
-            raise SchemaError(f"{name} cannot be left out; what can: {optional}", operation="schema.up")
-    before = await status(connection)
-    before._require_known()
-    chosen = [known[name] for name in before.pending if name not in leave_out]
-    if chosen:
-        await _make_ledger(connection)
-    found = [await _apply(connection, migration) for migration in chosen]
-    return [migrated for migrated in found if migrated is not None]
+    chosen = library_set(connection.engine) if migrations is None else migrations
+    tell = on_progress or ignore
+    busy_wait_s = SCHEMA_BUSY_WAIT_S if wait_s is None else wait_s
+
+    async def make_plan() -> Plan:
+        found = await plan(connection, chosen, environment=environment, seed=seed, leave_out=leave_out, to=to)
+        _refuse(found, allow)
+        return found
+
+    if not (await make_plan()).pending:
+        return []
+    done: dict[str, Migrated] = {}
+
+    async def work(lease: Lease, in_doubt: str | None) -> None:
+        found = await make_plan()
+        if in_doubt is not None and all(migration.name != in_doubt for migration in found.pending):
+            done.setdefault(in_doubt, _unmeasured(chosen, in_doubt))
+        runner = Runner(
+            connection=connection,
+            lease=lease,
+            schema_set=chosen.name,
+            backup_ref=backup_ref,
+            busy_wait_s=busy_wait_s,
+            on_progress=tell,
+        )
+        for migration in found.pending:
+            done[migration.name] = await runner.forward(migration, found.begun.get(migration.name))
+
+    await under_lock(connection, work, on_progress=tell, wait_s=wait_s)
+    return list(done.values())
 
 
-async def _make_ledger(connection: Connection) -> None:
+async def down(
+    connection: Connection,
+    migrations: MigrationSet | None = None,
+    *,
+    steps: int = 1,
+    to: str | None = None,
+    on_progress: OnProgress | None = None,
+    wait_s: float | None = None,
+) -> list[Migrated]:
+    """Takes the newest migrations of the set back, newest first, and says which.
+
+    steps   how many.
+    to      instead: all that were applied after this file; the file itself stays.
+    Raises  SchemaError: a rollback is missing, or an applied file was edited or deleted (nothing has happened), or a
+            rollback fails (it is rolled back, those before it stay taken back).  Others as `up`.
+    """
+    chosen = library_set(connection.engine) if migrations is None else migrations
+    tell = on_progress or ignore
+    wanted = [migration.name for migration, _ in _to_take_back(chosen, await _mine(connection, chosen), steps, to)]
+    if not wanted:
+        return []
+    done: dict[str, Migrated] = {}
+
+    async def work(lease: Lease, in_doubt: str | None) -> None:
+        mine = await _mine(connection, chosen)
+        # Only what was chosen before the lock: of two runners that take one step back, the second finds it gone.
+        there = [name for name in wanted if name in mine.applied or name in mine.begun]
+        if in_doubt is not None and in_doubt not in there:
+            done.setdefault(in_doubt, _unmeasured(chosen, in_doubt))
+        runner = Runner(
+            connection=connection,
+            lease=lease,
+            schema_set=chosen.name,
+            backup_ref=None,
+            busy_wait_s=SCHEMA_BUSY_WAIT_S if wait_s is None else wait_s,
+            on_progress=tell,
+        )
+        for migration, details in _checked(chosen, mine, there):
+            done[migration.name] = await runner.back(migration, details)
+
+    await under_lock(connection, work, on_progress=tell, wait_s=wait_s)
+    return list(done.values())
+
+
+async def under_lock(
+    connection: Connection,
+    work: Callable[[Lease, str | None], Awaitable[None]],
+    *,
+    on_progress: OnProgress = ignore,
+    wait_s: float | None = None,
+) -> None:
+    """Does the work under the lock, and again when the lock or an answer was lost meanwhile. The work must begin by
+    reading the ledger; it is given the name of the file whose answer was lost."""
+    await _make_tables(connection)
+    started = perf_counter()
+
+    def waiting(who: str, _: float) -> None:
+        elapsed_ms = round((perf_counter() - started) * 1000)
+        on_progress(Progress(name="", statement=0, of=0, elapsed_ms=elapsed_ms, phase="waiting", detail=who))
+
+    limit_s = SCHEMA_LOCK_WAIT_S if wait_s is None else wait_s
+    former, lost = "", []
+    while True:
+        try:
+            async with lock.held(connection, wait_s=limit_s, on_wait=waiting, former=former) as lease:
+                former = lease.owner
+                await work(lease, lost[-1].name if lost else None)
+                return
+        except LeaseLostError:
+            continue
+        except LostAnswerError as error:
+            lost.append(error)
+            if len(lost) > SCHEMA_LOST_ANSWERS:
+                raise error.error from None
+        except UnavailableError as error:
+            if lost:  # what was sent then may have happened, whatever failed since
+                error.outcome = "unknown"
+            raise
+
+
+def _refuse(found: Plan, allow: Collection[str]) -> None:
+    refusals = found.refusals(allow)
+    if not refusals:
+        return
+    shown = "; ".join(f"{finding}{f' ({finding.advice})' if finding.advice else ''}" for finding in refusals[:5])
+    more = f"; and {len(refusals) - 5} more" if len(refusals) > 5 else ""
+    raise SchemaError(f"{found.address}: nothing was applied: {shown}{more}", operation="schema.up")
+
+
+async def _mine(connection: Connection, migrations: MigrationSet) -> Mine:
+    return Mine(migrations, await ledger.read(connection))
+
+
+def _to_take_back(
+    migrations: MigrationSet, mine: Mine, steps: int, to: str | None
+) -> list[tuple[Migration, Details | None]]:
+    """Newest first. A file that was begun and not finished is the newest of all."""
+    names = [*mine.begun, *reversed(mine.applied)]
+    if to is not None:
+        if to not in mine.applied:
+            raise SchemaError(f"{to} is not applied; nothing was taken back", operation="schema.down")
+        names = names[: names.index(to)]
+    else:
+        names = names[:steps]
+    return _checked(migrations, mine, names)
+
+
+def _checked(migrations: MigrationSet, mine: Mine, names: list[str]) -> list[tuple[Migration, Details | None]]:
+    found: list[tuple[Migration, Details | None]] = []
+    for name in names:
+        migration = migrations.get(name)
+        details = mine.applied[name].details if name in mine.applied else mine.begun[name]
+        trouble = _cannot_go_back(migrations, migration, name, details)
+        if migration is None or trouble:
+            raise SchemaError(f"{name} cannot be taken back: {trouble} (nothing was done)", operation="schema.down")
+        found.append((migration, details))
+    return found
+
+
+def _cannot_go_back(migrations: MigrationSet, migration: Migration | None, name: str, details: Details | None) -> str:
+    if migration is None:
+        return "it is not in the directory any more"
+    if migration.down is None:
+        return f"there is no rollback/{name}"
+    wrong = [f for f in migrations.findings if f.severity == "error" and f.file == migration.down.name]
+    if wrong:
+        return str(wrong[0])
+    if details is None:
+        return ""
+    if details.duration_ms is not None and details.checksum != migration.checksum:
+        return "it was changed after it had been applied, so its rollback may not fit; put the old text back"
+    undone = migration.down.statements[: details.undone_count]
+    if undone and ledger.digest(undone) != details.digest:
+        return f"the first {len(undone)} statements of rollback/{name} have run, and the file now says something else"
+    return ""
+
+
+def _unmeasured(migrations: MigrationSet, name: str) -> Migrated:
+    migration = migrations.get(name)
+    return Migrated(name=name, duration_ms=0, statements=len(migration.statements) if migration else 0)
+
+
+async def _make_tables(connection: Connection) -> None:
+    """The ledger's tables, where one is missing: a role that may not create any can still use them."""
+    if ledger.is_whole(connection.engine, (await ledger.read(connection)).tables):
+        return
+    creation = ledger.creation(connection.engine)
     try:
-        await connection.run(ledger.creation(connection.engine))
-    except UnavailableError:
-        raise
-    except (AlreadyAppliedError, DalError):
+        await connection.run(creation)
+        return
+    except UnavailableError as error:
+        if error.outcome == "not_applied":
+            raise
+    except (StatementError, DalError):
         # PostgreSQL's IF NOT EXISTS is not safe against a twin, and fails in several ways. Each of them waits for the
         # twin's end, so by now its tables are there; where they are not, the second failure is the true one.
-        await connection.run(ledger.creation(connection.engine))
-
-
-async def _apply(connection: Connection, migration: Migration) -> Migrated | None:
-    """None when another runner was faster."""
-    engine = connection.engine
-    started = perf_counter()
-    statements = ledger.entry(engine, migration, version("dal"))
-    statements += [(sql, ()) for sql in migration.statements]
+        pass
     try:
-        await connection.run(statements)
-    except AlreadyAppliedError as error:
-        if any(row.name == migration.name for row in (await status(connection)).applied):
-            return None
+        await connection.run(creation)
+    except StatementError as error:
         raise SchemaError(
-            f"{connection.address}: {migration.name} failed and was rolled back: a unique key refused one of its rows",
-            operation="schema.up",
+            f"{connection.address}: the ledger's tables cannot be made: {error.reason}", operation="schema.up"
         ) from error
-    except UnavailableError:
-        raise
-    except DalError as error:
-        raise SchemaError(
-            f"{connection.address}: {migration.name} failed and was rolled back: {error.message}", operation="schema.up"
-        ) from error
-    duration_ms = round((perf_counter() - started) * 1000)
-    await connection.run(ledger.duration(engine, migration.name, duration_ms))
-    return Migrated(name=migration.name, duration_ms=duration_ms)
-
-
-def _number(name: str) -> int:
-    digits = name.partition("_")[0]
-    return int(digits) if digits.isdecimal() else 0

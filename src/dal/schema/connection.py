@@ -46,10 +46,6 @@ class StatementError(Exception):
         self.position = position
 
 
-class AlreadyAppliedError(Exception):
-    """A unique key refused the batch."""
-
-
 class Reader(Protocol):
     """As much of a database as it takes to see where it stands.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Final
 
 from dal.backends.postgresql.address import parse_address
 from dal.backends.postgresql.dialect import postgresql_dialect
@@ -12,6 +13,9 @@ from dal.backends.postgresql.plan import plan, plan_searched
 from dal.backends.sql import SqlStore
 from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.store import Capabilities
+
+if TYPE_CHECKING:
+    from dal.schema.connection import Connection
 
 __all__ = ["postgresql_store"]
 
@@ -49,5 +53,13 @@ def postgresql_store(
         postgresql_dialect(plan, plan_searched),
         _CAPABILITIES,
         address=address.label,
+        schema_connection=lambda: _open_schema(conninfo),
         auto_migrate=auto_migrate,
     )
+
+
+def _open_schema(conninfo: str) -> AbstractAsyncContextManager[Connection]:
+    # Imported here: a service that never migrates does not need it.
+    from dal.backends.postgresql.schema_connection import open_schema
+
+    return open_schema(conninfo)

@@ -7,7 +7,7 @@ waiting are the executor's, and a broken constraint comes back as `Violation` to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -17,7 +17,7 @@ from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Step, Violation
 from dal.backends.sql.refusal import name_clash, refusal
 from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_search
-from dal.errors import DalError, SchemaError, UnavailableError, UnsupportedError
+from dal.errors import DalError, UnavailableError, UnsupportedError
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row, Search, Select
 from dal.schema.connection import EngineName
@@ -30,6 +30,7 @@ class SqlStore:
     capabilities  as the engine would have them with every migration applied; `search` is taken back at opening where
                   the index is not there.
     address       what messages call the database: a path, or a URL without its password.
+    schema_connection  opens the database for migrations, apart from the executor.
     auto_migrate  True: bring the schema up at opening. None: only in a database without any table. False: never.
     """
 
@@ -40,6 +41,7 @@ class SqlStore:
         capabilities: Capabilities,
         *,
         address: str,
+        schema_connection: Callable[[], AbstractAsyncContextManager[schema.Connection]],
         auto_migrate: bool | None = False,
     ) -> None:
         self._executor = executor
@@ -47,6 +49,7 @@ class SqlStore:
         self._full_capabilities = capabilities
         self._capabilities = capabilities
         self._address = address
+        self._schema_connection = schema_connection
         self._auto_migrate = auto_migrate
         self._session = _SqlSession(executor, self._compiler, capabilities)
         self._opening = asyncio.Lock()
@@ -76,28 +79,17 @@ class SqlStore:
             self._opened = True
 
     async def _check_schema(self) -> None:
-        connection = self._schema_connection()
-        status = await schema.status(connection)
+        reader = _SchemaReader(self._executor, self._compiler.dialect.engine, self._address)
+        status = await schema.status(reader)
         if self._auto_migrate or (self._auto_migrate is None and status.empty):
-            await schema.up(connection)
-            status = await schema.status(connection)
+            # Alone in the database: nothing of this store waits on, or is waited for by, what a migration does.
+            await self._executor.close()
+            async with self._schema_connection() as connection:
+                await schema.up(connection)
+            await self._executor.open()
+            status = await schema.status(reader)
         status.require_usable()
         self._schema = status.version
-
-    @asynccontextmanager
-    async def migrations(self) -> AsyncIterator[schema.Connection]:
-        """The database for `dal.schema` alone, opened whatever its schema is, and closed again unless it was open."""
-        async with self._opening:
-            if not self._opened:
-                await self._executor.open()
-            try:
-                yield self._schema_connection()
-            finally:
-                if not self._opened:
-                    await self._executor.close()
-
-    def _schema_connection(self) -> schema.Connection:
-        return _SchemaConnection(self._executor, self._compiler.dialect.engine, self._address)
 
     async def close(self) -> None:
         async with self._opening:
@@ -227,24 +219,24 @@ class _SqlSession:
         return [*dialect.plan(ops, self._compiler), *index_steps(ops, self._compiler)]
 
 
-class _SchemaConnection:
-    """An executor as `dal.schema` sees one."""
+class _SchemaReader:
+    """An executor as `dal.schema` sees one that it only looks at."""
 
     def __init__(self, session: Session, engine: EngineName, address: str) -> None:
         self._session = session
-        self.engine = engine
-        self.address = address
+        self._engine: EngineName = engine
+        self._address = address
+
+    @property
+    def engine(self) -> EngineName:
+        return self._engine
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
         return await self._session.fetch(Statement(sql, params, returns=True))
-
-    async def run(self, statements: Sequence[tuple[str, Sequence[object]]]) -> None:
-        try:
-            await self._session.batch([Statement(sql, params) for sql, params in statements])
-        except Violation as violation:
-            if violation.kind == "unique":
-                raise schema.AlreadyAppliedError from violation
-            raise SchemaError(f"a {violation.kind} constraint refused it") from violation.__cause__
 
 
 def _require_search(capabilities: Capabilities, operation: str) -> None:

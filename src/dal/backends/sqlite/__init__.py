@@ -13,6 +13,7 @@ from dal.backends.sqlite.dialect import sqlite_dialect
 from dal.backends.sqlite.errors import BACKEND
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
+from dal.backends.sqlite.schema_connection import open_schema
 from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.store import Capabilities
 
@@ -41,5 +42,6 @@ def sqlite_store(path: str | os.PathLike[str], *, auto_migrate: bool | None = No
             max_batch_ops=MAX_BATCH_OPS,
         ),
         address=f"sqlite:{file}",
+        schema_connection=lambda: open_schema(file, create=True),
         auto_migrate=auto_migrate,
     )

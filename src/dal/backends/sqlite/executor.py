@@ -7,20 +7,20 @@ processes, and waiting for it is bounded. Readers see the last committed state a
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from dal.backends.sql import Result, Session, Statement
 from dal.backends.sqlite.connection import Rows, SqliteThread, to_the_end
+from dal.backends.sqlite.database_file import provide
 from dal.backends.sqlite.errors import BACKEND
-from dal.errors import ConfigurationError, DalTimeoutError, SchemaError, UnavailableError
+from dal.errors import DalTimeoutError, UnavailableError
 from dal.limits import CLOSE_TIMEOUT_S, DEGRADED_DISK_FREE_BYTES, LOCK_TIMEOUT_S
 from dal.ops import JsonValue
 
@@ -48,7 +48,7 @@ class SqliteExecutor:
     async def open(self) -> None:
         if self._is_open:
             return
-        self._make_file()
+        provide(self._path, create=self._create)
         _warn_of_old_sqlite()
         opened: list[SqliteThread] = []
         try:
@@ -60,31 +60,6 @@ class SqliteExecutor:
                 await to_the_end(thread.close())
             raise
         self._is_open = True
-
-    def _make_file(self) -> None:
-        if not self._create and not self._path.exists():
-            raise SchemaError(
-                f"{self._path} is not there; run `dal schema up --url sqlite:{self._path}`",
-                operation="open",
-                backend=BACKEND,
-            )
-        try:
-            _make_directories(self._path.parent)
-            # SQLite gives the files beside it (-wal, -shm) the mode of this one. A file that is there is not opened:
-            # closing it would take away the locks that another store of this process holds on it through SQLite.
-            with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            if self._path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
-            if not os.access(self._path, os.R_OK | os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path))
-        except OSError as error:
-            raise ConfigurationError(
-                f"{self._path}: cannot be opened for writing ({type(error).__name__}); "
-                "check that the file and its directory are writable",
-                operation="open",
-                backend=BACKEND,
-            ) from error
 
     async def fetch(self, statement: Statement) -> Rows:
         readers = self._readers
@@ -192,14 +167,6 @@ class _Transaction:
 
 def _waiting(reader: SqliteThread) -> int:
     return reader.waiting
-
-
-def _make_directories(directory: Path) -> None:
-    """The directory and what is missing above it, each open to its owner only (`Path.mkdir` minds only the last)."""
-    missing = [directory, *directory.parents]
-    missing = missing[: next((i for i, d in enumerate(missing) if d.exists()), len(missing))]
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
 
 
 _warned = False
