@@ -38,8 +38,10 @@ WHERE name IN ('id', 'file_id', 'user_id', 'action', 'success', 'error_message',
 -- expect: 26
 SELECT count(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL;
 
+-- D1 lets nobody ask about its own tables, so they are left out before the question.
 -- expect: 22
-SELECT count(*) FROM sqlite_master AS t, pragma_foreign_key_list(t.name) WHERE t.type = 'table';
+SELECT count(*) FROM sqlite_master AS t, pragma_foreign_key_list(t.name)
+WHERE t.type = 'table' AND t.name NOT LIKE '\_cf\_%' ESCAPE '\';
 
 -- The tiers that everyone's quota refers to
 -- expect: 2

@@ -1,0 +1,145 @@
+"""Databases that wrangler and we migrate by turns: each knows what the other has done.
+
+Both keep wrangler's own ledger. wrangler's file is a plain SQLite database while wrangler is not running.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dal.factory import schema_connection
+from dal.schema import baseline, down, plan, read_set, up
+from dal.schema.objects import snapshot
+from dal.schema.verify import verify
+from tests.engines import honesty
+from tests.engines.postgres import EngineMissingError
+from tests.engines.wrangler import Wrangler
+from tests.schema_sets.sets import CUTTY, PATTERNS, SchemaSet, ledger, names_in
+
+ON_D1 = pytest.mark.parametrize("schema_set", [CUTTY, PATTERNS], ids=lambda s: s.name)
+
+
+@pytest.fixture
+def project(schema_set: SchemaSet, tmp_path: Path) -> Wrangler:
+    """wrangler, in a project of its own."""
+    try:
+        return Wrangler(tmp_path / "project", schema_set.directory)
+    except EngineMissingError as error:
+        honesty.not_tested("wrangler", str(error))
+
+
+def _url(project: Wrangler) -> str:
+    return f"sqlite://{project.database}"
+
+
+def _first(schema_set: SchemaSet, count: int, to: Path) -> Path:
+    """A directory with the first files of a set only, under the set's name."""
+    directory = schema_set.copy(to)
+    for name in schema_set.files[count:]:
+        (directory / name).unlink()
+        (directory / "rollback" / name).unlink()
+    return directory
+
+
+@ON_D1
+async def test_what_wrangler_has_applied_is_recognised_and_nothing_is_left_to_do(
+    schema_set: SchemaSet, project: Wrangler
+) -> None:
+    project.apply()
+    url = _url(project)
+    assert sorted(ledger(url)) == sorted(schema_set.files)
+    migrations = read_set(schema_set.directory, "sqlite")
+    async with schema_connection(url) as connection:
+        found = await plan(connection, migrations, seed=True)
+        assert sorted(row.name for row in found.applied) == sorted(schema_set.files)
+        assert found.pending == ()
+        assert [finding for finding in found.findings if finding.severity == "error"] == []
+        assert await up(connection, migrations, seed=True) == []
+        assert (await verify(connection, migrations)).ok
+    assert names_in(url) == schema_set.names()
+
+
+@ON_D1
+async def test_what_we_have_applied_is_recognised_by_wrangler(schema_set: SchemaSet, project: Wrangler) -> None:
+    project.execute("SELECT 1")
+    url = _url(project)
+    async with schema_connection(url) as connection:
+        applied = await up(connection, read_set(schema_set.directory, "sqlite"), seed=True)
+    assert [migrated.name for migrated in applied] == schema_set.files
+    assert project.pending() == []
+    assert "No migrations to apply" in project.apply()
+    assert ledger(url) == schema_set.files
+
+
+@ON_D1
+@pytest.mark.parametrize("count", [1, 3])
+async def test_wrangler_begins_and_we_go_on(
+    count: int, schema_set: SchemaSet, project: Wrangler, tmp_path: Path
+) -> None:
+    project.use(_first(schema_set, count, tmp_path))
+    project.apply()
+    migrations = read_set(schema_set.directory, "sqlite")
+    url = _url(project)
+    async with schema_connection(url) as connection:
+        applied = [migrated.name for migrated in await up(connection, migrations, seed=True)]
+        assert applied == [name for name in schema_set.files if name not in ledger(url)[:count]]
+        assert (await verify(connection, migrations)).ok
+    project.use(schema_set.directory)
+    assert project.pending() == []
+    assert names_in(url) == schema_set.names()
+
+
+@ON_D1
+@pytest.mark.parametrize("count", [1, 3])
+async def test_we_begin_and_wrangler_goes_on(count: int, schema_set: SchemaSet, project: Wrangler) -> None:
+    project.execute("SELECT 1")
+    url = _url(project)
+    migrations = read_set(schema_set.directory, "sqlite")
+    async with schema_connection(url) as connection:
+        await up(connection, migrations, to=schema_set.files[count - 1])
+    assert sorted(project.pending()) == sorted(schema_set.files[count:])
+    project.apply()
+    async with schema_connection(url) as connection:
+        assert (await plan(connection, migrations, seed=True)).pending == ()
+        assert (await verify(connection, migrations)).ok
+    assert ledger(url)[:count] == schema_set.files[:count]
+    assert names_in(url) == schema_set.names()
+
+
+@ON_D1
+async def test_a_set_gives_the_same_schema_by_either_way(
+    schema_set: SchemaSet, project: Wrangler, tmp_path: Path
+) -> None:
+    project.apply()
+    ours = f"sqlite://{tmp_path / 'ours.db'}"
+    async with schema_connection(_url(project)) as theirs, schema_connection(ours, create=True) as connection:
+        await up(connection, read_set(schema_set.directory, "sqlite"), seed=True)
+        assert await snapshot(theirs) == await snapshot(connection)
+
+
+@ON_D1
+async def test_what_wrangler_has_applied_can_be_entered_and_then_taken_back(
+    schema_set: SchemaSet, project: Wrangler
+) -> None:
+    project.apply()
+    url = _url(project)
+    migrations = read_set(schema_set.directory, "sqlite")
+    async with schema_connection(url) as connection:
+        await baseline(connection, migrations, to=schema_set.files[-1])
+        assert sorted(ledger(url)) == sorted(schema_set.files)
+        await down(connection, migrations, steps=2)
+    assert sorted(project.pending()) == sorted(schema_set.files[-2:])
+    project.apply()
+    assert names_in(url) == schema_set.names()
+
+
+@ON_D1
+async def test_wrangler_gives_the_documents_numbers_too(schema_set: SchemaSet, project: Wrangler) -> None:
+    """The same script, read by another tool: nothing in it is only ours."""
+    project.apply()
+    script = schema_set.directory / "checks" / "verify.sql"
+    wanted = re.findall(r"^-- expect: (.*)$", script.read_text(), re.MULTILINE)
+    assert [str(value) for value in project.values(script)] == wanted
