@@ -173,7 +173,7 @@ class _Trial:
                     rule="foreign-key-violation",
                     severity="error",
                     file=script.name,
-                    message=f"after it {problem}",
+                    message=f"after it, {problem}",
                     advice="delete or mend the rows in the same file, before the rows that they point to go",
                 )
             )

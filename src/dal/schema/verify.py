@@ -13,16 +13,22 @@ from time import perf_counter
 from typing import Final
 
 from dal.errors import DalError, SchemaError, UnavailableError
-from dal.schema import ledger
 from dal.schema.checks import DIRECTORY, Query, read_queries
 from dal.schema.compare import Difference, differences
-from dal.schema.connection import Connection, Reader
+from dal.schema.connection import Connection
 from dal.schema.files import LIBRARY_SET, Migration, MigrationSet, library_set
 from dal.schema.findings import Finding, errors
-from dal.schema.ledger import Applied
 from dal.schema.objects import Snapshot, snapshot
+from dal.schema.plan import Plan, plan
 from dal.schema.replay import ScriptRefusedError, foreign_key_violations, run_script
 
+#: Findings of a plan that say why a database may not be what its files make.
+_OF_THE_LEDGER: Final = frozenset(
+    {
+        *("edited-migration", "deleted-migration", "newer-database", "name-taken"),
+        *("interrupted-migration", "interrupted-rollback", "changed-while-begun"),
+    }
+)
 #: Of a damaged database, how many complaints a finding quotes.
 _QUOTED_COMPLAINTS: Final = 5
 
@@ -78,7 +84,7 @@ async def verify(connection: Connection, migrations: MigrationSet) -> VerifyRepo
     started = perf_counter()
     basis = await _basis(connection, migrations)
     found = await snapshot(connection)
-    findings = [*_of_ledger(basis, migrations)]
+    findings = [*basis.findings]
     missing: list[Difference] = []
     expected: Snapshot | None = None
     try:
@@ -134,28 +140,39 @@ async def drift(connection: Connection, migrations: MigrationSet) -> list[Differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Basis:
-    """files    that were applied, in the order of the ledger, the library's own first.
-    unknown  ledger rows of this set without a file.
+    """files     that were applied, in the order of the ledger, the library's own first.
+    findings  of the ledger against the files.
     """
 
     files: tuple[Migration, ...]
-    unknown: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
-async def _basis(reader: Reader, migrations: MigrationSet) -> _Basis:
-    rows = (await ledger.read(reader)).applied
-    own = [row for row in rows if _set_of(row) in ("", migrations.name)]
-    known = [migration for row in own if (migration := migrations.get(row.name)) is not None]
-    library: list[Migration] = []
+async def _basis(connection: Connection, migrations: MigrationSet) -> _Basis:
+    found = await plan(connection, migrations)
+    files = _applied_files(found, migrations)
+    findings = [finding for finding in found.findings if finding.rule in _OF_THE_LEDGER]
+    if not files:
+        findings.append(
+            Finding(
+                rule="nothing-applied",
+                severity="error",
+                message=f"the ledger holds no migration of {migrations.name}, so there is nothing to compare with",
+                advice="`dal schema up` applies them; `dal schema baseline` enters those that are there already",
+            )
+        )
     if migrations.name != LIBRARY_SET:
-        of_library = [row.name for row in rows if _set_of(row) == LIBRARY_SET]
-        library = [m for m in library_set(reader.engine).migrations if m.name in of_library]
-    return _Basis(files=(*library, *known), unknown=tuple(row.name for row in own if migrations.get(row.name) is None))
+        library = library_set(connection.engine)
+        names = {row.name for row in found.applied}
+        files = [
+            *(m for m in _applied_files(await plan(connection, library), library) if m.name not in names),
+            *files,
+        ]
+    return _Basis(files=tuple(files), findings=tuple(findings))
 
 
-def _set_of(row: Applied) -> str:
-    """Empty where nobody knows: wrangler keeps no such thing."""
-    return row.details.schema_set if row.details is not None else ""
+def _applied_files(found: Plan, migrations: MigrationSet) -> list[Migration]:
+    return [file for row in found.applied if (file := migrations.get(row.name)) is not None]
 
 
 async def _replayed(connection: Connection, files: Sequence[Migration]) -> Snapshot:
@@ -163,23 +180,6 @@ async def _replayed(connection: Connection, files: Sequence[Migration]) -> Snaps
         for migration in files:
             await run_script(scratch, migration.up)
         return await snapshot(scratch)
-
-
-def _of_ledger(basis: _Basis, migrations: MigrationSet) -> Iterator[Finding]:
-    if not any(migrations.get(migration.name) for migration in basis.files):
-        yield Finding(
-            rule="nothing-applied",
-            severity="error",
-            message=f"the ledger holds no migration of {migrations.name}, so there is nothing to compare with",
-            advice="`dal schema up` applies them; `dal schema baseline` enters those that are there already",
-        )
-    for name in basis.unknown:
-        yield Finding(
-            rule="unknown-migration",
-            severity="warning",
-            file=name,
-            message="it is in the ledger and not among the files; what it made was not looked for",
-        )
 
 
 def _broken_objects(expected: Snapshot | None, found: Snapshot) -> Iterator[Finding]:
