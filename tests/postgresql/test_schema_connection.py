@@ -137,7 +137,7 @@ async def test_a_lock_that_is_not_to_be_had_is_busy_and_soon_given_up(
 
 
 async def test_reads_are_refused_in_the_words_of_the_server(connection: PostgresSchemaConnection) -> None:
-    with pytest.raises(SchemaError, match='42P01.*relation "nowhere" does not exist'):
+    with pytest.raises(SchemaError, match=r'42P01.*relation "nowhere" does not exist'):
         await connection.fetch("SELECT 1 FROM nowhere")
 
 
