@@ -1,8 +1,8 @@
 """SQLite for `dal.schema`: one connection of its own, in a thread of its own, on which migrations run.
 
 A batch is one BEGIN IMMEDIATE … COMMIT, statement by statement: `executescript` would end the open transaction first.
-What a statement must not do, end that transaction, is refused by SQLite's authorizer. The file's journal mode is left
-as it is: it belongs to the application.
+A statement that would end that transaction is refused. The file's journal mode is left as it is: it belongs to the
+application.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dal.backends.sqlite.errors import BACKEND, translate
 from dal.errors import DalError, SchemaError
 from dal.limits import MIGRATION_LOCK_TIMEOUT_S
 from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
+from dal.schema.statements import words_of
 
 _T = TypeVar("_T")
 
@@ -46,6 +47,7 @@ _TROUBLE: Final = frozenset(
         sqlite3.SQLITE_INTERRUPT,
     }
 )
+_CONTROL: Final = tuple([word] for word in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"))
 _LOCK_POLL_S: Final = (0.001, 0.005)
 #: Rows that a failed check of foreign keys names.
 _SHOWN_ROWS: Final = 5
@@ -82,6 +84,7 @@ class SqliteSchemaConnection:
         self._path = path
         self._thread = thread
         self._raw: sqlite3.Connection | None = None
+        self._settings: Sequence[str] = ()
 
     @property
     def engine(self) -> EngineName:
@@ -100,6 +103,7 @@ class SqliteSchemaConnection:
         return ".db"
 
     async def open(self, settings: Sequence[str]) -> None:
+        self._settings = settings
         await self._call(lambda: self._connect(settings))
 
     async def close(self) -> None:
@@ -138,7 +142,12 @@ class SqliteSchemaConnection:
     async def load(self, path: Path) -> None:
         from dal.backends.sqlite.dump import load
 
-        await load(self._path, path)
+        # Closed meanwhile: a copy with pages of another size needs a WAL file for itself.
+        await self.close()
+        try:
+            await load(self._path, path)
+        finally:
+            await self.open(self._settings)
 
     # In the thread ---------------------------------------------------------------------------------------------------
 
@@ -179,7 +188,13 @@ class SqliteSchemaConnection:
             return self._opened().execute(sql, params).fetchall()
         except sqlite3.Error as error:
             code = _primary(error)
-            if code in _BUSY or code in _TROUBLE:
+            if code in _BUSY:
+                raise DalTimeoutError(
+                    f"{self.address}: another process held the database for {MIGRATION_LOCK_TIMEOUT_S:g} s",
+                    operation="read",
+                    backend=BACKEND,
+                ) from error
+            if code in _TROUBLE:
                 raise translate(error, str(self._path), "read") from error
             raise SchemaError(f"{self.address}: {_words(error)}", operation="read", backend=BACKEND) from error
 
@@ -213,18 +228,19 @@ class SqliteSchemaConnection:
                 except sqlite3.Error as error:
                     if _primary(error) not in _BUSY or time.monotonic() > deadline:
                         raise self._refusal(error, None) from error
-                time.sleep(random.uniform(*_LOCK_POLL_S))  # noqa: S311
+                time.sleep(random.uniform(*_CONTROL: Final = tuple([word] for word in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"))
+_LOCK_POLL_S))  # noqa: S311
         finally:
             raw.execute(f"PRAGMA busy_timeout = {int(MIGRATION_LOCK_TIMEOUT_S * 1000)}")
 
     def _execute(self, raw: sqlite3.Connection, statements: Sequence[Run]) -> None:
         for index, (sql, params) in enumerate(statements):
-            with _no_transaction_control(raw):
-                try:
-                    for _ in raw.execute(sql, params):  # to its end, also where it returns rows
-                        pass
-                except (sqlite3.Error, sqlite3.Warning) as error:
-                    raise self._refusal(error, index) from error
+            _refuse_transaction_control(index, sql)
+            try:
+                for _ in raw.execute(sql, params):  # to its end, also where it returns rows
+                    pass
+            except (sqlite3.Error, sqlite3.Warning) as error:
+                raise self._refusal(error, index) from error
             if not raw.in_transaction:
                 raise StatementError(index, "the statement ended the transaction in which the file is run")
 
@@ -255,10 +271,10 @@ class SqliteSchemaConnection:
 
     def _run_alone(self, sql: str) -> None:
         raw = self._opened()
+        _refuse_transaction_control(0, sql)
         try:
-            with _no_transaction_control(raw):
-                for _ in raw.execute(sql):
-                    pass
+            for _ in raw.execute(sql):
+                pass
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise self._refusal(error, 0) from error
         finally:
