@@ -82,4 +82,4 @@ SCHEMA_LOCK_WAIT_S: Final = 600.0  # waiting for another runner to end, before D
 SCHEMA_BUSY_WAIT_S: Final = 120.0  # trying again what met a lock of the application's, before DalTimeoutError
 SCHEMA_RETRY_FIRST_S: Final = 0.1
 SCHEMA_RETRY_MAX_S: Final = 5.0
-SCHEMA_LOST_ANSWERS: Final = 3  # in one run, each looked up in the ledger
+SCHEMA_RESUMPTIONS: Final = 5  # in one run, after a lost answer or lease; each reads the ledger again

@@ -26,7 +26,7 @@ class Concurrently(NamedTuple):
     """A statement that builds or drops an index CONCURRENTLY: names as written, quotes and schema included."""
 
     verb: str
-    index: str
+    name: str
     table: str
 
 
@@ -35,7 +35,7 @@ async def clear_invalid(connection: Connection, statement: Statement) -> None:
     found = read(statement) if connection.engine == "postgresql" else None
     if found is None or found.verb != "CREATE":
         return
-    rows = await connection.fetch(_OF_TABLE, (found.table, found.index))
+    rows = await connection.fetch(_OF_TABLE, (found.table, found.name))
     if not rows or rows[0][1] == "true":
         return
     name, _, building = rows[0]
@@ -50,8 +50,8 @@ async def is_done(connection: Connection, statement: Statement) -> bool:
     if found is None:
         return False
     if found.verb == "DROP":
-        return not await connection.fetch(_BY_NAME, (found.index,))
-    rows = await connection.fetch(_OF_TABLE, (found.table, found.index))
+        return not await connection.fetch(_BY_NAME, (found.name,))
+    rows = await connection.fetch(_OF_TABLE, (found.table, found.name))
     return bool(rows) and rows[0][1] == "true"
 
 

@@ -76,7 +76,8 @@ class Lease:
             self._engine,
             "INSERT INTO dal_migration_lock (id, owner, holder, acquired_at, expires_at) "
             "VALUES (1, ?, ?, {now}, {later}) "
-            "ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, holder = excluded.holder, acquired_at = excluded.acquired_at, expires_at = excluded.expires_at "
+            "ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, holder = excluded.holder, "
+            "acquired_at = excluded.acquired_at, expires_at = excluded.expires_at "
             "WHERE dal_migration_lock.expires_at <= {now} OR dal_migration_lock.owner = ?",
             self.owner,
             f"process {os.getpid()} on {socket.gethostname()}",
@@ -95,11 +96,11 @@ class Lease:
 
 @asynccontextmanager
 async def held(
-    connection: Connection, *, wait_s: float, on_wait: Callable[[str, float], None], former: str = ""
+    connection: Connection, *, wait_s: float, on_wait: Callable[[str], None], former: str = ""
 ) -> AsyncIterator[Lease]:
     """The lease, waited for where another runner has it.
 
-    on_wait  told who has it, and the seconds waited so far.
+    on_wait  told who has it.
     former   owner of a lease that this runner held and may have lost.
     Raises   DalTimeoutError: another runner had it all the time.
     """
@@ -115,7 +116,7 @@ async def held(
                 "see whether it still runs, and try again",
                 operation="schema.lock",
             )
-        on_wait(who, waited_s)
+        on_wait(who)
         await asyncio.sleep(random.uniform(1, 3) * SCHEMA_RETRY_FIRST_S)  # noqa: S311
     try:
         yield lease
@@ -139,6 +140,9 @@ async def _taken(connection: Connection, lease: Lease, former: str) -> bool:
     taken = False
     try:
         holder = await _holder(connection)
+        if holder is not None and holder.owner == lease.owner:  # taken, and then it could not be read
+            taken = True
+            return True
         if holder is not None and not holder.expired and holder.owner != former:
             return False
         try:

@@ -152,13 +152,16 @@ def _applied_findings(file: Migration, details: Details) -> Iterator[Finding]:
     if details.checksum != file.checksum:
         message = "it was changed after it had been applied: this database has what it said before"
         yield _error("edited-migration", file.name, message, "put the old text back, and write a new migration")
-    if details.undone_count:
+    if details.undone_count or details.in_doubt:
         total = len(file.down.statements) if file.down else 0
         message = f"its way back was begun and not finished ({details.undone_count} of {total} statements have run)"
         yield _error("interrupted-rollback", file.name, message, "run `dal schema down` again: it goes on there")
 
 
 def _begun_finding(file: Migration, details: Details) -> Finding:
+    if details.undone_count:
+        message = "it was begun, and then its way back was begun and not finished"
+        return _error("interrupted-rollback", file.name, message, "run `dal schema down` again: it goes on there")
     done = details.done_count
     if ledger.digest(file.statements[:done]) != details.digest and done:
         message = f"{done} of its statements have run already, and the file now says something else there"

@@ -10,11 +10,11 @@ what became of it before it runs it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import Final, Literal
 
 from dal.errors import DalError, DalTimeoutError, SchemaError, UnavailableError
 from dal.schema import indexes, ledger
@@ -56,159 +56,168 @@ class Runner:
 
     async def forward(self, migration: Migration, begun: Details | None) -> Migrated:
         """Applies the file. Raises SchemaError, DalTimeoutError, LeaseLostError, LostAnswerError."""
-        engine = self.connection.engine
-        run = _FileRun(self, migration, migration.up, back=False)
-        count = len(migration.statements)
+        engine, name = self.connection.engine, migration.name
+        run = _FileRun(self, name, migration.up, back=False)
+        all_done = len(migration.statements) if migration.directives.transaction else 0
+        describe = ledger.describe(engine, migration, self.schema_set, all_done, self.backup_ref)
+        last = [ledger.enter(engine, name), ledger.finish(engine, name)]
         if migration.directives.transaction:
-            first = [
-                ledger.enter(engine, migration.name),
-                ledger.describe(engine, migration, self.schema_set, count, self.backup_ref),
-            ]
-            return await run.at_once(first, [ledger.finish(engine, migration.name)])
-        await run.write([ledger.describe(engine, migration, self.schema_set, 0, self.backup_ref), self.lease.guard()])
-        last = [ledger.enter(engine, migration.name), ledger.finish(engine, migration.name)]
+            return await run.at_once([last[0], describe], last[1:])
+        await run.note([describe])
         return await run.one_by_one(begun.done_count if begun else 0, last, in_doubt=bool(begun and begun.in_doubt))
 
-    async def back(self, migration: Migration, details: Details | None) -> Migrated:
-        """Takes the file back. Raises as `forward`."""
+    async def back(self, migration: Migration, details: Details | None, *, is_applied: bool) -> Migrated:
+        """Takes the file back. Raises as `forward`.
+
+        is_applied  False: it was begun and never finished.
+        """
         assert migration.down is not None  # noqa: S101  # the caller has looked
-        engine = self.connection.engine
-        run = _FileRun(self, migration, migration.down, back=True)
-        gone = ledger.leave(engine, migration.name)
+        engine, name = self.connection.engine, migration.name
+        run = _FileRun(self, name, migration.down, back=True)
+        gone = ledger.leave(engine, name)
+        if not is_applied and details is not None and not (details.done_count or details.in_doubt):
+            await run.note(gone)  # nothing of it has happened
+            return run.done(0)
         if migration.down.directives.transaction:
             return await run.at_once(gone, [])
         if details is None:
-            await run.write([ledger.describe(engine, migration, self.schema_set, 0, None), self.lease.guard()])
+            await run.note([ledger.describe(engine, migration, self.schema_set, 0, None)])
         undone = details.undone_count if details else 0
-        return await run.one_by_one(undone, gone, in_doubt=bool(details and details.in_doubt and details.undone_count))
+        # Of a file that was never finished, the doubt may be about its way forward.
+        in_doubt = bool(details and details.in_doubt and (is_applied or undone))
+        return await run.one_by_one(undone, gone, in_doubt=in_doubt)
 
 
 class _FileRun:
-    def __init__(self, runner: Runner, migration: Migration, script: Script, *, back: bool) -> None:
+    def __init__(self, runner: Runner, name: str, script: Script, *, back: bool) -> None:
         self._runner = runner
         self._connection = runner.connection
         self._engine: EngineName = runner.connection.engine
-        self._name = migration.name
+        self._guard = runner.lease.guard()
+        self._name = name
         self._script = script
         self._back = back
         self._started = perf_counter()
 
     async def at_once(self, first: Sequence[Run], last: Sequence[Run]) -> Migrated:
         """The whole file as one transaction."""
-        guard = self._runner.lease.guard()
-        batch = [*first, guard, *((s.sql, ()) for s in self._script.statements), *last, guard]
+        statements = self._script.statements
+        batch = [*first, self._guard, *((s.sql, ()) for s in statements), *last, self._guard]
         self._tell("running", 0)
-        await self._attempt(lambda: self._run(batch), 0, before=len(first) + 1)
-        return self._done(len(self._script.statements))
+        await self._attempt(lambda: self._run(batch), range(len(statements)), before=len(first) + 1)
+        return self.done(len(statements))
 
     async def one_by_one(self, done: int, last: Sequence[Run], *, in_doubt: bool) -> Migrated:
         """Each statement by itself, from the one behind those that are done."""
         statements = self._script.statements
-        guard = self._runner.lease.guard()
         for place in range(done, len(statements)):
             self._tell("running", place + 1)
             statement = statements[place]
             counted = ledger.progress(self._engine, self._name, statements[: place + 1], back=self._back)
-            if _takes_part(statement, self._engine):
-                batch = [guard, (statement.sql, ()), counted]
-                await self._attempt(lambda batch=batch: self._run(batch), place, before=1)
+            if _fits_transaction(statement, self._engine):
+                await self._together(statement, counted, place)
                 continue
             if not (in_doubt and place == done and await indexes.is_done(self._connection, statement)):
                 await self._alone(statement, place)
-            await self.write([guard, counted])
-        await self.write([guard, *last])
-        return self._done(len(statements) - done)
+            await self.note([counted])
+        await self.note(last)
+        return self.done(len(statements) - done)
+
+    async def _together(self, statement: Statement, counted: Run, place: int) -> None:
+        batch = [self._guard, (statement.sql, ()), counted]
+        await self._attempt(lambda: self._run(batch), range(place, place + 1), before=1)
 
     async def _alone(self, statement: Statement, place: int) -> None:
-        guard = self._runner.lease.guard()
-        await self.write([guard, ledger.doubt(self._engine, self._name, in_doubt=True)])
+        await self.note([ledger.doubt(self._engine, self._name, in_doubt=True)])
 
         async def once() -> None:
             await indexes.clear_invalid(self._connection, statement)
             await self._connection.run_alone(statement.sql)
 
         try:
-            await self._attempt(once, place, before=0)
+            await self._attempt(once, range(place, place + 1), before=0)
         except (SchemaError, DalTimeoutError):
             # It was refused, so there is no doubt any more. Where this cannot be written, the next run looks.
             with suppress(StatementError, DalError):
-                await self._connection.run([guard, ledger.doubt(self._engine, self._name, in_doubt=False)])
+                await self._connection.run([self._guard, ledger.doubt(self._engine, self._name, in_doubt=False)])
             raise
 
-    async def write(self, batch: Sequence[Run]) -> None:
-        """A batch of the ledger's own."""
-        await self._attempt(lambda: self._connection.run(batch), 0, before=len(batch))
+    async def note(self, batch: Sequence[Run]) -> None:
+        """Writes down something of the ledger's own, as long as the lease holds."""
+        guarded = [self._guard, *batch]
+        await self._attempt(lambda: self._connection.run(guarded), range(0), before=0)
+
+    def done(self, statements: int) -> Migrated:
+        self._tell("done", len(self._script.statements))
+        return Migrated(name=self._name, duration_ms=self._elapsed_ms(), statements=statements)
 
     async def _run(self, batch: Sequence[Run]) -> None:
         await self._connection.run(batch, foreign_keys=self._script.directives.foreign_keys)
 
-    async def _attempt(self, call, place: int, *, before: int) -> None:  # type: ignore[no-untyped-def]
+    async def _attempt(self, call: Callable[[], Awaitable[None]], places: range, *, before: int) -> None:
         """Makes the call, patiently, and tells its failure in words.
 
-        place   of the first statement of the file that it runs.
-        before  statements of the ledger's own that go before that one.
+        places  of the file's statements that it runs; none where it writes the ledger only.
+        before  statements of the ledger's own that go before those.
         """
 
         async def meanwhile(reason: str) -> None:
-            self._tell("waiting", place + 1, reason)
+            self._tell("waiting", places.start + 1 if len(places) == 1 else 0, reason)
             # What the batch renewed was rolled back with it.
             with suppress(StatementError, DalError):
-                await self._connection.run([self._runner.lease.guard()])
+                await self._connection.run([self._guard])
 
         try:
             await patiently(call, wait_s=self._runner.busy_wait_s, meanwhile=meanwhile)
         except StatementError as error:
-            if await self._is_overtaken(error, before):
+            place = None if error.index is None else error.index - before + places.start
+            is_ours = place in places
+            if not is_ours and not is_busy(error) and await self._is_overtaken(error):
                 raise LeaseLostError from error
-            raise self._told(error, place, before) from error
+            raise self._told(error, place if is_ours else None, places) from error
         except UnavailableError as error:
             if error.outcome == "unknown":
                 raise LostAnswerError(self._name, error) from error
             raise
 
-    async def _is_overtaken(self, error: StatementError, before: int) -> bool:
-        if is_busy(error) or (error.index is not None and 0 < before <= error.index and before < error.index):
+    async def _is_overtaken(self, error: StatementError) -> bool:
+        """Whether the guard refused the batch, or the ledger's unique name: a tool that takes no lock (wrangler) may
+        have entered the file meanwhile."""
+        if await is_lost(self._connection, self._runner.lease):
+            return True
+        if error.kind != "unique" or self._back:
             return False
-        try:
-            return await is_lost(self._connection, self._runner.lease)
-        except DalError:
-            return False
+        return any(row.name == self._name for row in (await ledger.read(self._connection)).applied)
 
-    def _told(self, error: StatementError, place: int, before: int) -> DalError:
-        index = None if error.index is None else error.index - before + place
-        statements = self._script.statements
-        address = self._connection.address
-        stays = "and was rolled back"
-        if not self._script.directives.transaction:
-            stays = (
-                f"at statement {place + 1} of {len(statements)}; those before it stay, and the next run goes on there"
-            )
-        where, what = self._script.name, ""
-        if index is not None and 0 <= index < len(statements):
-            statement = statements[index]
+    def _told(self, error: StatementError, place: int | None, places: range) -> DalError:
+        """The failure as people read it: where, what the engine said, what became of the rest."""
+        script, address = self._script, self._connection.address
+        where, what = script.name, ""
+        if place is None and len(places) == 1:
+            place = places.start
+        if place is not None:
+            statement = script.statements[place]
             where = f"{where}:{statement.line_of(error.position or 0)}"
             what = f"; the statement: {statement.beginning()}"
-        message = f"{address}: {where} failed {stays}: {error.reason}{what}"
+        elif not places:
+            what = "; its entry in the ledger was to be written"
+        stays = "failed and was rolled back"
+        if not script.directives.transaction:
+            before = "the one before it stays" if places.start == 1 else f"the {places.start} before it stay"
+            stays = f"failed; {before}, and the next run goes on there" if places.start else "failed; nothing was done"
         if is_busy(error):
-            message = (
-                f"{address}: {where} met a lock each time for {self._runner.busy_wait_s:g} s {stays}: "
-                f"{error.reason}{what}; try again when the application is quieter"
-            )
-            return DalTimeoutError(message, operation=self._operation)
-        return SchemaError(message, operation=self._operation)
+            message = f"{address}: {where} {stays}: locks were in its way for {self._runner.busy_wait_s:g} s"
+            return DalTimeoutError(f"{message}: {error.reason}{what}", operation=self._operation)
+        return SchemaError(f"{address}: {where} {stays}: {error.reason}{what}", operation=self._operation)
 
     @property
     def _operation(self) -> str:
         return "schema.down" if self._back else "schema.up"
 
-    def _done(self, statements: int) -> Migrated:
-        self._tell("done", len(self._script.statements))
-        return Migrated(name=self._name, duration_ms=self._elapsed_ms(), statements=statements)
-
     def _elapsed_ms(self) -> int:
         return round((perf_counter() - self._started) * 1000)
 
-    def _tell(self, phase, statement: int, detail: str = "") -> None:  # type: ignore[no-untyped-def]
+    def _tell(self, phase: Literal["waiting", "running", "done"], statement: int, detail: str = "") -> None:
         self._runner.on_progress(
             Progress(
                 name=self._script.name,
@@ -221,10 +230,10 @@ class _FileRun:
         )
 
 
-def _takes_part(statement: Statement, engine: EngineName) -> bool:
+def _fits_transaction(statement: Statement, engine: EngineName) -> bool:
     """Whether it may run in a transaction, for certain."""
     words = words_of(statement.sql, engine, 2)
-    if words[:1] and words[0] in _CHANGES_ROWS:
+    if words and words[0] in _CHANGES_ROWS:
         return True
     return (
         len(words) == 2

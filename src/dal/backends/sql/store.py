@@ -81,7 +81,8 @@ class SqlStore:
     async def _check_schema(self) -> None:
         reader = _SchemaReader(self._executor, self._compiler.dialect.engine, self._address)
         status = await schema.status(reader)
-        if self._auto_migrate or (self._auto_migrate is None and status.empty):
+        wanted = self._auto_migrate or (self._auto_migrate is None and status.empty)
+        if wanted and status.pending and not status.newer:
             # Alone in the database: nothing of this store waits on, or is waited for by, what a migration does.
             await self._executor.close()
             async with self._schema_connection() as connection:

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from dal.backends.sqlite.connection import to_the_end
 from dal.backends.sqlite.database_file import provide
 from dal.backends.sqlite.errors import BACKEND, translate
-from dal.errors import DalError, SchemaError
+from dal.errors import DalError, DalTimeoutError, SchemaError
 from dal.limits import MIGRATION_LOCK_TIMEOUT_S
 from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
 from dal.schema.statements import words_of
@@ -47,7 +47,7 @@ _TROUBLE: Final = frozenset(
         sqlite3.SQLITE_INTERRUPT,
     }
 )
-_CONTROL: Final = tuple([word] for word in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"))
+_CONTROL: Final = (["BEGIN"], ["COMMIT"], ["END"], ["ROLLBACK"], ["SAVEPOINT"], ["RELEASE"])
 _LOCK_POLL_S: Final = (0.001, 0.005)
 #: Rows that a failed check of foreign keys names.
 _SHOWN_ROWS: Final = 5
@@ -228,8 +228,7 @@ class SqliteSchemaConnection:
                 except sqlite3.Error as error:
                     if _primary(error) not in _BUSY or time.monotonic() > deadline:
                         raise self._refusal(error, None) from error
-                time.sleep(random.uniform(*_CONTROL: Final = tuple([word] for word in ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"))
-_LOCK_POLL_S))  # noqa: S311
+                time.sleep(random.uniform(*_LOCK_POLL_S))  # noqa: S311
         finally:
             raw.execute(f"PRAGMA busy_timeout = {int(MIGRATION_LOCK_TIMEOUT_S * 1000)}")
 
@@ -306,19 +305,10 @@ _LOCK_POLL_S))  # noqa: S311
             raise translate(error, str(self._path), operation) from error
 
 
-@contextmanager
-def _no_transaction_control(raw: sqlite3.Connection) -> Iterator[None]:
-    raw.set_authorizer(_authorize)
-    try:
-        yield
-    finally:
-        raw.set_authorizer(None)
-
-
-def _authorize(action: int, *_: object) -> int:
-    return (
-        sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT) else sqlite3.SQLITE_OK
-    )
+def _refuse_transaction_control(index: int, sql: str) -> None:
+    """By its first word: SQLite's authorizer would refuse VACUUM and full-text tables their own transactions too."""
+    if words_of(sql, "sqlite", 1) in _CONTROL:
+        raise StatementError(index, "the statement would end or split the transaction in which the file is run")
 
 
 def _roll_back(raw: sqlite3.Connection) -> None:
