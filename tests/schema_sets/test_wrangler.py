@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dal.factory import schema_connection
-from dal.schema import baseline, down, plan, read_set, up
+from dal.factory import create_data_access, schema_connection
+from dal.schema import baseline, down, library_set, plan, read_set, schema_directory, status, up
 from dal.schema.objects import snapshot
 from dal.schema.verify import verify
 from tests.engines import honesty
@@ -128,12 +128,47 @@ async def test_what_wrangler_has_applied_can_be_entered_and_then_taken_back(
     url = _url(project)
     migrations = read_set(schema_set.directory, "sqlite")
     async with schema_connection(url) as connection:
-        await baseline(connection, migrations, to=schema_set.files[-1])
+        assert await baseline(connection, migrations, to=schema_set.files[-1], seed=True) == schema_set.files
+        assert await baseline(connection, migrations, to=schema_set.files[-1], seed=True) == []
         assert sorted(ledger(url)) == sorted(schema_set.files)
         await down(connection, migrations, steps=2)
     assert sorted(project.pending()) == sorted(schema_set.files[-2:])
     project.apply()
     assert names_in(url) == schema_set.names()
+
+
+@pytest.mark.parametrize("schema_set", [CUTTY], ids=lambda s: s.name)
+async def test_a_file_that_wrangler_applied_and_somebody_edits_is_noticed_once_it_is_entered(
+    schema_set: SchemaSet, project: Wrangler, tmp_path: Path
+) -> None:
+    """wrangler keeps no checksum: what the files said is known from the day they were entered."""
+    directory = schema_set.copy(tmp_path)
+    project.apply()
+    async with schema_connection(_url(project)) as connection:
+        await baseline(connection, read_set(directory, "sqlite"), to=schema_set.files[2])
+        for name in (schema_set.files[1], schema_set.files[4]):
+            with (directory / name).open("a") as file:
+                file.write("-- changed\n")
+        found = await plan(connection, read_set(directory, "sqlite"))
+    assert [f.file for f in found.findings if f.rule == "edited-migration"] == [schema_set.files[1]]
+
+
+async def test_the_librarys_own_files_may_be_applied_by_wrangler(tmp_path: Path) -> None:
+    try:
+        project = Wrangler(tmp_path / "project", schema_directory("sqlite").resolve())
+    except EngineMissingError as error:
+        honesty.not_tested("wrangler", str(error))
+    project.apply()
+    url = _url(project)
+    async with schema_connection(url) as connection:
+        found = await status(connection)
+        assert (found.pending, found.newer) == ((), ())
+        assert (await verify(connection, library_set("sqlite"))).ok
+    async with create_data_access(url, auto_migrate=False) as dal:
+        await dal.chats.create("c1")
+        await dal.messages.add("c1", "user", "found again")
+        assert [hit.message.content for hit in (await dal.messages.search("again")).items] == ["found again"]
+    assert project.pending() == []
 
 
 @ON_D1
