@@ -39,7 +39,7 @@ def check(act: Act, context: Context) -> Iterator[Hit]:
 
 
 def _not_null(table: str, column: Column) -> Iterator[Hit]:
-    empty = column.default is None or [token.text for token in column.default] == ["NULL"]
+    empty = column.default is None or _is_null(column.default)
     key = any(constraint.kind == "primary" for constraint in column.constraints)
     if empty and (column.not_null or key) and not column.generated and not is_serial(column):
         message = f"{table}.{column.name} is NOT NULL without a default: it fails where {table} has rows"
@@ -70,13 +70,17 @@ def _computed(table: str, column: Column, context: Context) -> Iterator[Hit]:
 
 
 def _reference(table: str, column: Column) -> Iterator[Hit]:
-    if column.default is None or [token.text for token in column.default] == ["NULL"]:
+    if column.default is None or _is_null(column.default):
         return
     if any(constraint.kind == "foreign" for constraint in column.constraints):
         message = (
             f"{table}.{column.name} has a reference and a default: SQLite refuses both together where {table} has rows"
         )
         yield Hit("reference-with-default", column.place, message)
+
+
+def _is_null(default: Sequence[Token]) -> bool:
+    return [(token.kind, token.text) for token in default] == [("word", "NULL")]
 
 
 def _constant(default: Sequence[Token]) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from dal.schema.connection import EngineName, Place
-from dal.schema.lint.acts import Act
+from dal.schema.lint.acts import Act, AlterTable
 from dal.schema.lint.catalog import Catalog, Work
 
 
@@ -42,6 +42,12 @@ class Context:
     def exists(self, table: str) -> bool:
         """The table was there before: others work with it, and it has rows."""
         return table not in self.work.created
+
+    def is_new(self, act: AlterTable, column: str) -> bool:
+        """The file added the column itself."""
+        return (act.table, column) in self.work.added or any(
+            change.kind == "add-column" and change.name == column for change in act.changes
+        )
 
 
 Check: TypeAlias = Callable[[Act, Context], Iterator[Hit]]

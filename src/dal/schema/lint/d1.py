@@ -1,6 +1,6 @@
 """What D1 refuses and SQLite does not, so that a trial on SQLite says nothing about it.
 
-The lists were measured on D1's engine, workerd 1.20260730: its authorizer and its limits.
+The lists were measured on D1's engine, workerd 1.20261117: its authorizer and its limits.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from typing import Final
 
 from dal.schema.lint.acts import Act, Create, CreateIndex, CreateTable, Plain, Pragma
 from dal.schema.lint.context import Context, Hit
-from dal.schema.lint.words import Token, one_of
+from dal.schema.lint.words import Token, one_of, outside
 
 _PRAGMAS: Final = one_of(
     "case_sensitive_like data_version defer_foreign_keys foreign_key_check foreign_key_list foreign_keys "
-    "ignore_check_constraints index_info index_list index_xinfo legacy_alter_table optimize quick_check "
+    "ignore_check_constraints index_info index_list index_xinfo legacy_alter_table optimize page_size quick_check "
     "recursive_triggers reverse_unordered_selects table_info table_list table_xinfo"
 )
 _CONTROL: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
-_MODULES: Final = frozenset({"fts5", "fts5vocab"})
+_MODULES: Final = frozenset({"fts5", "fts5vocab", "rtree", "rtree_i32"})
 _FUNCTIONS: Final = one_of(
-    "FTS3_TOKENIZER FTS5_SOURCE_ID LOAD_EXTENSION MATCHINFO OFFSETS RTREECHECK RTREEDEPTH RTREENODE SOUNDEX "
-    "SQLITE_SOURCE_ID SQLITE_VERSION"
+    "FTS3_TOKENIZER FTS5_SOURCE_ID LOAD_EXTENSION MATCHINFO OFFSETS SOUNDEX SQLITE_SOURCE_ID SQLITE_VERSION"
 )
 _PRAGMA_ADVICE: Final = {
     "integrity_check": "PRAGMA quick_check is allowed",
@@ -65,6 +64,8 @@ def check(act: Act, context: Context) -> Iterator[Hit]:
 
 def statement(sql: str, tokens: Sequence[Token]) -> Iterator[Hit]:
     """Of a whole statement, trigger bodies and strings included."""
+    if [token.text for token in tokens[:2]] == ["CREATE", "TRIGGER"]:
+        yield from _trigger(tokens)
     size_bytes = len(sql.encode())
     if size_bytes > STATEMENT_MAX_BYTES:
         yield Hit("statement-too-long", 0, f"it is {size_bytes:,} bytes long; D1 takes {STATEMENT_MAX_BYTES:,}")
@@ -105,9 +106,22 @@ def statement(sql: str, tokens: Sequence[Token]) -> Iterator[Hit]:
             yield _limit(token.place, message, "Write one literal, or bracket it into halves")
 
 
+def _trigger(tokens: Sequence[Token]) -> Iterator[Hit]:
+    """Reported of the hosted service (cloudflare/workers-sdk 4326, 15046, 15314); the engine itself takes them all."""
+    start = next((index for index, token in enumerate(tokens) if token.kind == "word" and token.text == "BEGIN"), 0)
+    body = outside(tokens[start:])
+    if not start or not body:
+        return
+    if body[0].raw != "BEGIN" or body[-1].raw != "END":
+        yield Hit("trigger-splitting", body[0].place, "the trigger's BEGIN or END is not in upper case")
+    case = next((token for token in body if token.kind == "word" and token.text == "CASE"), None)
+    if case is not None:
+        yield Hit("trigger-splitting", case.place, "the trigger holds a CASE … END without brackets around it")
+
+
 def _virtual(act: CreateTable) -> Iterator[Hit]:
     if act.module not in _MODULES:
-        yield _denied(act.place, f"D1 has no virtual tables of {act.module}", "It has fts5 and fts5vocab")
+        yield _denied(act.place, f"D1 has no virtual tables of {act.module}", "It has fts5, fts5vocab and rtree")
     message = f"D1 cannot export a database that holds a virtual table ({act.name})"
     yield Hit("virtual-table-export", act.place, message)
 

@@ -70,17 +70,13 @@ def _drop(act: Drop, context: Context) -> Iterator[Hit]:
 
 def _change(act: AlterTable, change: Change, context: Context) -> Iterator[Hit]:
     if change.kind == "drop-column":
-        if context.exists(act.table) and (act.table, change.name) not in context.work.added:
+        if context.exists(act.table) and not context.is_new(act, change.name):
             yield Hit("drop-column", change.place, f"{act.table}.{change.name} is deleted with everything in it")
     elif change.kind == "rename-table":
         if context.exists(act.table) and not _takes_its_place(act.table, context):
             message = f"table {act.table} becomes {change.to}; a running version still uses the old name"
             yield Hit("rename", change.place, message)
-    elif (
-        change.kind == "rename-column"
-        and context.exists(act.table)
-        and (act.table, change.name) not in context.work.added
-    ):
+    elif change.kind == "rename-column" and context.exists(act.table) and not context.is_new(act, change.name):
         message = f"{act.table}.{change.name} becomes {change.to}; a running version still uses the old name"
         yield Hit("rename", change.place, message)
 

@@ -32,7 +32,7 @@ def check(act: Act, context: Context) -> Iterator[Hit]:
                 )
         case AlterTable() if context.exists(act.table):
             for change in act.changes:
-                yield from _change(act.table, change, context)
+                yield from _change(act, change, context)
         case Plain():
             yield from _maintenance(act)
         case _:
@@ -48,9 +48,10 @@ def _index(act: CreateIndex, context: Context) -> Hit:
     return Hit("create-index-not-concurrent", act.place, message, advice)
 
 
-def _change(table: str, change: Change, context: Context) -> Iterator[Hit]:
+def _change(act: AlterTable, change: Change, context: Context) -> Iterator[Hit]:
+    table = act.table
     if change.kind == "change-type":
-        if (table, change.name) not in context.work.added and not _widens(table, change, context):
+        if not context.is_new(act, change.name) and not _widens(table, change, context):
             kind = " ".join(change.type).replace(" ( ", "(").replace(" )", ")").replace(" , ", ", ")
             message = f"{table}.{change.name} becomes {kind}: the table is written anew with its indexes, {_CLOSED}"
             yield Hit("change-column-type", change.place, message)

@@ -238,6 +238,12 @@ _RULES: Final = (
         "D1 refuses to export a database that holds a virtual table, so there is no backup by export.",
         "Keep it rebuildable, and drop it for the export; or back up by bookmark (Time Travel)",
     ),
+    Rule(
+        "trigger-splitting", "warning", _D1,
+        "D1's service splits what it is sent at semicolons, and has been seen to tear triggers written like this.",
+        "Write BEGIN and END of the trigger in upper case, and brackets around CASE … END",
+        way_back=True,
+    ),
     # The second reader.
     Rule(
         "squawk-missing", "warning", _POSTGRESQL,

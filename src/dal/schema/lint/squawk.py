@@ -48,16 +48,16 @@ OURS: Final[dict[str, str]] = {
 }
 #: `up` sets a lock timeout itself; the others say how to write, not what breaks.
 _TASTE: Final = one_of(
-    "require-lock-timeout require-statement-timeout require-timeout-settings require-table-schema require-enum- "
-    "value-ordering prefer-bigint-over-int prefer-bigint-over-smallint prefer-identity prefer-repack prefer-text- "
-    "field prefer-timestamp-tz ban-char-field"
+    "require-lock-timeout require-statement-timeout require-timeout-settings require-table-schema "
+    "require-enum-value-ordering prefer-bigint-over-int prefer-bigint-over-smallint prefer-identity prefer-repack "
+    "prefer-text-field prefer-timestamp-tz ban-char-field"
 )
 _PLAIN_NAME: Final = re.compile(r"(?:rollback/)?\w+\.sql")
 #: Windows takes command lines of 32 KB.
 _FILES_AT_ONCE: Final = 100
 _TIMEOUT_S: Final = 30
 #: Named, so that no .squawk.toml of a directory above is found.
-_CONFIG: Final = Path(__file__).with_name("squawk.toml")
+CONFIG: Final = Path(__file__).with_name("squawk.toml")
 
 
 def executable() -> Path | None:
@@ -97,7 +97,7 @@ def review(directory: Path, judged: Sequence[tuple[Script, list[Finding]]]) -> N
 
 
 def _run(program: Path, directory: Path, names: list[str], *, in_transaction: bool) -> list[tuple[str, Finding]]:
-    command = [str(program), "--reporter", "json", "--config", str(_CONFIG), *names]
+    command = [str(program), "--reporter", "json", "--config", str(CONFIG), *names]
     if in_transaction:
         command.insert(1, "--assume-in-transaction")
     # It exits with 1 where it has found something, and then says so in JSON.

@@ -24,7 +24,7 @@ def create_table(cursor: Cursor) -> CreateTable:
     """A CREATE TABLE of any kind, read from behind CREATE."""
     place = cursor.next.place
     options: set[str] = set()
-    while cursor.at_any(_CREATE_OPTIONS):
+    while cursor.at_any(_CREATE_OPTIONS) and "TABLE" not in options:
         options.add(cursor.step().text)
     if_not_exists = cursor.take("IF", "NOT", "EXISTS")
     name = cursor.name()
@@ -43,7 +43,11 @@ def create_table(cursor: Cursor) -> CreateTable:
             elif not inner.at("LIKE"):
                 columns.append(column(inner))
     rest = cursor.rest()
-    reads = read_tables(rest, cursor.engine) if any(token.text == "AS" for token in outside(rest)) else frozenset()
+    reads = (
+        read_tables(rest, cursor.engine)
+        if any(token.kind == "word" and token.text == "AS" for token in outside(rest))
+        else frozenset()
+    )
     return CreateTable(
         name=name,
         temporary=temporary,
@@ -86,13 +90,16 @@ def column(cursor: Cursor) -> Column:
         elif cursor.take("REFERENCES"):
             foreign = _references(cursor, (name,), at)
             constraints.append(Constraint(kind="foreign", name=label, foreign=foreign, place=at))
-        elif cursor.take("AS") and not cursor.at("IDENTITY"):
+        elif cursor.take("GENERATED"):
+            cursor.take("ALWAYS")
+            cursor.take("BY", "DEFAULT")
+        elif cursor.take("AS", "IDENTITY"):
+            generated = "identity"
+        elif cursor.take("AS"):
             cursor.group()
             generated = "stored" if cursor.take("STORED") else "virtual"
             if generated == "virtual" and cursor.engine == "postgresql" and not cursor.take("VIRTUAL"):
                 generated = "stored"
-        elif cursor.take("IDENTITY"):
-            generated = "identity"
         else:
             cursor.part()
     return Column(
