@@ -7,7 +7,7 @@ alone, which do not mind how many rows there are. A query's time is that of runn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,13 @@ from dal.schema.query_plan import Plan, postgresql_plan, sqlite_plan
 from dal.schema.sql_text import tokens
 
 _RUNS: Final = 5
+#: First column of each B-tree index over several.
+_LEADING: Final = """
+SELECT c.relname::text, pg_get_indexdef(i.indexrelid, 1, true)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+WHERE i.indnkeyatts > 1 AND a.amname = 'btree' AND pg_table_is_visible(c.oid)
+ORDER BY c.relname
+"""
 _WRITES: Final = ("INSERT", "UPDATE", "DELETE", "MERGE", "INTO")
 
 
@@ -66,7 +73,11 @@ async def explain(
     runs    how often each query is run for its time; 0: not at all.
     Raises  SchemaError: a query is refused (it names file and line), or the file is wrong.
     """
-    return [await _explained(connection, query, runs) for query in _queries(connection, source)]
+    chosen = _queries(connection, source)
+    leading: dict[str, str] = {}
+    if chosen and connection.engine == "postgresql":
+        leading = {str(index): str(column) for index, column in await connection.fetch(_LEADING)}
+    return [await _explained(connection, query, leading, runs) for query in chosen]
 
 
 def _queries(connection: Connection, source: Path | Sequence[str | Query]) -> list[Query]:
@@ -78,7 +89,7 @@ def _queries(connection: Connection, source: Path | Sequence[str | Query]) -> li
     return found
 
 
-async def _explained(connection: Connection, query: Query, runs: int) -> Explained:
+async def _explained(connection: Connection, query: Query, leading: Mapping[str, str], runs: int) -> Explained:
     try:
         rows = await connection.explain(query.sql)
         duration_ms = await _duration_ms(connection, query.sql, runs)
@@ -86,7 +97,7 @@ async def _explained(connection: Connection, query: Query, runs: int) -> Explain
         raise
     except DalError as error:
         raise SchemaError(f"{query.place}: {error.message}", operation="schema.explain") from error
-    plan = sqlite_plan(rows) if connection.engine == "sqlite" else postgresql_plan(str(rows[0][0]))
+    plan = sqlite_plan(rows) if connection.engine == "sqlite" else postgresql_plan(str(rows[0][0]), leading)
     return Explained(
         query=query,
         plan_lines=plan.lines,

@@ -14,7 +14,9 @@ PRIMARY_KEY: Final = "PRIMARY KEY"
 _STEP: Final = re.compile(
     r"(?P<how>SCAN|SEARCH) (?:TABLE )?(?P<table>.+?)(?: AS .+?)?"
     r"(?: USING (?P<automatic>AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX (?P<index>.+?)"
-    r"| USING (?:INTEGER )?(?P<key>PRIMARY KEY)| (?P<virtual>VIRTUAL TABLE INDEX .*))?(?: \(.*\))?(?: LEFT-JOIN)?"
+    r"| USING (?:INTEGER )?(?P<key>PRIMARY KEY)| (?P<virtual>VIRTUAL TABLE INDEX .*))?"
+    # What it searches for, as `(a=? AND b>?)`; a name may end in brackets, too.
+    r"(?: \((?:[^()]|ANY\([^()]*\))*[=<>]\?(?:[^()]|ANY\([^()]*\))*\))?(?: LEFT-JOIN)?"
 )
 _UNREAL: Final = re.compile(
     r"\d+ CONSTANT ROWS?|CONSTANT ROW|\(?SUBQUERY.*|\(subquery-\d+\)|\(join-\d+\)|\d+-ROW VALUES CLAUSE"
@@ -70,23 +72,52 @@ def sqlite_plan(rows: Sequence[tuple[object, ...]]) -> Plan:
     )
 
 
-def postgresql_plan(text: str) -> Plan:
-    """The JSON of EXPLAIN (FORMAT JSON)."""
-    nodes = list(_nodes(json.loads(text)[0]["Plan"], 0))
-    reads = [(node, str(node["Index Name"])) for _, node in nodes if "Index Name" in node]
+def postgresql_plan(text: str, leading: Mapping[str, str] | None = None) -> Plan:
+    """The JSON of EXPLAIN (FORMAT JSON), planned without sequential scans.
+
+    leading  first column of each B-tree index over several, by name. Without sequential scans PostgreSQL reads such an
+             index from end to end for a condition on its second column, where on a large table it would take the table.
+    """
+    indexes: list[str] = []
+    scans: list[str] = []
+    whole: list[str] = []
+    nodes = list(_nodes(json.loads(text)[0]["Plan"], 0, ""))
+    for _, table, node in nodes:
+        if node["Node Type"] == "Seq Scan":
+            scans.append(table)
+        if "Index Name" not in node:
+            continue
+        index = str(node["Index Name"])
+        first = (leading or {}).get(index)
+        if "Index Cond" not in node and "Order By" not in node:
+            indexes.append(index)
+            whole.append(index)
+        elif first is None or _mentions(str(node.get("Index Cond", "")), first):
+            indexes.append(index)
+        elif node["Node Type"] == "Index Only Scan":
+            indexes.append(index)
+            whole.append(index)
+        else:
+            scans.append(table)
     return Plan(
-        lines=tuple("  " * depth + _line(node) for depth, node in nodes),
-        indexes=_once([name for _, name in reads]),
-        full_scans=_once([str(node["Relation Name"]) for _, node in nodes if node["Node Type"] == "Seq Scan"]),
-        whole_indexes=_once([name for node, name in reads if "Index Cond" not in node and "Order By" not in node]),
+        lines=tuple("  " * depth + _line(node) for depth, _, node in nodes),
+        indexes=_once(indexes),
+        full_scans=_once(scans),
+        whole_indexes=_once(whole),
     )
 
 
-def _nodes(node: Mapping[str, object], depth: int) -> Iterator[tuple[int, Mapping[str, object]]]:
-    yield depth, node
+def _mentions(condition: str, column: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(column)}(?!\w)", condition) is not None
+
+
+def _nodes(node: Mapping[str, object], depth: int, table: str) -> Iterator[tuple[int, str, Mapping[str, object]]]:
+    """Depth, table (a bitmap's index stands below the node that names it) and the node itself."""
+    table = str(node.get("Relation Name", table))
+    yield depth, table, node
     inner = node.get("Plans")
     for child in inner if isinstance(inner, list) else []:
-        yield from _nodes(child, depth + 1)
+        yield from _nodes(child, depth + 1, table)
 
 
 def _line(node: Mapping[str, object]) -> str:

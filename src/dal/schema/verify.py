@@ -208,7 +208,9 @@ async def _broken_rows(connection: Connection) -> list[Finding]:
     if connection.engine != "sqlite":
         return []
     found = []
-    complaints = [str(row[0]) for row in await connection.fetch("SELECT quick_check FROM pragma_quick_check")]
+    complaints = [
+        " ".join(str(row[0]).split()) for row in await connection.fetch("SELECT quick_check FROM pragma_quick_check")
+    ]
     if complaints != ["ok"]:
         quoted = "; ".join(complaints[:_QUOTED_COMPLAINTS])
         found.append(
