@@ -8,16 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from dal.cli.app import app
 from dal.ops import JsonValue
+from tests.cli.schema_files import write_files
 from tests.engines.postgres import PostgresServer
 from tests.importing.sources import conversation, write
 
 Command = Callable[..., Result]
+#: JSON, to be looked into by a test that knows what it holds.
+Document = dict[str, Any]
 TIMEOUT_S = 60.0
 
 
@@ -80,6 +84,28 @@ def parsed(result: Result) -> JsonValue:
     assert result.exit_code == 0, result.output
     value: JsonValue = json.loads(result.stdout)
     return value
+
+
+def document(result: Result, *, code: int = 0) -> Document:
+    """The same of a command that exits with `code`."""
+    assert result.exit_code == code, result.output
+    value: Document = json.loads(result.stdout)
+    return value
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> str:
+    """A directory of migrations that both engines take."""
+    return str(write_files(tmp_path / "migrations"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database; the SQLite one is a file that is not there yet."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path / 'database.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.create_database()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The `dal` command: schema, import, look-ups, search and a check-up of any store, from a terminal or a program.
 
 Tables for people, `--json` for programs on standard output, progress and errors on standard error. Exit codes: 0 fine,
-1 failed or found something, 2 wrong usage, 130 interrupted. It never asks a question.
+1 failed or found something, 2 wrong usage, 130 interrupted. It asks a question only of a person at a terminal, and only
+before `dal schema down` and `dal schema restore` destroy something.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def run(work: Coroutine[None, None, int], *, log_level: int = logging.ERROR) -> 
         code = asyncio.run(work)
         sys.stdout.flush()
     except DalError as error:
-        code = _report(error)
+        code = report(error)
     except KeyboardInterrupt:
         complain("interrupted")
         code = INTERRUPTED
@@ -64,12 +64,13 @@ def complain(text: str) -> None:
     print(f"dal: {printable(text)}", file=sys.stderr)
 
 
-def _report(error: DalError) -> int:
+def report(error: DalError, message: str = "") -> int:
+    """Says what went wrong, in `message` where that says more than the error; the exit code that it deserves."""
     if os.environ.get("DAL_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error)
-    complain(f"{type(error).__name__}: {error.message}")
+    complain(f"{type(error).__name__}: {message or error.message}")
     if error.outcome == "unknown":
         complain("the answer was lost: the write may or may not have happened")
     return WRONG_USAGE if isinstance(error, ConfigurationError | InvalidInputError) else FAILED

@@ -1,0 +1,132 @@
+"""`dal schema backup` and `dal schema restore`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dal.cli.options import AsJson
+from dal.cli.output import print_json
+from dal.cli.running import FAILED, complain, run
+from dal.cli.schema.confirm import confirmed
+from dal.cli.schema.options import DatabaseUrl, Env, Yes
+from dal.cli.schema.target import target
+
+if TYPE_CHECKING:
+    from dal.schema.backup import Backup
+
+
+def backup(
+    url: DatabaseUrl = None,
+    env: Env = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="DIR",
+            file_okay=False,
+            help="Directory of the backup; without it the one that dal.toml names, else backups.",
+            show_default=False,
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Copy the whole database into a new file, with a manifest that `restore` checks. Prints the file's path."""
+
+    async def work() -> int:
+        from dal.cli.schema.show import shown_path
+        from dal.schema.backup import backup as back_up
+
+        chosen = target(url, env, None)
+        async with chosen.connect() as connection:
+            made = await back_up(connection, chosen.backups if into is None else into)
+        if json:
+            print_json(backup_json(made))
+        else:
+            print(shown_path(made.path))
+            rows = sum(table.rows for table in made.manifest.tables.values())
+            complain(
+                f"{connection.address}: {len(made.manifest.tables)} tables with {rows:,} rows, "
+                f"{made.manifest.size_bytes:,} bytes"
+            )
+        return 0
+
+    run(work())
+
+
+def restore(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The backup's file, or its manifest.", show_default=False),
+    ],
+    url: DatabaseUrl = None,
+    env: Env = None,
+    yes: Yes = False,
+    other_database: Annotated[
+        bool, typer.Option("--other-database", help="Also take a backup of a database of another name.")
+    ] = False,
+    no_keep: Annotated[
+        bool,
+        typer.Option("--no-keep", help="Do not back up the present state first; for a database too damaged for that."),
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Make a database what it was when the backup was made, and compare every table with it.
+
+    What came later is lost; it is kept in a backup of its own beside FILE. On a terminal it asks before it begins.
+    Exits with 1 when a table is not what it was.
+    """
+
+    async def work() -> int:
+        from dal.cli.schema.show import shown_path
+        from dal.schema.backup import read_backup
+        from dal.schema.backup import restore as bring_back
+
+        chosen = target(url, env, None)
+        known = read_backup(file)
+        async with chosen.connect(create=True) as connection:
+            what = f"{connection.address} becomes what it was at {known.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC."
+            if not confirmed(what, yes=yes):
+                return FAILED
+            done = await bring_back(
+                connection,
+                file,
+                other_database=other_database,
+                keep_present=not no_keep,
+                on_progress=lambda phase: complain(_PHASES[phase]),
+            )
+        if json:
+            print_json(
+                {
+                    "address": connection.address,
+                    "environment": chosen.name,
+                    "restored": str(done.backup.path),
+                    "kept": None if done.kept is None else str(done.kept.path),
+                    "tables": {name: {"rows": digest.rows} for name, digest in done.tables.items()},
+                    "differences": [{"detail": str(difference)} for difference in done.differences],
+                }
+            )
+        for difference in done.differences:
+            complain(f"not as it was: {difference}")
+        if done.kept is not None:
+            complain(f"what was there is kept in {shown_path(done.kept.path)}")
+        if done.ok:
+            complain(f"{connection.address}: {len(done.tables)} tables are what they were")
+        return 0 if done.ok else FAILED
+
+    run(work())
+
+
+_PHASES = {
+    "check": "checking the backup",
+    "keep": "keeping the present state",
+    "load": "loading",
+    "compare": "comparing every table",
+}
+
+
+def backup_json(made: Backup) -> dict[str, object]:
+    """path, and what stands in the manifest."""
+    return {"path": str(made.path), **made.manifest.model_dump(mode="json")}

@@ -1,0 +1,33 @@
+"""The one question that the command line ever asks: before something is destroyed, and only of a person."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from dal.cli.output import printable
+from dal.cli.running import complain
+from dal.errors import InvalidInputError
+
+
+def confirmed(what: str, *, yes: bool) -> bool:
+    """Whether to go on. Without `--yes` a person at a terminal is asked; only y or yes goes on.
+
+    what    what would be destroyed, in a sentence.
+    Raises  InvalidInputError: there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidInputError(f"{what} Nothing was done: say --yes, since nobody can be asked here")
+    print(f"dal: {printable(what)} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    # asyncio takes Ctrl-C for itself, and would first notice it after the answer.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    complain("nothing was done")
+    return False

@@ -1,0 +1,195 @@
+"""`dal schema up`, `down` and `baseline`, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, Document, document
+from tests.cli.schema_files import AUTHORS, BOOKS, FILES, SEED, broken, write_files
+
+DONE_KEYS = {"name", "duration_ms", "statements"}
+
+
+def names(found: object) -> list[str]:
+    assert isinstance(found, list)
+    return [one["name"] for one in found]
+
+
+def test_up_applies_each_file_once_and_says_so(run: Command, files: str, database: str) -> None:
+    first = run("schema", "up", "--dir", files, "--url", database)
+    assert first.exit_code == 0, first.output
+    assert AUTHORS in first.stdout
+    assert BOOKS in first.stdout
+    lines = first.stderr.splitlines()
+    assert sum(line.startswith(f"dal: applied {AUTHORS} in ") and line.endswith(" ms") for line in lines) == 1
+    assert any(line.startswith("dal: validate: ") for line in lines)
+    assert any(line.startswith("dal: verify: ") for line in lines)
+    second = run("schema", "up", "--dir", files, "--url", database)
+    assert (second.exit_code, second.stdout) == (0, "")
+    assert "up to date" in second.stderr
+
+
+def test_up_as_json(run: Command, files: str, database: str) -> None:
+    found = document(run("schema", "up", "--dir", files, "--url", database, "--json"))
+    assert set(found) == {
+        *("ok", "address", "environment", "set", "applied", "pending", "left_out", "phases", "findings", "backup"),
+        *("problem", "duration_ms"),
+    }
+    assert (found["ok"], found["set"], found["problem"], found["pending"]) == (True, "migrations", None, [])
+    assert names(found["applied"]) == [AUTHORS, BOOKS]
+    assert all(set(one) == DONE_KEYS for one in found["applied"])
+    assert found["left_out"] == [{"name": SEED, "why": "it is for seed only"}]
+    assert "apply" in names(found["phases"])
+
+
+def test_up_to_a_file_leaves_the_rest_for_later(run: Command, files: str, database: str) -> None:
+    assert names(
+        document(run("schema", "up", "--dir", files, "--url", database, "--to", AUTHORS, "--json"))["applied"]
+    ) == [AUTHORS]
+    status = document(run("schema", "status", "--dir", files, "--url", database, "--json"), code=1)
+    assert (names(status["applied"]), status["pending"]) == ([AUTHORS], [BOOKS])
+
+
+def test_a_file_that_fails_is_named_by_line_and_what_stays_is_said(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    broken(Path(files))
+    result = run("schema", "up", "--dir", files, "--url", database)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "0004_reviews.sql:3" in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert "validate failed" in last
+    assert "no migration was applied" in last
+    found = document(run("schema", "up", "--dir", files, "--url", database, "--json"), code=1)
+    assert (found["ok"], found["applied"], found["pending"]) == (False, [], ["0004_reviews.sql"])
+    assert "0004_reviews.sql" in found["problem"]
+
+
+def test_a_file_that_fails_on_rows_keeps_those_before_it(run: Command, files: str, database: str) -> None:
+    """A scratch database has no rows, so only applying finds it."""
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    more = {
+        "0004_rows.sql": "INSERT INTO authors (id, name) VALUES (5, 'Eve');\n",
+        "rollback/0004_rows.sql": "DELETE FROM authors WHERE id = 5;\n",
+    }
+    write_files(Path(files), more)
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    more = {
+        "0005_tags.sql": "CREATE TABLE tags (id BIGINT PRIMARY KEY);\n",
+        "rollback/0005_tags.sql": "DROP TABLE tags;\n",
+        "0006_unique.sql": "-- dal:allow create-index\n"
+        "CREATE TABLE copies AS SELECT name FROM authors UNION ALL SELECT name FROM authors;\n"
+        "CREATE UNIQUE INDEX idx_copies_name ON copies (name);\n",
+        "rollback/0006_unique.sql": "DROP TABLE copies;\n",
+    }
+    write_files(Path(files), more)
+    # On the scratch database row 5 is there too; taken back and forth it is one row, which is unique in `copies` twice.
+    result = run("schema", "up", "--dir", files, "--url", database)
+    assert result.exit_code == 1
+    assert "0006_unique.sql:3" in result.stderr
+
+
+def test_an_edited_file_is_refused_until_it_is_allowed(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database, "--to", AUTHORS).exit_code == 0
+    (Path(files) / AUTHORS).write_text(FILES[AUTHORS] + "-- edited\n")
+    refused = run("schema", "up", "--dir", files, "--url", database)
+    assert refused.exit_code == 1
+    assert f"dal: {Path(files) / AUTHORS}: error: edited-migration: " in refused.stderr
+    assert "plan failed: 1 error, see above; no migration was applied" in refused.stderr
+    allowed = run("schema", "up", "--dir", files, "--url", database, "--allow", "edited-migration")
+    assert allowed.exit_code == 0, allowed.output
+
+
+def test_reports_and_a_backup_are_made_when_asked(run: Command, files: str, database: str, tmp_path: Path) -> None:
+    found = document(
+        run("schema", "up", "--dir", files, "--url", database, "--report", str(tmp_path / "out"), "--backup", "--json")
+    )
+    assert Path(str(found["backup"])).is_file()
+    assert Path(str(found["backup"])).parent.resolve() == (tmp_path / "backups").resolve()
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    for report in ("execution-log", "validation-report", "baseline-timings"):
+        assert {f"{report}.txt", f"{report}.json"} <= made
+
+
+def test_down_takes_back_the_newest_first(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    one = run("schema", "down", "--dir", files, "--url", database, "--yes")
+    assert one.exit_code == 0, one.output
+    assert BOOKS in one.stdout
+    assert AUTHORS not in one.stdout
+    assert any(line.startswith(f"dal: took back rollback/{BOOKS} in ") for line in one.stderr.splitlines())
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    found = document(run("schema", "down", "--dir", files, "--url", database, "--yes", "--steps", "9", "--json"))
+    assert set(found) == {"address", "environment", "set", "taken_back", "backup"}
+    assert names(found["taken_back"]) == [f"rollback/{BOOKS}", f"rollback/{AUTHORS}"] or names(found["taken_back"]) == [
+        BOOKS,
+        AUTHORS,
+    ]
+    nothing = run("schema", "down", "--dir", files, "--url", database, "--yes")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "nothing to take back" in nothing.stderr
+
+
+def test_down_to_a_file_keeps_that_file(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    assert run("schema", "down", "--dir", files, "--url", database, "--to", AUTHORS, "--yes").exit_code == 0
+    status = document(run("schema", "status", "--dir", files, "--url", database, "--json"), code=1)
+    assert (names(status["applied"]), status["pending"]) == ([AUTHORS], [BOOKS])
+    result = run("schema", "down", "--dir", files, "--url", database, "--to", BOOKS, "--yes")
+    assert result.exit_code == 2
+    assert "is not applied" in result.stderr
+
+
+def test_down_off_a_terminal_needs_a_yes(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    result = run("schema", "down", "--dir", files, "--url", database, "--steps", "2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{BOOKS}, {AUTHORS}" in result.stderr
+    assert "--yes" in result.stderr
+    assert run("schema", "status", "--dir", files, "--url", database).exit_code == 0
+
+
+def test_down_without_a_way_back_fails_and_touches_nothing(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    (Path(files) / "rollback" / BOOKS).unlink()
+    result = run("schema", "down", "--dir", files, "--url", database, "--yes")
+    assert result.exit_code == 1
+    assert f"rollback/{BOOKS}" in result.stderr
+    assert run("schema", "status", "--dir", files, "--url", database).exit_code == 0
+
+
+def test_baseline_enters_files_without_running_them(run: Command, files: str, database: str) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database, "--to", AUTHORS).exit_code == 0
+    result = run("schema", "baseline", "--dir", files, "--url", database, "--to", BOOKS)
+    assert (result.exit_code, result.stdout) == (0, f"{BOOKS}\n")
+    assert "verify" in result.stderr
+    assert run("schema", "status", "--dir", files, "--url", database).exit_code == 0
+    missing = run("schema", "verify", "--dir", files, "--url", database)
+    assert missing.exit_code == 1
+    assert "books" in missing.stdout
+    again = document(run("schema", "baseline", "--dir", files, "--url", database, "--to", BOOKS, "--json"))
+    assert set(again) == {"address", "environment", "set", "entered"}
+    assert again["entered"] == []
+
+
+@pytest.mark.parametrize("command", [["baseline"], ["up"], ["plan"], ["down", "--yes"]], ids=" ".join)
+def test_a_file_that_is_not_there_is_wrong_usage(run: Command, files: str, database: str, command: list[str]) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    result = run("schema", *command, "--dir", files, "--url", database, "--to", "0009_typo.sql")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "0009_typo.sql" in result.stderr
+    assert BOOKS in result.stderr
+
+
+def test_the_librarys_own_schema_goes_up_and_down(run: Command, database: str) -> None:
+    first: Document = document(run("schema", "up", "--url", database, "--json"))
+    assert first["set"] == "dal"
+    assert names(first["applied"]) == ["0001_core.sql", "0002_search.sql"]
+    assert run("chats", "list", "--url", database).exit_code == 0
+    assert run("schema", "verify", "--url", database).exit_code == 0
+    assert run("schema", "drift", "--url", database).exit_code == 0
+    assert run("schema", "down", "--url", database, "--yes").exit_code == 0
+    status = json.loads(run("schema", "status", "--url", database, "--json").stdout)
+    assert (status["usable"], status["pending"], status["required"]) == (True, ["0002_search.sql"], [])
