@@ -112,8 +112,10 @@ BEGIN
                 SELECT s.oid FROM pg_namespace s JOIN ours ON ours.oid = s.nspowner
                 WHERE s.nspname = 'public' OR (s.oid >= 16384 AND s.nspname !~ '^pg_')))
             UNION ALL
+            -- What the first owner gave to itself is the present owner's.
             SELECT 4, format('GRANT %s ON SCHEMA %I TO %s%s', a.privilege_type, n.nspname,
-                CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
+                CASE a.grantee WHEN 0 THEN 'PUBLIC' WHEN a.grantor THEN n.nspowner::regrole::text
+                    ELSE a.grantee::regrole::text END,
                 CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
             FROM pg_namespace n JOIN ours ON ours.oid = n.nspowner
             LEFT JOIN pg_init_privs i ON i.classoid = 'pg_namespace'::regclass AND i.objoid = n.oid AND i.objsubid = 0

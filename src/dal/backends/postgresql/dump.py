@@ -36,6 +36,8 @@ _PREAMBLE: Final = (
 #: The preamble of a script of PostgreSQL 17 and later, which servers before it refuse.
 _TOO_NEW: Final = b"SET transaction_timeout = 0;\n"
 _TOO_NEW_SINCE: Final = 17
+#: What psql says when it has run all that came before; only then is COMMIT sent.
+_DONE: Final = b"\n\\echo done\n"
 _HEAD_BYTES: Final = 4096
 _CHUNK_BYTES: Final = 1 << 18
 #: psql's answer when the connection broke, in contrast to a statement that was refused.
@@ -121,12 +123,12 @@ async def _bring_back(
     variables: dict[str, str],
 ) -> None:
     writing: list[str | Path] = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--file=-"]
-    writing += ["--set=ON_ERROR_STOP=1", "--set=VERBOSITY=verbose"]
+    writing += ["--set=ON_ERROR_STOP=1", "--set=VERBOSITY=verbose", f"--output={os.devnull}"]
     reading: list[str | Path] = [tools.pg_restore, "--exit-on-error", "--file=-", f"--use-list={chosen}", path]
     too_new = tools.major >= _TOO_NEW_SINCE > connection.driver.info.server_version // 10000
     sent = False
     async with (
-        _child(writing, variables, stdin=asyncio.subprocess.PIPE) as psql,
+        _child(writing, variables, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE) as psql,
         _child(reading, variables, stdout=asyncio.subprocess.PIPE) as restore,
     ):
         said = asyncio.ensure_future(_read(psql.stderr))
@@ -135,11 +137,7 @@ async def _bring_back(
             if await _pour(start, restore, psql, without=_TOO_NEW if too_new else b""):
                 if await restore.wait() != 0:
                     raise _damaged(path, await complained)
-                sent = True
-                assert psql.stdin is not None  # noqa: S101  # it was asked for
-                with suppress(ConnectionError):
-                    psql.stdin.write(b"\nCOMMIT;\n")
-                    psql.stdin.close()
+                sent = await _finish(psql)
             found = await psql.wait()
             if found != 0 or not sent:
                 raise _failure(connection.address, found, await said, sent=sent)
@@ -166,6 +164,21 @@ async def _pour(
             await target.stdin.drain()
     except ConnectionError:
         return False
+    return True
+
+
+async def _finish(psql: asyncio.subprocess.Process) -> bool:
+    """Sends COMMIT when psql has run everything. False when it ended before."""
+    assert psql.stdin is not None  # noqa: S101  # both were asked for
+    assert psql.stdout is not None  # noqa: S101
+    with suppress(ConnectionError):
+        psql.stdin.write(_DONE)
+        await psql.stdin.drain()
+    if not await psql.stdout.readline():
+        return False
+    with suppress(ConnectionError):
+        psql.stdin.write(b"COMMIT;\n")
+        psql.stdin.close()
     return True
 
 
