@@ -17,6 +17,7 @@ from dal.schema.verify import verify
 from tests.engines import honesty
 from tests.engines.postgres import EngineMissingError
 from tests.engines.wrangler import Wrangler
+from tests.schema_sets.commands import Project
 from tests.schema_sets.sets import CUTTY, PATTERNS, SchemaSet, ledger, names_in
 
 ON_D1 = pytest.mark.parametrize("schema_set", [CUTTY, PATTERNS], ids=lambda s: s.name)
@@ -60,6 +61,18 @@ async def test_what_wrangler_has_applied_is_recognised_and_nothing_is_left_to_do
         assert await up(connection, migrations, seed=True) == []
         assert (await verify(connection, migrations)).ok
     assert names_in(url) == schema_set.names()
+
+
+@ON_D1
+def test_the_commands_find_nothing_to_do_either(schema_set: SchemaSet, project: Wrangler, tmp_path: Path) -> None:
+    project.apply()
+    commands = Project(tmp_path, schema_set, _url(project))
+    found = commands.ask("status")
+    assert sorted(row["name"] for row in found["applied"]) == sorted(schema_set.files)
+    assert found["pending"] == []
+    assert commands.ask("up")["applied"] == []
+    assert commands.ask("verify")["ok"]
+    assert commands.ask("drift")["differences"] == []
 
 
 @ON_D1
