@@ -126,6 +126,19 @@ def test_postgresql_refuses_by_itself(tmp_path: Path) -> None:
     assert _HURT not in [one.partition(":")[0] for one in found]
 
 
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("DROP TABLE IF EXISTS users_new;", []),
+        ("DROP TABLE users_new;", ["drop-table:2"]),
+        ("DROP TABLE IF EXISTS orders; CREATE TABLE orders (a INTEGER);", ["drop-table:2"]),
+        ("DROP TABLE IF EXISTS other;", ["drop-table:2"]),
+    ],
+)
+def test_a_leftover_may_be_cleared_away_first(tmp_path: Path, before: str, expected: list[str]) -> None:
+    assert rules_of(tmp_path, "sqlite", f"-- dal:foreign-keys=off\n{before}{_REBUILD}") == expected
+
+
 def test_the_message_names_each_child_and_d1_gets_its_own_advice(tmp_path: Path) -> None:
     (finding,) = findings_of(tmp_path, "sqlite", _REBUILD)
     assert "what refers to it in orders is deleted (ON DELETE CASCADE)" in finding.message

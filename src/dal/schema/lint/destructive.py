@@ -55,7 +55,7 @@ def _made_again(name: str, context: Context) -> bool:
 def _drop(act: Drop, context: Context) -> Iterator[Hit]:
     if act.kind in _TABLES:
         for name in filter(context.exists, act.names):
-            if not is_rebuild(name, context):
+            if not is_rebuild(name, context) and not _clears_the_way(act, name, context):
                 children = sorted({child for child, _ in context.catalog.children(name)})
                 also = f"; {', '.join(children)} refers to it" if children else ""
                 yield Hit("drop-table", act.place, f"DROP TABLE {name} deletes its rows{also}")
@@ -66,6 +66,11 @@ def _drop(act: Drop, context: Context) -> Iterator[Hit]:
         for name in filter(context.exists, act.names):
             message = f"DROP {act.kind} {name} CASCADE drops the columns that use it, with what is in them"
             yield Hit("drop-cascade", act.place, message)
+
+
+def _clears_the_way(act: Drop, name: str, context: Context) -> bool:
+    """DROP TABLE IF EXISTS of a name that no file has made and that this one makes next: a leftover of its own."""
+    return act.if_exists and name not in context.catalog.tables and _made_again(name, context)
 
 
 def _change(act: AlterTable, change: Change, context: Context) -> Iterator[Hit]:
