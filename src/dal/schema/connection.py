@@ -98,7 +98,8 @@ class Connection(Reader, Protocol):
 
     async def try_exclusive(self) -> bool:
         """Takes the engine's own lock for migrations if it is free: PostgreSQL's session advisory lock, which vanishes
-        with the connection. Never waits. Engines without such a lock always answer True."""
+        with the connection; one that was lost is opened again. Never waits. Engines without such a lock always answer
+        True."""
         ...
 
     async def end_exclusive(self) -> None:

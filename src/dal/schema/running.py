@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Final, Literal
 
@@ -27,6 +28,7 @@ from dal.schema.progress import Migrated, OnProgress, Progress
 from dal.schema.statements import Statement, tokens, words_of
 
 _CHANGES_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "WITH"})
+_SETS: Final = (["SET"], ["RESET"], ["PRAGMA"])
 _DEFINES: Final = frozenset({"CREATE", "ALTER", "DROP"})
 _DEFINED: Final = frozenset({"TABLE", "VIEW", "INDEX", "UNIQUE", "TRIGGER", "FUNCTION", "SEQUENCE"})
 
@@ -110,6 +112,7 @@ class _FileRun:
     async def one_by_one(self, done: int, last: Sequence[Run], *, in_doubt: bool) -> Migrated:
         """Each statement by itself, from the one behind those that are done."""
         statements = self._script.statements
+        await self._set_again(statements[:done])
         for place in range(done, len(statements)):
             self._tell("running", place + 1)
             statement = statements[place]
@@ -121,7 +124,20 @@ class _FileRun:
                 await self._alone(statement, place)
             await self.note([counted])
         await self.note(last)
+        if self._engine == "postgresql" and any(self._sets(statement) for statement in statements):
+            with suppress(StatementError, DalError):
+                await self._connection.run_alone("RESET ALL")  # for the next file
         return self.done(len(statements) - done)
+
+    async def _set_again(self, statements: Sequence[Statement]) -> None:
+        """What an earlier run has set in its session, for the statements that this one goes on with."""
+        for place, statement in enumerate(statements):
+            if self._sets(statement):
+                again = partial(self._connection.run_alone, statement.sql)
+                await self._attempt(again, range(place, place + 1), before=0)
+
+    def _sets(self, statement: Statement) -> bool:
+        return words_of(statement.sql, self._engine, 1) in _SETS
 
     async def _together(self, statement: Statement, counted: Run, place: int) -> None:
         batch = [self._guard, (statement.sql, ()), counted]

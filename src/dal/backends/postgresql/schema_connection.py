@@ -51,6 +51,7 @@ _KEEPALIVES: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "kee
 _CHECK_RUNNER: Final = "SET client_connection_check_interval = '5s'"
 _CHECK_RUNNER_SINCE: Final = 140000
 _RESET: Final = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+_FORGET: Final = re.compile(r"\s*RESET\s+ALL\b", re.IGNORECASE)
 _WAIT_FOR_EVER: Final = "SET lock_timeout = 0"
 
 #: Key of the lock for migrations: "dal" and the schema whose ledger is at stake; such locks are the database's own.
@@ -212,7 +213,7 @@ class PostgresSchemaConnection:
         async with self._turn:
             if _SETTING.match(sql):
                 await self._alone(sql)
-                self._settings.append(sql)
+                self._settings = [] if _FORGET.match(sql) else [*self._settings, sql]
                 await self._reset()
                 return
             waits = [_WAIT_FOR_EVER] if _CONCURRENTLY.search(_QUOTED.sub(" ", sql)) else []
@@ -226,6 +227,10 @@ class PostgresSchemaConnection:
 
     async def try_exclusive(self) -> bool:
         self.require_direct("lock the database for migrations")
+        if self._connection.closed:
+            # Who asks for the lock again after an answer was lost wants to know what became of it.
+            fresh = await connect(self._address, guard=self._guard)
+            self._connection, self._exclusive = fresh.driver, False
         if not self._exclusive:
             self._exclusive = (await self.fetch(f"SELECT pg_try_advisory_lock({_KEY})"))[0][0] is True
         return self._exclusive
