@@ -91,6 +91,15 @@ async def test_a_copy_is_the_database_in_one_private_file(tmp_path: Path) -> Non
     assert read(source, "PRAGMA journal_mode") == [("wal",)]
 
 
+@pytest.mark.parametrize("name", ["50% off?.db", "a #1;b.db", "日本 🙂.db", "caf\udce9.db"])
+async def test_odd_paths_are_paths(tmp_path: Path, name: str) -> None:
+    with closing(sqlite3.connect(os.fsencode(tmp_path / name))) as db:
+        db.execute("CREATE TABLE t (a)")
+    await dump(tmp_path / name, tmp_path / f"copy of {name}")
+    await load(tmp_path / name, tmp_path / f"copy of {name}")
+    assert len(os.listdir(tmp_path)) == 2
+
+
 async def test_what_is_only_in_the_log_is_copied(tmp_path: Path) -> None:
     source = tmp_path / "live.db"
     make(source)

@@ -21,7 +21,7 @@ from dal.errors import CorruptDataError, SchemaError, UnavailableError
 from dal.schema import ledger
 from dal.schema.connection import Connection, Reader
 from dal.schema.digest import METHOD, Difference, TableDigest, compare_digests, content_digests
-from dal.schema.identity import database_name, server_version
+from dal.schema.identity import database_name, readable, server_version
 from dal.schema.manifest import SUFFIX, Manifest, manifest_path, read_manifest
 from dal.values import Clock, now
 
@@ -62,7 +62,7 @@ async def backup(connection: Connection, directory: Path = Path("backups"), *, c
             engine=connection.engine,
             place=connection.place,
             database=await database_name(connection),
-            address=connection.address,
+            address=readable(connection.address),
             server_version=await server_version(connection),
             tool_version=version("dal"),
             file=path.name,

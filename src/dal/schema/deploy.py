@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,7 @@ from dal.schema.plan import Plan, plan
 from dal.schema.progress import Migrated, OnProgress, Progress, ignore
 from dal.schema.report import write_reports
 from dal.schema.validate import ValidationReport, validate
-from dal.schema.verify import VerifyReport, verify
+from dal.schema.verify import VerifyReport, lacking, verify
 from dal.values import Clock, now
 
 _PROVED: Final = "the library's own files are proved before a release"
@@ -185,9 +186,10 @@ class _Run:
             self.phases.skip("validate", _PROVED)
             return
         async with self.phases.run("validate") as outcome:
-            self.validation = await validate(self.connection, self.migrations, on_progress=self.on_progress)
-            # What is wrong with the files themselves, the plan has said.
-            outcome.findings = tuple(f for f in self.validation.findings if f not in self.migrations.findings)
+            # What is wrong with the files themselves, the plan has said; what was allowed is tried all the same.
+            files = replace(self.migrations, findings=())
+            self.validation = await validate(self.connection, files, on_progress=self.on_progress)
+            outcome.findings = self.validation.findings
             outcome.refuse(self._refusals(outcome.findings))
             outcome.message = f"{len(self.validation.files)} files ran forward, back and forward"
 
@@ -199,7 +201,8 @@ class _Run:
             applied = {row.name for row in found.applied}
             chosen = {migration.name for migration in found.pending}
             said = await asyncio.to_thread(lint, self.migrations, self.connection.place, applied=applied)
-            outcome.findings = tuple(finding for finding in said if Path(finding.file).name in chosen)
+            # A finding without a file speaks of the linting itself.
+            outcome.findings = tuple(one for one in said if not one.file or Path(one.file).name in chosen)
             outcome.refuse(self._refusals(outcome.findings))
 
     async def _back_up(self, clock: Clock) -> None:
@@ -254,6 +257,10 @@ class _Run:
         if not (self.migrations.directory / DIRECTORY / "explain.sql").exists():
             self.phases.skip("explain", "there is no checks/explain.sql")
             return
+        applied = () if self.verification is None else self.verification.migrations
+        if missing := lacking(self.migrations, applied):
+            self.phases.skip("explain", f"the queries are about the whole set, and {', '.join(missing)} is not applied")
+            return
         async with self.phases.run("explain") as outcome:
             self.explained = await explain(self.connection, self.migrations.directory)
             # What is in stays in: a slow query is a reason for another migration, not for calling these failed.
@@ -275,10 +282,6 @@ class _Run:
                 raise _unwritable(directory, error) from error
 
     def deployment(self) -> Deployment:
-        hint = ""
-        if self.backup is not None:
-            place = f"--env {self.environment.name}" if self.environment else f"--url {self.connection.address}"
-            hint = f"dal schema restore {self.backup.path} {place}"
         return Deployment(
             address=self.connection.address,
             environment=self.environment.name if self.environment else None,
@@ -296,8 +299,15 @@ class _Run:
             verification=self.verification,
             explained=tuple(self.explained),
             error=self.phases.error,
-            restore_hint=hint,
+            restore_hint=self._restore_hint(),
         )
+
+    def _restore_hint(self) -> str:
+        if self.backup is None:
+            return ""
+        # The address as it is shown lacks the user and the password.
+        place = f"--env {self.environment.name}" if self.environment else '--url "$DATABASE_URL"'
+        return f"dal schema restore {shlex.quote(str(self.backup.path))} {place}"
 
 
 def _slow(explained: Explained) -> Finding:

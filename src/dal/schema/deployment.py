@@ -154,7 +154,7 @@ class Deployment:
         elif self.error is not None and self.error.outcome == "unknown":
             parts.append("an answer was lost: `dal schema status` says what the database has")
         else:
-            parts.append("no migration was applied")
+            parts.append("no migration was completed")
         if self.backup is not None:
             parts.append(f"the state before is in {self.backup.path}: {self.restore_hint}")
         return "; ".join(parts)

@@ -13,7 +13,7 @@ async def database_name(reader: Reader) -> str:
         ((name,),) = await reader.fetch("SELECT current_database()::text")
         return str(name)
     address = reader.address.partition(":")[2] or reader.address
-    last = PurePath(address).name
+    last = readable(PurePath(address).name)
     return last if reader.address.startswith("d1:") else PurePath(last).stem
 
 
@@ -24,3 +24,8 @@ async def server_version(reader: Reader) -> str:
     else:
         ((version,),) = await reader.fetch("SELECT sqlite_version()")
     return str(version)
+
+
+def readable(text: str) -> str:
+    """Without the lone surrogates that stand for bytes of a path that are no text."""
+    return text.encode("utf-8", "replace").decode()

@@ -7,13 +7,12 @@ and times of the key queries, to compare the next release with. Nothing in them 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
-
-import orjson
 
 from dal.schema.deployment import Deployment
 from dal.schema.explain import Explained
@@ -39,14 +38,14 @@ def write_reports(deployment: Deployment, directory: Path) -> list[Path]:
         title = name.replace("-", " ").capitalize()
         lines = [title, "=" * len(title), *_pairs(_head(deployment)), "", *text(deployment)]
         document = {"report": name, "format": FORMAT, **_head(deployment), **facts}
-        options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
         contents = {
-            ".txt": "\n".join(line.rstrip() for line in lines).encode("utf-8", "replace") + b"\n",
-            ".json": orjson.dumps(document, default=str, option=options),
+            ".txt": "\n".join(line.rstrip() for line in lines),
+            ".json": json.dumps(document, default=str, ensure_ascii=False, indent=2, sort_keys=True),
         }
         for suffix, content in contents.items():
             path = directory / f"{name}{suffix}"
-            _replace(path, content)
+            # A path may hold bytes that are no text; a report of it is still a report.
+            _replace(path, f"{content}\n".encode("utf-8", "replace"))
             written.append(path)
     return written
 

@@ -189,7 +189,7 @@ class _Copy:
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"file:{quote(os.path.abspath(path))}?{how}",
+        f"file:{quote(os.fsencode(os.path.abspath(path)))}?{how}",
         uri=True,
         timeout=LOCK_TIMEOUT_S,
         isolation_level=None,
