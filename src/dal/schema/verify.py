@@ -7,7 +7,7 @@ not missed. The library's own tables are expected wherever the ledger says that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Final
@@ -105,10 +105,19 @@ async def verify(connection: Connection, migrations: MigrationSet) -> VerifyRepo
         )
     findings += _broken_objects(expected, found)
     findings += await _broken_rows(connection)
-    checks = [
-        await _checked(connection, query)
-        for query in read_queries(migrations.directory / DIRECTORY / "verify.sql", connection.engine)
-    ]
+    questions = read_queries(migrations.directory / DIRECTORY / "verify.sql", connection.engine)
+    missing_files = lacking(migrations, [migration.name for migration in basis.files])
+    if questions and missing_files:
+        findings.append(
+            Finding(
+                rule="checks-not-asked",
+                severity="warning",
+                file=questions[0].file,
+                message=f"they ask about the whole set, and {', '.join(missing_files)} is not applied",
+            )
+        )
+        questions = ()
+    checks = [await _checked(connection, query) for query in questions]
     return VerifyReport(
         address=connection.address,
         schema_set=migrations.name,
@@ -119,6 +128,15 @@ async def verify(connection: Connection, migrations: MigrationSet) -> VerifyRepo
         checks=tuple(checks),
         duration_ms=_since(started),
     )
+
+
+def lacking(migrations: MigrationSet, applied: Collection[str]) -> list[str]:
+    """The files without which the set is not whole: not optional, and not for some environments only."""
+    return [
+        migration.name
+        for migration in migrations.migrations
+        if migration.name not in applied and not migration.directives.optional and not migration.directives.env
+    ]
 
 
 async def drift(connection: Connection, migrations: MigrationSet) -> list[Difference]:
