@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -34,8 +35,14 @@ class Wrangler:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.use(migrations)
 
+    def copy(self, to: Path) -> Wrangler:
+        """Another project with the same database, as it is now, and the same migrations."""
+        shutil.copytree(self._directory, to)
+        return Wrangler(to, self._migrations)
+
     def use(self, migrations: Path) -> None:
         """From now on the migrations are those of this directory."""
+        self._migrations = migrations
         database = {"binding": "DB", "database_name": "app", "database_id": _DATABASE}
         settings = {
             "name": "app",
