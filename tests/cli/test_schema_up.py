@@ -96,7 +96,7 @@ def test_an_edited_file_is_refused_until_it_is_allowed(run: Command, files: str,
     (Path(files) / AUTHORS).write_text(FILES[AUTHORS] + "-- edited\n")
     refused = run("schema", "up", "--dir", files, "--url", database)
     assert refused.exit_code == 1
-    assert f"dal: {Path(files) / AUTHORS}: error: edited-migration: " in refused.stderr
+    assert f"dal: migrations/{AUTHORS}: error: edited-migration: " in refused.stderr
     assert "plan failed: 1 error, see above; no migration was applied" in refused.stderr
     allowed = run("schema", "up", "--dir", files, "--url", database, "--allow", "edited-migration")
     assert allowed.exit_code == 0, allowed.output

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from dal.errors import DalError
+from dal.errors import DalError, SchemaError, UnavailableError
 from dal.schema.environments import Environment, Project
 from dal.schema.files import library_set, read_set
 from dal.schema.findings import Finding
@@ -16,12 +16,15 @@ from dal.schema.order import Connect
 from dal.schema.plan import plan
 
 STATUS_TIMEOUT_S: Final = 15.0
+State: TypeAlias = Literal["up-to-date", "pending", "wrong", "wrongly-bound", "unreachable", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentStatus:
     """One row of the table.
 
+    state     `wrong`: an error among the findings.  `wrongly-bound`: its address leads to another database.
+              `unreachable`: it does not answer.  `unknown`: it could not be looked at for another reason.
     address   without password; the name of the variable where that is not set.
     database  its name; empty where it could not be asked.
     applied   how many files of the set it has.  last: the newest of them.
@@ -31,6 +34,7 @@ class EnvironmentStatus:
     """
 
     name: str
+    state: State
     address: str
     database: str = ""
     applied: int = 0
@@ -42,7 +46,7 @@ class EnvironmentStatus:
     @property
     def ok(self) -> bool:
         """Seen, rightly bound, and up to date."""
-        return not self.problem and not self.pending and all(f.severity != "error" for f in self.findings)
+        return self.state == "up-to-date"
 
 
 async def status_all(
@@ -67,25 +71,39 @@ async def _row(
         async with asyncio.timeout(timeout_s):
             return await _look(environment, connect, directory)
     except TimeoutError:
-        problem = f"it did not answer in {timeout_s:g} s"
+        return _unseen(environment, "unreachable", f"it did not answer in {timeout_s:g} s")
+    except UnavailableError as error:
+        return _unseen(environment, "unreachable", error.message)
     except DalError as error:
-        problem = error.message
-    return EnvironmentStatus(name=environment.name, address=environment.address, problem=problem)
+        return _unseen(environment, "unknown", error.message)
+
+
+def _unseen(environment: Environment, state: State, problem: str, database: str = "") -> EnvironmentStatus:
+    return EnvironmentStatus(
+        name=environment.name, state=state, address=environment.address, database=database, problem=problem
+    )
 
 
 async def _look(environment: Environment, connect: Connect, directory: Path | None) -> EnvironmentStatus:
     async with connect(environment.url.get_secret_value()) as connection:
         name = await database_name(connection)
-        environment.check_name(name)
+        try:
+            environment.check_name(name)
+        except SchemaError as error:
+            return _unseen(environment, "wrongly-bound", error.message, name)
         place = directory or environment.directory
         files = library_set(connection.engine) if place is None else read_set(place, connection.engine)
         found = await plan(connection, files, environment=environment.name, seed=environment.seed)
+    wrong = found.refusals()
+    needed = any(not migration.directives.optional for migration in found.pending)
     return EnvironmentStatus(
         name=environment.name,
+        state="wrong" if wrong else "pending" if needed else "up-to-date",
         address=connection.address,
         database=name,
         applied=len(found.applied),
         last=found.applied[-1].name if found.applied else "",
         pending=tuple(migration.name for migration in found.pending),
         findings=found.findings,
+        problem="; ".join(str(finding) for finding in wrong),
     )

@@ -72,11 +72,10 @@ class Target:
         return library_set(engine) if self.directory is None else read_set(self.directory, engine)
 
     @asynccontextmanager
-    async def connect(self, *, create: bool = False, check_name: bool = True) -> AsyncIterator[Connection]:
-        """A connection to the database.
+    async def connect(self, *, create: bool = False) -> AsyncIterator[Connection]:
+        """A connection to the database, whose name has been checked against the environment's pattern.
 
-        create      an SQLite database that is not there yet is made.
-        check_name  refuse it where its name is not what the environment demands.
+        create  an SQLite database that is not there yet is made.
         """
         if self.keeps_own_layout:
             raise InvalidInputError(
@@ -87,9 +86,10 @@ class Target:
 
         path = self.place.path
         if path is not None and not create and not path.exists():
-            raise SchemaError(f"{path} is not there; {self.again('up')} makes it", operation="schema")
+            env = "" if self.environment is None else f" --env {self.environment.name}"
+            raise SchemaError(f"{path} is not there yet; `dal schema up{env}` makes it", operation="schema")
         async with schema_connection(self.url, create=create) as connection:
-            if self.environment is not None and check_name:
+            if self.environment is not None:
                 await self.environment.check_database(connection)
             yield connection
 
