@@ -74,6 +74,16 @@ def test_it_adds_what_it_alone_knows(tmp_path: Path) -> None:
     ]
 
 
+def test_its_findings_stand_among_ours_by_line(tmp_path: Path) -> None:
+    nullable = "ALTER TABLE users ALTER email DROP NOT NULL;"
+    sql = f"{nullable}\nDROP TABLE orders;\n{nullable}"
+    assert [one.rule for one in _lint(tmp_path, sql)] == [
+        "squawk-ban-drop-not-null",
+        "drop-table",
+        "squawk-ban-drop-not-null",
+    ]
+
+
 def test_its_findings_are_silenced_by_name(tmp_path: Path) -> None:
     sql = "-- dal:allow squawk-ban-drop-not-null\nALTER TABLE users ALTER COLUMN email DROP NOT NULL;"
     assert _lint(tmp_path, sql) == []

@@ -54,7 +54,12 @@ def lint(migrations: MigrationSet, place: Place, *, applied: Collection[str] | N
             judged.append((migration.down, back))
     if place == "postgresql":
         squawk.review(migrations.directory, judged)
-    return [finding for script, found in judged for finding in found if finding.rule not in script.directives.allow]
+    return [
+        finding
+        for script, found in judged
+        for finding in sorted(found, key=lambda one: one.line or 0)
+        if finding.rule not in script.directives.allow
+    ]
 
 
 def _script(script: Script, place: Place, catalog: Catalog, work: Work, *, is_way_back: bool) -> list[Finding]:
