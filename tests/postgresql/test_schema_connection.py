@@ -177,19 +177,33 @@ async def test_what_a_batch_sets_does_not_reach_the_next(connection: PostgresSch
     assert await scalar(connection, checks) in ("5s", "0", None)
 
 
-async def test_what_is_set_alone_holds_for_later_statements_alone(connection: PostgresSchemaConnection) -> None:
-    await connection.run([("CREATE TABLE seen (path text, memory text)", ())])
-    note = "INSERT INTO public.seen VALUES (current_schema(), current_setting('maintenance_work_mem'))"
-    await connection.run_alone("CREATE SCHEMA s")
+async def test_what_is_set_alone_holds_until_it_is_reset(connection: PostgresSchemaConnection) -> None:
+    note = "INSERT INTO seen VALUES (current_schemas(false)::text, current_setting('maintenance_work_mem'))"
+    await connection.run([("CREATE TABLE seen (path text, memory text)", ()), ("CREATE SCHEMA s", ())])
+    await connection.run([(note, ())])
     await connection.run_alone("SET search_path = s")
     await connection.run_alone("set maintenance_work_mem = '77MB'")
-    await connection.run_alone(note)
+    await connection.run_alone("CREATE TABLE made ()")
+    # The schema where the ledger is stays within reach.
     await connection.run([(note, ())])
-    await connection.run_alone(note)
+    await connection.run([(note, ()), ("CREATE TABLE made_too ()", ())])
+    await connection.run_alone("RESET ALL")
+    await connection.run([(note, ())])
     found = await connection.fetch("SELECT path, memory FROM seen")
-    assert [found[0], found[2]] == [("s", "77MB")] * 2
-    assert found[1][0] == "public"
-    assert found[1][1] != "77MB"
+    assert found[1] == found[2] == ("{s,public}", "77MB")
+    assert found[0] == found[3]
+    assert found[0][0] == "{public}"
+    assert await connection.fetch("SELECT 's.made'::regclass::text, 's.made_too'::regclass::text") == [
+        ("s.made", "s.made_too")
+    ]
+
+
+async def test_a_setting_that_is_refused_is_not_remembered(connection: PostgresSchemaConnection) -> None:
+    with pytest.raises(StatementError):
+        await connection.run_alone("SET lock_timeout = 'soon'")
+    await connection.run_alone("SET lock_timeout = '7s'")
+    await connection.run([("CREATE TABLE seen AS SELECT current_setting('lock_timeout') AS x", ())])
+    assert await connection.fetch("SELECT x, current_setting('lock_timeout') FROM seen") == [("7s", "2s")]
 
 
 # Alone ----------------------------------------------------------------------------------------------------------------
@@ -279,9 +293,10 @@ async def test_a_commit_whose_answer_is_lost_may_have_happened(connection: Postg
     with pytest.raises(UnavailableError) as caught:
         await connection.run([("INSERT INTO c VALUES (2)", ())])
     assert caught.value.outcome == "not_applied"
-    with pytest.raises(UnavailableError) as caught:
-        await connection.run_alone("INSERT INTO c VALUES (2)")
-    assert caught.value.outcome == "not_applied"
+    for statement in ("INSERT INTO c VALUES (2)", "CREATE INDEX CONCURRENTLY i ON c (id)", "SET lock_timeout = 1"):
+        with pytest.raises(UnavailableError) as caught:
+            await connection.run_alone(statement)
+        assert caught.value.outcome == "not_applied"
 
 
 async def test_a_batch_cut_before_its_commit_has_not_happened(connection: PostgresSchemaConnection, url: str) -> None:

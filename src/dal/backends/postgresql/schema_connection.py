@@ -4,8 +4,8 @@ A batch goes down in one trip and its COMMIT in another, so that locks are held 
 COMMIT leaves its outcome unknown. No statement is limited in time, but waiting for a lock is: an ALTER TABLE that
 queues behind a long query stops everybody who comes after it. Statements with CONCURRENTLY are the exception: they
 wait for old transactions without standing in anybody's way, and lock_timeout would cut just that wait short and leave
-an invalid index. What a statement sets in the session (`SET search_path …`, as pg_dump writes it) does not reach the
-next file.
+an invalid index. What a batch sets in the session (`SET search_path …`, as pg_dump writes it) does not reach the next;
+what `run_alone` is told to set holds for everything after it, until it is told `RESET ALL`.
 
 Through a pooler one may look (`fetch`) and not touch: session locks and settings mean nothing there, and pg_dump would
 leave its own in connections that the application gets next.
@@ -52,6 +52,11 @@ _CHECK_RUNNER: Final = "SET client_connection_check_interval = '5s'"
 _CHECK_RUNNER_SINCE: Final = 140000
 _RESET: Final = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
 _FORGET: Final = re.compile(r"\s*RESET\s+ALL\b", re.IGNORECASE)
+_RESET_ALL: Final = re.compile(r"\s*RESET\s+ALL\b", re.IGNORECASE)
+#: Behind what a file sets, the schema where the ledger is, so that the ledger is found.
+_KEEP_HOME: Final = (
+    "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), %s::text), false)"
+)
 _WAIT_FOR_EVER: Final = "SET lock_timeout = 0"
 
 #: Key of the lock for migrations: "dal" and the schema whose ledger is at stake; such locks are the database's own.
@@ -125,7 +130,8 @@ class PostgresSchemaConnection:
         self._turn = asyncio.Lock()
         self._exclusive = False
         self._defaults: list[str] = []
-        self._settings: list[str] = []  # what `run_alone` was told to set, for its later statements
+        self._settings: list[str] = []  # what `run_alone` was told to set
+        self._home: str | None = None  # where the ledger is, quoted
 
     @property
     def engine(self) -> EngineName:
@@ -198,13 +204,14 @@ class PostgresSchemaConnection:
             self._require_fit(index, sql, inside=True)
         async with self._turn:
             try:
+                await self._set()
                 await self._send(statements)
                 await self._commit()
             except BaseException:
                 await self._undo()
                 raise
             finally:
-                if any(_SETTING.match(sql) for sql, _ in statements):
+                if self._settings or any(_SETTING.match(sql) for sql, _ in statements):
                     await self._reset()
 
     async def run_alone(self, sql: str) -> None:
@@ -212,14 +219,11 @@ class PostgresSchemaConnection:
         self._require_fit(0, sql, inside=False)
         async with self._turn:
             if _SETTING.match(sql):
-                await self._alone(sql)
-                self._settings = [] if _FORGET.match(sql) else [*self._settings, sql]
-                await self._reset()
+                await self._remember(sql)
                 return
-            waits = [_WAIT_FOR_EVER] if _CONCURRENTLY.search(_QUOTED.sub(" ", sql)) else []
+            waits = _CONCURRENTLY.search(_QUOTED.sub(" ", sql)) is not None
             try:
-                for setting in (*waits, *self._settings):
-                    await self._alone(setting, sent=False)
+                await self._set(*([_WAIT_FOR_EVER] if waits else []))
                 await self._alone(sql)
             finally:
                 if waits or self._settings:
@@ -328,8 +332,30 @@ class PostgresSchemaConnection:
         if self._connection.info.transaction_status != TransactionStatus.IDLE:
             await self._connection.close()
 
-    async def _alone(self, sql: str, *, sent: bool = True) -> None:
-        sent = sent and not self._connection.closed
+    async def _remember(self, setting: str) -> None:
+        if self._home is None:
+            ((home,),) = await self._control("SELECT quote_ident(coalesce(current_schema(), 'public'))")
+            self._home = str(home)
+        await self._alone(setting)
+        self._settings = [] if _RESET_ALL.match(setting) else [*self._settings, setting]
+        await self._reset()
+
+    async def _set(self, *first: str) -> None:
+        """Sets what `run_alone` was told to set."""
+        for setting in (*first, *self._settings):
+            await self._control(setting)
+        if any("search_path" in setting.lower() for setting in self._settings):
+            await self._control(_KEEP_HOME, self._home)
+
+    async def _control(self, sql: str, *params: object) -> list[tuple[object, ...]]:
+        try:
+            cursor = await self._connection.execute(sql.encode(), params or None)
+            return await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise refusal(error, None, sent=False) from error
+
+    async def _alone(self, sql: str) -> None:
+        sent = not self._connection.closed
         try:
             await self._connection.execute(sql.encode())
         except psycopg.Error as error:
