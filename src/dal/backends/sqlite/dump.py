@@ -115,9 +115,10 @@ def _copy_in(target: Path, path: Path, stop: threading.Event) -> None:
             live.execute("PRAGMA journal_mode = DELETE").fetchone()
         copy.backup(live, pages=_STEP_PAGES, progress=_Patience(target, "restore", stop), sleep=0.01)
         if was_wal:
-            # Only to give room back: a reader may keep the log in use, and the next checkpoint takes it.
+            # Both only tidy up: WAL comes back with the application, and the log shrinks when its readers have left it.
             with suppress(sqlite3.OperationalError):
                 live.execute("PRAGMA journal_mode = WAL").fetchone()
+                live.execute("PRAGMA busy_timeout = 0")
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
