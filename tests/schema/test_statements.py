@@ -118,8 +118,8 @@ def test_a_triggers_column_may_have_a_keywords_name(column: str) -> None:
 
 
 PIECES = [
-    "CREATE TRIGGER", "CREATE TEMP", "; END ;", "CREATE", "TEMP", "TRIGGER", "BEGIN", "END", "CASE", "end", ";", ";", "x",
-    "'a;'", '"b;"', "`c;`", "[d;]", "-- e;\n", "/* f; */", "(", ")", "1", "\n", "'it''s'", "TABLE", "é",
+    "CREATE TRIGGER", "CREATE TEMP", "; END ;", "CREATE", "TEMP", "TRIGGER", "BEGIN", "END", "CASE", "end", ";", ";",
+    "x", "'a;'", '"b;"', "`c;`", "[d;]", "-- e;\n", "/* f; */", "(", ")", "1", "\n", "'it''s'", "TABLE", "é",
 ]  # fmt: skip
 
 

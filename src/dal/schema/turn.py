@@ -72,10 +72,10 @@ def _given_up(connection: Connection, error: LeaseLostError | LostAnswerError) -
 
 async def _make_tables(connection: Connection, wait_s: float, waiting: Waiting) -> None:
     """The ledger's tables, where one is missing: a role that may not create any can still use them."""
-    raced = False
+    again = False
 
     async def make() -> None:
-        nonlocal raced
+        nonlocal again
         if ledger.is_whole(connection.engine, (await ledger.read(connection)).tables):
             return
         try:
@@ -83,10 +83,15 @@ async def _make_tables(connection: Connection, wait_s: float, waiting: Waiting) 
         except StatementError as error:
             # PostgreSQL's IF NOT EXISTS is not safe against a twin, and fails in several ways. Each of them waits for
             # the twin's end, so by now its tables are there; where they are not, the second failure is the true one.
-            if raced or is_busy(error):
+            if again or is_busy(error):
                 raise
-            raced = True
-            await make()
+        except UnavailableError as error:
+            if again or error.outcome != "unknown":
+                raise
+        else:
+            return
+        again = True
+        await make()
 
     try:
         await patiently(make, wait_s=wait_s, meanwhile=waiting.meanwhile)

@@ -1,0 +1,449 @@
+"""Applying files and taking them back: all or nothing, once, and told in words that help."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import psycopg
+import pytest
+
+from dal import schema
+from dal.errors import DalTimeoutError, InvalidInputError, SchemaError, UnavailableError
+from dal.factory import schema_connection
+from dal.limits import SCHEMA_RESUMPTIONS
+from dal.schema import Connection, MigrationSet, Progress
+from dal.schema.objects import snapshot
+from tests.schema.faulty import Fault, Faulty
+from tests.schema.written import write_set
+
+FILES = {
+    "0001_a.sql": "CREATE TABLE a (id INTEGER PRIMARY KEY);\n",
+    "rollback/0001_a.sql": "DROP TABLE a;\n",
+    "0002_b.sql": "CREATE TABLE b (id INTEGER PRIMARY KEY);\nINSERT INTO b VALUES (1);\n",
+    "rollback/0002_b.sql": "DROP TABLE b;\n",
+    "0003_c.sql": 'CREATE TABLE "C; it\'s 😀" (id INTEGER PRIMARY KEY);\n',
+    "rollback/0003_c.sql": 'DROP TABLE "C; it\'s 😀";\n',
+}
+ALL = ["0001_a.sql", "0002_b.sql", "0003_c.sql"]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "shop"
+
+
+def write(directory: Path, connection: Connection, files: Mapping[str, str] = FILES) -> MigrationSet:
+    return write_set(directory, connection.engine, files)
+
+
+def names(found: list[schema.Migrated]) -> list[str]:
+    return [migrated.name for migrated in found]
+
+
+async def applied(connection: Connection) -> list[str]:
+    return [row.name for row in (await schema.status(connection)).applied]
+
+
+async def test_up_and_down_and_up_again(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection)
+    seen: list[Progress] = []
+    done = await schema.up(connection, migrations, on_progress=seen.append)
+    assert [(m.name, m.statements) for m in done] == [("0001_a.sql", 1), ("0002_b.sql", 2), ("0003_c.sql", 1)]
+    assert [(p.name, p.phase) for p in seen] == [(name, phase) for name in ALL for phase in ("running", "done")]
+    whole = await snapshot(connection)
+    assert set(whole.tables) == {"a", "b", "C; it's 😀"}
+    assert names(await schema.down(connection, migrations)) == ["0003_c.sql"]
+    assert names(await schema.down(connection, migrations, to="0001_a.sql")) == ["0002_b.sql"]
+    assert await applied(connection) == ["0001_a.sql"]
+    assert names(await schema.up(connection, migrations)) == ["0002_b.sql", "0003_c.sql"]
+    assert await snapshot(connection) == whole
+    assert names(await schema.down(connection, migrations, steps=99)) == ALL[::-1]
+    assert await schema.down(connection, migrations) == []
+    assert (await snapshot(connection)).tables == {}
+
+
+async def test_to_ends_a_run_and_the_next_goes_on(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection)
+    assert names(await schema.up(connection, migrations, to="0002_b.sql")) == ALL[:2]
+    assert names(await schema.up(connection, migrations)) == ALL[2:]
+
+
+async def test_the_backups_name_and_the_set_are_kept(connection: Connection, directory: Path) -> None:
+    await schema.up(connection, write(directory, connection), backup_ref="backups/x.dump")
+    rows = await connection.fetch(
+        "SELECT name, schema_set, backup_ref, done_count, statement_count FROM dal_migration_details ORDER BY name"
+    )
+    assert [tuple(row) for row in rows] == [
+        (name, "shop", "backups/x.dump", count, count) for name, count in zip(ALL, (1, 2, 1), strict=True)
+    ]
+
+
+async def test_a_failure_names_file_line_statement_and_the_engines_words(
+    connection: Connection, directory: Path
+) -> None:
+    broken = "CREATE TABLE d (id INTEGER);\n\n-- why\nINSERT INTO d\n  VALUES (1);\nINSERT INTO missing VALUES (1);\n"
+    migrations = write(directory, connection, {**FILES, "0004_d.sql": broken})
+    with pytest.raises(SchemaError) as caught:
+        await schema.up(connection, migrations)
+    message = caught.value.message
+    assert message.startswith(f"{connection.address}: 0004_d.sql:6 failed and was rolled back: ")
+    assert "missing" in message.split("the statement:")[0]
+    assert message.endswith("the statement: INSERT INTO missing VALUES (1)")
+    assert "d" not in (await snapshot(connection)).tables
+    assert await applied(connection) == ALL
+    mended = write(directory, connection, {"0004_d.sql": broken.replace("missing", "d")})
+    assert names(await schema.up(connection, mended)) == ["0004_d.sql"]
+
+
+async def test_a_long_statement_is_told_by_its_beginning(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection, {"0001_a.sql": f"SELECT\n  nothing, '{'x' * 5000}';\n"})
+    with pytest.raises(SchemaError) as caught:
+        await schema.up(connection, migrations)
+    assert "0001_a.sql:" in caught.value.message
+    assert "SELECT nothing, 'xxx" in caught.value.message
+    assert len(caught.value.message) < 700
+
+
+async def test_a_file_with_any_characters_is_run_as_it_is(connection: Connection, directory: Path) -> None:
+    text = "100%, %s, ?, $1, :name, {x}, \\n, 😀"
+    migrations = write(
+        directory, connection, {"0001_a.sql": f"CREATE TABLE a (t TEXT);\nINSERT INTO a VALUES ('{text}');\n"}
+    )
+    await schema.up(connection, migrations)
+    assert [tuple(row) for row in await connection.fetch("SELECT t FROM a")] == [(text,)]
+
+
+async def test_rows_that_statements_return_do_no_harm(connection: Connection, directory: Path) -> None:
+    text = "CREATE TABLE a (id INTEGER);\nINSERT INTO a VALUES (1), (2) RETURNING id;\nSELECT id FROM a;\n"
+    migrations = write(directory, connection, {"0001_a.sql": text})
+    await schema.up(connection, migrations)
+    assert len(await connection.fetch("SELECT id FROM a")) == 2
+
+
+async def test_a_constraint_that_waits_for_the_commit_refuses_the_file(connection: Connection, directory: Path) -> None:
+    text = (
+        "CREATE TABLE p (id INTEGER PRIMARY KEY);\n"
+        "CREATE TABLE k (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED);\n"
+        "INSERT INTO k VALUES (7, 99);\n"
+    )
+    migrations = write(directory, connection, {"0001_a.sql": text})
+    with pytest.raises(SchemaError, match=r"0001_a\.sql failed and was rolled back.*") as caught:
+        await schema.up(connection, migrations)
+    assert "k" in caught.value.message
+    assert (await snapshot(connection)).tables == {}
+    assert await applied(connection) == []
+
+
+async def test_a_file_that_takes_the_ledger_away_is_told_from_one_that_is_wrong(
+    connection: Connection, directory: Path
+) -> None:
+    migrations = write(directory, connection, {"0001_a.sql": "DROP TABLE dal_migration_details;\n"})
+    with pytest.raises(SchemaError, match="dal_migration_details"):
+        await schema.up(connection, migrations)
+    assert await applied(connection) == []
+
+
+async def test_several_runners_at_once_each_end_well(url: str, directory: Path) -> None:
+    async def run() -> list[str]:
+        async with schema_connection(url, create=True) as connection:
+            return names(await schema.up(connection, write_set(directory, connection.engine, FILES)))
+
+    found = await asyncio.gather(*(run() for _ in range(4)))
+    assert sorted(name for each in found for name in each) == ALL
+    async with schema_connection(url) as connection:
+        assert await applied(connection) == ALL
+
+
+async def test_two_that_take_one_step_back_take_one_step_back(url: str, directory: Path) -> None:
+    async with schema_connection(url, create=True) as first, schema_connection(url) as second:
+        migrations = write(directory, first)
+        await schema.up(first, migrations)
+        held = asyncio.Event()
+
+        async def let_the_other_go(text: str) -> None:
+            if "DROP TABLE" in text and not held.is_set():
+                held.set()
+                # It has made its choice, and is waiting for the lock.
+                waits = asyncio.Event()
+                tasks.append(asyncio.create_task(schema.down(second, migrations, on_progress=lambda _: waits.set())))
+                await waits.wait()
+
+        tasks: list[asyncio.Task[list[schema.Migrated]]] = []
+        slow = cast(Connection, Faulty(first, before=let_the_other_go))
+        assert names(await schema.down(slow, migrations)) == ["0003_c.sql"]
+        assert names(await tasks[0]) == []
+        assert await applied(first) == ALL[:2]
+
+
+@pytest.mark.parametrize("fault", ["lost before", "lost after"])
+@pytest.mark.parametrize(
+    "text", ["CREATE TABLE b", "CREATE TABLE IF NOT EXISTS", "INSERT INTO dal_migration_lock", "SET owner = ''"]
+)
+async def test_a_lost_answer_is_looked_up_in_the_ledger(
+    connection: Connection, directory: Path, text: str, fault: Fault
+) -> None:
+    migrations = write(directory, connection)
+    faulty = Faulty(connection, text, fault)
+    assert names(await schema.up(cast(Connection, faulty), migrations, wait_s=30)) == ALL
+    assert await applied(connection) == ALL
+    assert sum("CREATE TABLE b" in ran for ran in faulty.ran) == (
+        2 if (text, fault) == ("CREATE TABLE b", "lost before") else 1
+    )
+
+
+@pytest.mark.parametrize("fault", ["lost before", "lost after"])
+async def test_a_lost_answer_of_a_way_back_too(connection: Connection, directory: Path, fault: Fault) -> None:
+    migrations = write(directory, connection)
+    await schema.up(connection, migrations)
+    faulty = Faulty(connection, "DROP TABLE b", fault)
+    assert names(await schema.down(cast(Connection, faulty), migrations, steps=2)) == ["0003_c.sql", "0002_b.sql"]
+    assert await applied(connection) == ["0001_a.sql"]
+
+
+async def test_a_database_that_stays_away_is_said_with_its_outcome(connection: Connection, directory: Path) -> None:
+    class Gone(Faulty):
+        async def _meet(self, text: str, call: object) -> None:
+            if "CREATE TABLE b" in text:
+                self.ran.append(text)
+                raise UnavailableError("the connection broke", outcome="unknown")
+            await super()._meet(text, call)  # type: ignore[arg-type]
+
+    gone = Gone(connection)
+    with pytest.raises(UnavailableError) as caught:
+        await schema.up(cast(Connection, gone), write(directory, connection))
+    assert caught.value.outcome == "unknown"
+    assert sum("CREATE TABLE b" in ran for ran in gone.ran) == SCHEMA_RESUMPTIONS + 1
+    assert await applied(connection) == ["0001_a.sql"]
+
+
+async def test_down_refuses_before_it_does_anything(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection)
+    await schema.up(connection, migrations)
+    (directory / "rollback" / "0002_b.sql").unlink()
+    for trouble in (r"no rollback/0002_b\.sql", "unreadable", "changed after it had been applied", "not in the dir"):
+        migrations = schema.read_set(directory, connection.engine)
+        with pytest.raises(SchemaError, match=f"0002_b.*{trouble}"):
+            await schema.down(connection, migrations, steps=2)
+        assert await applied(connection) == ALL
+        if trouble.startswith("no "):
+            (directory / "rollback" / "0002_b.sql").write_text("DROP 'TABLE;")
+        elif trouble == "unreadable":
+            (directory / "rollback" / "0002_b.sql").write_text("DROP TABLE b;")
+            (directory / "0002_b.sql").write_text("-- new words\n" + FILES["0002_b.sql"])
+        else:
+            (directory / "0002_b.sql").unlink(missing_ok=True)
+    with pytest.raises(SchemaError, match=r"0009_z\.sql is not applied"):
+        await schema.down(connection, migrations, to="0009_z.sql")
+
+
+async def test_a_way_back_that_fails_is_rolled_back(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection, {**FILES, "rollback/0003_c.sql": "DROP TABLE a;\nDROP TABLE nowhere;\n"})
+    await schema.up(connection, migrations)
+    with pytest.raises(SchemaError, match=r"rollback/0003_c\.sql:2 failed and was rolled back"):
+        await schema.down(connection, migrations)
+    assert await applied(connection) == ALL
+    assert "a" in (await snapshot(connection)).tables
+
+
+async def test_newest_means_as_applied(connection: Connection, directory: Path) -> None:
+    first = {name: text for name, text in FILES.items() if "0002" not in name}
+    await schema.up(connection, write(directory, connection, first))
+    migrations = write(directory, connection)
+    await schema.up(connection, migrations, allow=["late-migration"])
+    assert names(await schema.down(connection, migrations, steps=3)) == ["0002_b.sql", "0003_c.sql", "0001_a.sql"]
+
+
+async def test_baseline_enters_without_running(connection: Connection, directory: Path) -> None:
+    migrations = write(directory, connection)
+    assert await schema.baseline(connection, migrations, to="0002_b.sql") == ALL[:2]
+    assert await schema.baseline(connection, migrations, to="0002_b.sql") == []
+    assert (await snapshot(connection)).tables == {}
+    assert names(await schema.up(connection, migrations)) == ALL[2:]
+    with pytest.raises(SchemaError, match=r"no 0009_z\.sql"):
+        await schema.baseline(connection, migrations, to="0009_z.sql")
+    (directory / "0001_a.sql").write_text("-- changed\n" + FILES["0001_a.sql"])
+    found = await schema.plan(connection, schema.read_set(directory, connection.engine))
+    assert [finding.rule for finding in found.refusals()] == ["edited-migration"]
+
+
+async def test_a_new_migration_gets_the_next_number_and_overwrites_nothing(
+    connection: Connection, directory: Path
+) -> None:
+    engine = connection.engine
+    first = schema.new_migration(directory, engine, "Add chat labels!")
+    second = schema.new_migration(directory, engine, "index them", transaction=False, phase="expand")
+    assert [path.relative_to(directory).as_posix() for path in (*first, *second)] == [
+        "0001_add_chat_labels.sql",
+        "rollback/0001_add_chat_labels.sql",
+        "0002_index_them.sql",
+        "rollback/0002_index_them.sql",
+    ]
+    found = schema.read_set(directory, engine)
+    assert [(m.directives.transaction, m.directives.phase) for m in found.migrations] == [
+        (True, None),
+        (False, "expand"),
+    ]
+    assert {finding.rule for finding in found.findings} == {"empty-file"}
+    with pytest.raises(InvalidInputError):
+        schema.new_migration(directory, engine, "日本語")
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+class TestSqlite:
+    """What only SQLite's files can get wrong."""
+
+    REBUILD = (
+        "CREATE TABLE p2 (id INTEGER PRIMARY KEY, name TEXT NOT NULL DEFAULT 'x');\n"
+        "INSERT INTO p2 (id) SELECT id FROM p;\nDROP TABLE p;\nALTER TABLE p2 RENAME TO p;\n"
+    )
+    FAMILY = (
+        "CREATE TABLE p (id INTEGER PRIMARY KEY);\n"
+        "CREATE TABLE k (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p (id) ON DELETE CASCADE);\n"
+        "INSERT INTO p VALUES (1), (2);\nINSERT INTO k VALUES (10, 1), (20, 2);\n"
+    )
+
+    async def test_a_rebuild_without_foreign_keys_keeps_the_children(
+        self, connection: Connection, directory: Path
+    ) -> None:
+        files = {"0001_a.sql": self.FAMILY, "0002_b.sql": f"-- dal:foreign-keys=off\n{self.REBUILD}"}
+        await schema.up(connection, write(directory, connection, files))
+        assert len(await connection.fetch("SELECT id FROM k")) == 2
+        assert list(await connection.fetch("PRAGMA foreign_keys")) == [(1,)]
+
+    async def test_a_broken_reference_is_named_by_table_and_row(self, connection: Connection, directory: Path) -> None:
+        broken = f"-- dal:foreign-keys=off\n{self.REBUILD}DELETE FROM p WHERE id = 2;\n"
+        migrations = write(directory, connection, {"0001_a.sql": self.FAMILY, "0002_b.sql": broken})
+        with pytest.raises(
+            SchemaError, match=r"0002_b\.sql failed and was rolled back: .*k row 20 refers to a row of p"
+        ):
+            await schema.up(connection, migrations)
+        assert len(await connection.fetch("SELECT id FROM p")) == 2
+        assert list(await connection.fetch("PRAGMA foreign_keys")) == [(1,)]
+
+    async def test_a_deferred_reference_is_named_too(self, connection: Connection, directory: Path) -> None:
+        text = "PRAGMA defer_foreign_keys = ON;\nINSERT INTO k VALUES (30, 3);\n"
+        migrations = write(directory, connection, {"0001_a.sql": self.FAMILY, "0002_b.sql": text})
+        with pytest.raises(SchemaError, match="k row 30 refers to a row of p"):
+            await schema.up(connection, migrations)
+
+    async def test_an_engines_own_rollback_ends_the_file(self, connection: Connection, directory: Path) -> None:
+        text = "CREATE TABLE u (id INTEGER UNIQUE ON CONFLICT ROLLBACK);\nINSERT INTO u VALUES (1), (1);\nSELECT 1;\n"
+        migrations = write(directory, connection, {"0001_a.sql": text})
+        with pytest.raises(SchemaError, match=r"0001_a\.sql:2 failed and was rolled back: UNIQUE"):
+            await schema.up(connection, migrations)
+        assert (await snapshot(connection)).tables == {}
+
+    async def test_full_text_tables_may_use_transactions_of_their_own(
+        self, connection: Connection, directory: Path
+    ) -> None:
+        text = (
+            "CREATE VIRTUAL TABLE f USING fts5 (t);\nINSERT INTO f VALUES ('x');\n"
+            "INSERT INTO f (f) VALUES ('optimize');\nCREATE VIRTUAL TABLE r USING rtree (id, a, b);\n"
+        )
+        await schema.up(connection, write(directory, connection, {"0001_a.sql": text}))
+
+    async def test_the_journal_mode_is_the_applications(
+        self, connection: Connection, url: str, directory: Path
+    ) -> None:
+        await schema.up(connection, write(directory, connection))
+        assert list(await connection.fetch("PRAGMA journal_mode")) == [("delete",)]
+
+    async def test_another_writer_is_waited_for(self, connection: Connection, url: str, directory: Path) -> None:
+        writer = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None)
+        writer.execute("BEGIN EXCLUSIVE")  # without WAL, readers are kept out too
+        told: list[Progress] = []
+
+        def let_go(progress: Progress) -> None:
+            told.append(progress)
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+
+        assert names(await schema.up(connection, write(directory, connection), on_progress=let_go)) == ALL
+        assert told[0].phase == "waiting"
+        writer.close()
+
+    async def test_a_writer_that_never_ends_is_given_up(
+        self, connection: Connection, url: str, directory: Path
+    ) -> None:
+        migrations = write(directory, connection)
+        writer = sqlite3.connect(url.removeprefix("sqlite://"), isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DalTimeoutError):
+            await schema.up(connection, migrations, wait_s=0.1)
+        writer.execute("ROLLBACK")
+        writer.close()
+        assert names(await schema.up(connection, migrations)) == ALL
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+class TestPostgresql:
+    """What only PostgreSQL can do to a migration."""
+
+    async def test_a_long_query_delays_the_file_and_not_the_application(
+        self, connection: Connection, url: str, directory: Path
+    ) -> None:
+        await connection.run([("CREATE TABLE busy (id INTEGER)", ())])
+        migrations = write(directory, connection, {"0001_a.sql": "ALTER TABLE busy ADD COLUMN x INTEGER;\n"})
+        told: list[Progress] = []
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT * FROM busy")
+
+            def let_go(progress: Progress) -> None:
+                told.append(progress)
+                if progress.phase == "waiting":
+                    reader.rollback()
+
+            assert names(await schema.up(connection, migrations, on_progress=let_go)) == ["0001_a.sql"]
+        assert [p.phase for p in told] == ["running", "waiting", "done"]
+        assert "lock" in told[1].detail
+
+    async def test_a_lock_that_is_never_free_is_given_up(
+        self, connection: Connection, url: str, directory: Path
+    ) -> None:
+        await connection.run([("CREATE TABLE busy (id INTEGER)", ())])
+        migrations = write(directory, connection, {"0001_a.sql": "ALTER TABLE busy ADD COLUMN x INTEGER;\n"})
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT * FROM busy")
+            with pytest.raises(
+                DalTimeoutError, match=r"0001_a\.sql:1 failed and was rolled back: locks were in its way"
+            ):
+                await schema.up(connection, migrations, wait_s=0.1)
+        assert names(await schema.up(connection, migrations)) == ["0001_a.sql"]
+
+    async def test_the_place_in_a_statement_gives_the_line(self, connection: Connection, directory: Path) -> None:
+        text = "CREATE TABLE a (id INTEGER);\nSELECT id,\n  id,\n  nothing\nFROM a;\n"
+        migrations = write(directory, connection, {"0001_a.sql": text})
+        with pytest.raises(SchemaError, match=r"0001_a\.sql:4 failed"):
+            await schema.up(connection, migrations)
+
+    async def test_a_connection_that_breaks_at_the_commit_is_opened_again(
+        self, connection: Connection, url: str, directory: Path
+    ) -> None:
+        migrations = write(directory, connection)
+        cut = False
+
+        async def cut_once(text: str) -> None:
+            nonlocal cut
+            if "CREATE TABLE b" in text and not cut:
+                cut = True
+                ((pid,),) = await connection.fetch("SELECT pg_backend_pid()")
+                with psycopg.connect(url, autocommit=True) as other:
+                    other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+        class Unsure(Faulty):
+            """Says of a lost connection what a lost COMMIT would have said."""
+
+            async def _meet(self, text: str, call: object) -> None:
+                try:
+                    await super()._meet(text, call)  # type: ignore[arg-type]
+                except UnavailableError as error:
+                    error.outcome = "unknown"
+                    raise
+
+        unsure = cast(Connection, Unsure(connection, before=cut_once))
+        assert names(await schema.up(unsure, migrations)) == ALL
+        assert await applied(connection) == ALL
