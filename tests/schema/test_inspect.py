@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from dal.schema import Connection
+from dal.schema import Connection, library_set, up
 from dal.schema.compare import differences
 from dal.schema.connection import EngineName, StatementError
 from dal.schema.ledger import LEDGER_TABLES, creation
 from dal.schema.objects import ForeignKeyInfo, IndexInfo, UniqueInfo, snapshot
+from tests.engines.d1 import D1Engine
 from tests.schema.written import made, make
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -241,10 +242,11 @@ async def test_what_no_pragma_tells_is_read_from_the_text(connection: Connection
 async def test_a_virtual_table_is_one_object(connection: Connection) -> None:
     await make(
         connection,
-        "CREATE VIRTUAL TABLE words USING fts5 (terms, detail = 'none'); CREATE TABLE words_data_too (a TEXT);",
+        "CREATE VIRTUAL TABLE words USING fts5 (terms, detail = 'none'); CREATE TABLE words_data_too (a TEXT);"
+        "CREATE TABLE docs_content (a TEXT); CREATE VIRTUAL TABLE docs USING FTS5 (a, content = 'docs_content');",
     )
     found = (await snapshot(connection)).tables
-    assert list(found) == ["words", "words_data_too"]
+    assert list(found) == ["docs", "docs_content", "words", "words_data_too"]
     assert found["words"].virtual == "fts5(terms, detail = 'none')"
 
 
@@ -252,6 +254,36 @@ async def test_a_virtual_table_is_one_object(connection: Connection) -> None:
 async def test_tables_of_the_service_around_d1_are_left_out(connection: Connection) -> None:
     await make(connection, "CREATE TABLE _cf_KV (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID; CREATE TABLE cf (a);")
     assert list((await snapshot(connection)).tables) == ["cf"]
+
+
+class D1Reader:
+    """A D1 database, past any client of ours."""
+
+    engine: EngineName = "sqlite"
+    address = "d1"
+
+    def __init__(self, d1_engine: D1Engine) -> None:
+        self._engine = d1_engine
+        self._database = d1_engine.create_database()
+
+    def run(self, *statements: str) -> None:
+        self._engine.query(self._database, *statements)
+
+    async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        return [tuple(row) for row in self._engine.query(self._database, sql, params=list(params))]
+
+
+@on_sqlite
+async def test_d1_shows_what_sqlite_shows(connection: Connection, d1_engine: D1Engine) -> None:
+    d1 = D1Reader(d1_engine)
+    for migration in library_set("sqlite").migrations:
+        d1.run(*(statement.sql for statement in migration.statements))
+    d1.run(f"CREATE TABLE {quoted(ODD_NAMES[2])} (a TEXT COLLATE NOCASE UNIQUE)")
+    await up(connection)
+    await make(connection, f"CREATE TABLE {quoted(ODD_NAMES[2])} (a TEXT COLLATE NOCASE UNIQUE)")
+    found = await snapshot(d1)
+    assert found.counts()["tables"] == 10
+    assert differences(await snapshot(connection), found, column_order=True) == []
 
 
 @on_postgresql

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dal.schema.sql_text import Token, group, items, text_of, tokens
+from dal.schema.sql_text import group, items, named, text_of, tokens, unquoted
+from dal.schema.statements import Token
 
+_NOTHING: Final = Token("sign", 0, "")
 _TABLE_CONSTRAINTS: Final = ("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN")
 
 
@@ -39,14 +41,14 @@ class TableText:
 def table_text(sql: str) -> TableText:
     """Takes a CREATE TABLE statement apart. One made by AS SELECT is stored by SQLite as if it had been written out."""
     found = TableText()
-    words = tokens(sql)
+    words = tokens(sql, "sqlite")
     start = next((place for place, token in enumerate(words) if token.says("(")), len(words))
     body, end = group(words, start)
     for item in items(body):
         if item[0].says(*_TABLE_CONSTRAINTS):
             _clauses(found, "", item)
         else:
-            _clauses(found, item[0].text, item[1:])
+            _clauses(found, unquoted(item[0].text) if item[0].kind == "string" else item[0].text, item[1:])
     found.options += [text_of(option).upper() for option in items(words[end:])]
     found.options.sort()
     return found
@@ -61,15 +63,13 @@ def _clauses(found: TableText, column: str, item: Sequence[Token]) -> None:
     while place < len(item):
         token = item[place]
         place += 1
-        following = item[place] if place < len(item) else Token("sign", "")
+        following = item[place] if place < len(item) else _NOTHING
         if token.says("CONSTRAINT"):
             name = following.text
             place += 1
         elif token.says("CHECK"):
             inner, place = group(item, place)
-            found.checks.append(
-                (f"CONSTRAINT {text_of([Token('name', name)])} " if name else "") + _bracketed("CHECK", inner)
-            )
+            found.checks.append((f"CONSTRAINT {named(name)} " if name else "") + _bracketed("CHECK", inner))
             name, clause = "", "CHECK"
         elif token.says("COLLATE") and column:
             found.collations[column] = following.text.upper()

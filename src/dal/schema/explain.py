@@ -18,7 +18,7 @@ from dal.errors import DalError, SchemaError, UnavailableError
 from dal.schema.checks import DIRECTORY, Query, queries, read_queries
 from dal.schema.connection import Connection
 from dal.schema.query_plan import Plan, postgresql_plan, sqlite_plan
-from dal.schema.sql_text import tokens
+from dal.schema.statements import tokens
 
 _RUNS: Final = 5
 #: First column of each B-tree index over several.
@@ -120,7 +120,7 @@ def _problems(query: Query, plan: Plan) -> list[str]:
 
 
 async def _duration_ms(connection: Connection, sql: str, runs: int) -> float | None:
-    words = [token for token in tokens(sql) if token.kind == "word"]
+    words = [token for token in tokens(sql, connection.engine) if token.kind == "word"]
     if not runs or not words or not words[0].says("SELECT", "VALUES", "WITH") or any(w.says(*_WRITES) for w in words):
         return None
     times = []

@@ -27,7 +27,8 @@ from dal.schema.objects import (
     UniqueInfo,
     ViewInfo,
 )
-from dal.schema.sql_text import Token, group, items, text_of, tokens, unquoted
+from dal.schema.sql_text import group, items, text_of, tokens, unquoted
+from dal.schema.statements import Token
 
 #: Names that PostgreSQL makes up end so; after a rebuild they still carry the table's former name.
 _MADE_UP: Final = re.compile(r"_(?:pkey|key|fkey|check|excl|not_null)\d*$")
@@ -148,7 +149,7 @@ def _table(columns: dict[str, ColumnInfo], keys: Sequence[tuple[str, str, str]],
 
 def _key(definition: str) -> tuple[tuple[str, ...], str]:
     """`UNIQUE NULLS NOT DISTINCT (a, b) INCLUDE (c) DEFERRABLE`: its columns, and what is left."""
-    words = tokens(definition, keep_quotes=True)
+    words = tokens(definition, "postgresql")
     start = next(place for place, token in enumerate(words) if token.says("("))
     inner, end = group(words, start)
     left = [*words[:start], *words[end:]]
@@ -159,7 +160,7 @@ def _key(definition: str) -> tuple[tuple[str, ...], str]:
 
 def _foreign_key(name: str, definition: str) -> ForeignKeyInfo:
     """`FOREIGN KEY (a) REFERENCES t(b) MATCH FULL ON UPDATE CASCADE ON DELETE SET NULL (a) DEFERRABLE …`."""
-    words = tokens(definition, keep_quotes=True)
+    words = tokens(definition, "postgresql")
     inner, place = group(words, 2)
     start = next(i for i in range(place, len(words)) if words[i].says("("))
     target, end = group(words, start)
@@ -191,7 +192,7 @@ def _foreign_key(name: str, definition: str) -> ForeignKeyInfo:
 
 def _index(table: str, definition: str, unique: bool, valid: bool) -> IndexInfo:
     """`CREATE UNIQUE INDEX i ON ONLY t USING gin (a, lower(b) DESC) INCLUDE (c) WITH (…) WHERE (…)`."""
-    words = tokens(definition, keep_quotes=True)
+    words = tokens(definition, "postgresql")
     using = next(place for place, token in enumerate(words) if token.says("USING"))
     inner, place = group(words, using + 2)
     include: tuple[str, ...] = ()

@@ -23,7 +23,8 @@ from dal.schema.objects import (
     UniqueInfo,
     ViewInfo,
 )
-from dal.schema.sql_text import Token, group, items, normal, text_of, tokens
+from dal.schema.sql_text import group, items, named, normal, text_of, tokens
+from dal.schema.statements import Token
 
 #: Tables that a virtual table of the module keeps its data in: `<name>_<suffix>`. PRAGMA table_list would tell, but D1
 #: does not allow it.
@@ -104,12 +105,16 @@ async def snapshot(reader: Reader) -> Snapshot:
 
 
 def _shadows(objects: Sequence[tuple[str, str, str, str]]) -> frozenset[str]:
+    """Their tables are written with the quotes of strings by full-text modules; somebody's own `docs_content`, which an
+    index may be told to read, is not."""
     hidden: set[str] = set()
-    for kind, name, _, sql in objects:
-        if kind == "table" and _is_virtual(sql):
-            module = tokens(_behind(sql, "USING"))[:1]
-            suffixes = _SHADOWS.get(module[0].text.lower(), ()) if module else ()
-            hidden.update(f"{name}_{suffix}" for suffix in suffixes)
+    texts = {name: sql for kind, name, _, sql in objects if kind == "table"}
+    for name, sql in texts.items():
+        module = tokens(_behind(sql, "USING"), "sqlite")[:1] if _is_virtual(sql) else []
+        for suffix in _SHADOWS.get(module[0].text.lower(), ()) if module else ():
+            shadow = f"{name}_{suffix}"
+            if not module[0].text.lower().startswith("fts") or texts.get(shadow, "").startswith("CREATE TABLE '"):
+                hidden.add(shadow)
     return frozenset(hidden)
 
 
@@ -218,7 +223,7 @@ def _with_parents(table: TableInfo, tables: dict[str, TableInfo]) -> TableInfo:
 
 
 def _index(name: str, table: str, sql: str, parts: dict[tuple[str, str, bool], _Parts]) -> IndexInfo:
-    words = tokens(sql)
+    words = tokens(sql, "sqlite")
     start = _place(words, "ON") + 2
     inner, end = group(words, start)
     unique, columns = next(((key[2], found) for key, found in parts.items() if key[0] == name), (False, []))
@@ -233,7 +238,7 @@ def _index(name: str, table: str, sql: str, parts: dict[tuple[str, str, bool], _
 def _part(written: Sequence[Token], column: str | None, descends: bool, collation: str) -> str:
     """A column by its name; an expression as it is written, without what the other arguments say."""
     if column is not None:
-        text = text_of([Token("name", column)])
+        text = named(column)
     else:
         expression = list(written)
         if expression[-1].says("ASC", "DESC"):
@@ -248,7 +253,7 @@ def _part(written: Sequence[Token], column: str | None, descends: bool, collatio
 
 def _view(sql: str) -> str:
     """The query. Column names given before it are part of it."""
-    words = tokens(sql)
+    words = tokens(sql, "sqlite")
     place = _behind_name(words, _place(words, "VIEW") + 1)
     if place < len(words) and words[place].says("AS"):
         place += 1
@@ -256,7 +261,7 @@ def _view(sql: str) -> str:
 
 
 def _trigger(sql: str) -> str:
-    words = tokens(sql)
+    words = tokens(sql, "sqlite")
     return text_of(words[_behind_name(words, _place(words, "TRIGGER") + 1) :])
 
 
@@ -268,7 +273,7 @@ def _behind_name(words: Sequence[Token], place: int) -> int:
 
 
 def _behind(sql: str, word: str) -> str:
-    words = tokens(sql)
+    words = tokens(sql, "sqlite")
     return text_of(words[_place(words, word) + 1 :])
 
 

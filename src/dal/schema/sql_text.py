@@ -1,27 +1,21 @@
 """SQL that a database gave back, in one form: spaces, comments and quotes that mean nothing are gone.
 
-Made for comparing definitions and for taking a CREATE statement apart. The text is known to be valid, because a
-database stores it; scripts of people are read by `statements`.
+Made for comparing definitions and for taking a CREATE statement apart. Scripts of people are split by `statements`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-_TOKENS: Final = re.compile(
-    r"""
-    (?P<skip>    \s+ | --[^\n]* | /\*.*?(?:\*/|\Z)                           )
-  | (?P<string>  [xX]?'(?:[^']|'')*'                                        )
-  | (?P<name>    "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]               )
-  | (?P<word>    [^\W\d][\w$]*                                              )
-  | (?P<number>  \d[\w.]*(?:(?<=[eE])[+-]\d+)? | \.\d+                      )
-  | (?P<sign>    ::|<=|>=|<>|!=|==|\|\||->>?|<<|>>|.                         )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+from dal.schema import statements
+from dal.schema.connection import EngineName
+from dal.schema.statements import Token
+
 _PLAIN: Final = re.compile(r"[^\W\d][\w$]*")
+#: Signs that are one only together.
+_LONG_SIGNS: Final = frozenset({"::", "<=", ">=", "<>", "!=", "==", "||", "->", "->>", "<<", ">>", "@>", "<@", "&&"})
 #: Words that an opening bracket keeps a space from; after all others it is a call or a list of columns.
 _SPACED: Final = (
     *("ALWAYS", "AND", "AS", "BETWEEN", "BY", "CASE", "CHECK", "DEFAULT", "ELSE", "EXISTS", "FROM", "IN", "INCLUDE"),
@@ -31,36 +25,39 @@ _SPACED: Final = (
 _UPPER: Final = str.maketrans({chr(code): chr(code + 32) for code in range(ord("A"), ord("Z") + 1)})
 
 
-class Token(NamedTuple):
-    """kind: string, name (quoted), word, number or sign. text: as written, for a name without its quotes."""
-
-    kind: str
-    text: str
-
-    def says(self, *words: str) -> bool:
-        """It is one of these keywords or signs, given in upper case."""
-        return self.kind in ("word", "sign") and self.text.upper() in words
-
-
-def tokens(sql: str, *, keep_quotes: bool = False) -> list[Token]:
+def tokens(sql: str, engine: EngineName) -> list[Token]:
     """What the text consists of, without spaces and comments.
 
-    keep_quotes  quoted names are words with their quotes: for PostgreSQL, which quotes in one way only, and where it
-                 matters.
+    SQLite's names come without their quotes, which may be of four kinds. PostgreSQL quotes a name where it must, and in
+    one way: there a quoted name is a word.
     """
-    found = []
-    for match in _TOKENS.finditer(sql):
-        kind, text = str(match.lastgroup), match.group()
-        if kind == "name":
-            found.append(Token("word", text) if keep_quotes else Token("name", unquoted(text)))
-        elif kind != "skip":
-            found.append(Token(kind, text))
+    found: list[Token] = []
+    for token in statements.tokens(sql, engine):
+        before = found[-1] if found else None
+        if before is not None and before.place + len(before.text) == token.place and (kind := _joint(before, token)):
+            found[-1] = kind._replace(place=before.place, text=before.text + token.text)
+        elif token.kind == "name":
+            name = token._replace(text=unquoted(token.text)) if engine == "sqlite" else token._replace(kind="word")
+            found.append(name)
+        else:
+            found.append(token)
     return found
 
 
+def _joint(before: Token, token: Token) -> Token | None:
+    """The one whose kind the two have together: `-` `>`, `.` `5`, `x` `'00'`; None where they are two."""
+    if before.kind == token.kind == "sign" and before.text + token.text in _LONG_SIGNS:
+        return token
+    if token.kind == "number" and before.says("."):
+        return token
+    if token.kind == "string" and before.says("X"):
+        return token
+    return None
+
+
 def unquoted(name: str) -> str:
-    """A name without its quotes of any dialect."""
-    closing = {'"': '"', "`": "`", "[": "]"}.get(name[:1])
+    """A name without its quotes of any dialect; SQLite takes those of strings, too."""
+    closing = {'"': '"', "'": "'", "`": "`", "[": "]"}.get(name[:1])
     if closing is None or len(name) < 2 or name[-1] != closing:
         return name
     return name[1:-1] if closing == "]" else name[1:-1].replace(closing * 2, closing)
@@ -73,21 +70,26 @@ def text_of(found: Iterable[Token]) -> str:
     for token in found:
         if before is not None and _spaced(before, token):
             line += " "
-        line += _quoted(token.text) if token.kind == "name" else token.text
+        line += named(token.text) if token.kind == "name" else token.text
         before = token
     return line
 
 
+def named(name: str) -> str:
+    """A name with quotes where it needs them to be one word."""
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
 def normal(sql: str) -> str:
-    """The text in its one form, upper and lower case as written."""
-    return text_of(tokens(sql))
+    """SQLite's text in its one form, upper and lower case as written."""
+    return text_of(tokens(sql, "sqlite"))
 
 
 def folded(sql: str) -> str:
-    """The text with ASCII words in lower case and strings untouched: what SQLite takes for the same."""
+    """SQLite's text with ASCII words in lower case and strings untouched: equal where it takes them for the same."""
     return text_of(
-        Token(token.kind, token.text.translate(_UPPER)) if token.kind in ("word", "name", "number") else token
-        for token in tokens(sql)
+        token if token.kind == "string" else token._replace(text=token.text.translate(_UPPER))
+        for token in tokens(sql, "sqlite")
     )
 
 
@@ -123,9 +125,3 @@ def _spaced(before: Token, token: Token) -> bool:
     if token.says("("):
         return before.kind == "sign" or before.says(*_SPACED)
     return True
-
-
-def _quoted(name: str) -> str:
-    if _PLAIN.fullmatch(name):
-        return name
-    return '"' + name.replace('"', '""') + '"'
