@@ -15,8 +15,9 @@ from dal.cli.schema.options import DatabaseUrl, Dir, Env, LeaveOut, UpTo
 from dal.cli.schema.target import Target, check_names, target
 
 if TYPE_CHECKING:
+    from dal.errors import DalError
     from dal.schema import Connection, MigrationSet
-    from dal.schema.deployment import Deployment
+    from dal.schema.deployment import Deployment, Phase
 
 
 def up(
@@ -131,9 +132,24 @@ def _failed(done: Deployment) -> int:
         code = FAILED
     else:
         code = report(done.error, message)
+    if advice := _advice(failed, done.error):
+        complain(advice)
     if done.restore_hint:
         complain(f"the state before can be brought back: `{done.restore_hint}`")
     return code
+
+
+def _advice(failed: Phase, error: DalError | None) -> str:
+    """How to go on; empty where the message has said it."""
+    from dal.schema.plan import ALLOWABLE
+
+    if failed.name == "apply":
+        if error is not None and error.retryable:
+            return "run it again: it goes on where it stopped"
+        return "mend the file and run it again: it goes on there"
+    if failed.name == "lint" or any(finding.rule in ALLOWABLE for finding in failed.findings):
+        return "mend what was found, or go past what you have weighed with --allow RULE, and run it again"
+    return "mend the files and run it again" if failed.name in ("plan", "validate") and failed.findings else ""
 
 
 def _json(done: Deployment) -> dict[str, object]:
