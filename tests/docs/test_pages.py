@@ -78,10 +78,18 @@ def test_no_block_escapes_by_an_odd_language_or_comment(page: Path) -> None:
 @pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
 def test_every_file_that_a_page_writes_is_used_by_one_of_its_commands(page: Path) -> None:
     found = list(pages.blocks(page))
-    for number, block in enumerate(found):
+    for block in found:
         if block.title is not None and not block.text.startswith("--8<--"):
-            later = "".join(b.text for b in found[number + 1 :])
-            assert re.search(rf"\b{re.escape(Path(block.title).stem)}\b", later), f"{pages.name(page)}: {block.title}"
+            others = [other for other in found if other is not block]
+            assert any(_uses(other, Path(block.title)) for other in others), f"{pages.name(page)}: {block.title}"
+
+
+def _uses(block: pages.Block, file: Path) -> bool:
+    """The block names the file, or the directory it stands in; `--env` and `--all` read dal.toml."""
+    names = [file.stem, *(part.name for part in file.parents if part.name)]
+    if file.name == "dal.toml":
+        names += ["--env", "--all"]
+    return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", block.text) for name in names)
 
 
 def _run_python(block: pages.Block, where: str, names: dict[str, object], runner: asyncio.Runner) -> str:
