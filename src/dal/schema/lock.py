@@ -2,8 +2,8 @@
 
 The row says who holds the lease and until when, by the server's clock alone. No task renews it in the background, for
 a connection is used by one task at a time and a second one would say nothing about the first. Instead every batch of a
-runner carries the renewal (`Lease.guard`), at its beginning and at its end, and that statement is refused when the
-lease has gone to somebody else: a runner that slept for an hour, or a batch that arrives late, does nothing at all.
+runner begins with the renewal (`Lease.guard`), and that statement is refused when the lease has gone to somebody else:
+a runner that slept for an hour, or a batch that arrives late, does nothing at all.
 
 - A file in a transaction: the guard's row lock (PostgreSQL) or the write lock (SQLite) is held to its end, so nobody
   takes over while it runs, however long. On D1 a batch is atomic and alone.

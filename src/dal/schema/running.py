@@ -1,7 +1,7 @@
 """Running one file, forward or back: as one transaction, or statement by statement where it asks for that.
 
 A file in a transaction is one batch: its ledger row first (unique, so that a second runner is refused before it has
-done anything), the lease's guard, the statements, and the guard again. Without a transaction, the number of statements
+done anything), the lease's guard, and the statements. Without a transaction, the number of statements
 that have run is written after each of them, together with the guard, and the next run goes on behind it. A statement
 that can run in a transaction there does so together with its count, so that it runs exactly once. One that cannot
 (CREATE INDEX CONCURRENTLY, VACUUM) is noted as begun before it runs; when its end was never seen, the next run looks
@@ -62,11 +62,12 @@ class Runner:
         run = _FileRun(self, name, migration.up, back=False)
         all_done = len(migration.statements) if migration.directives.transaction else 0
         describe = ledger.describe(engine, migration, self.schema_set, all_done, self.backup_ref)
-        last = [ledger.enter(engine, name), ledger.finish(engine, name)]
+        enter, finish = ledger.enter(engine, name), ledger.finish(engine, name)
         if migration.directives.transaction:
-            return await run.at_once([last[0], describe], last[1:])
+            return await run.at_once([enter, describe], finish)
         await run.note([describe])
-        return await run.one_by_one(begun.done_count if begun else 0, last, in_doubt=bool(begun and begun.in_doubt))
+        done, in_doubt = (begun.done_count, begun.in_doubt) if begun else (0, False)
+        return await run.one_by_one(done, [enter, finish], in_doubt=in_doubt)
 
     async def back(self, migration: Migration, details: Details | None, *, is_applied: bool) -> Migrated:
         """Takes the file back. Raises as `forward`.
@@ -81,7 +82,7 @@ class Runner:
             await run.note(gone)  # nothing of it has happened
             return run.done(0)
         if migration.down.directives.transaction:
-            return await run.at_once(gone, [])
+            return await run.at_once(gone)
         if details is None:
             await run.note([ledger.describe(engine, migration, self.schema_set, 0, None)])
         undone = details.undone_count if details else 0
@@ -101,12 +102,16 @@ class _FileRun:
         self._back = back
         self._started = perf_counter()
 
-    async def at_once(self, first: Sequence[Run], last: Sequence[Run]) -> Migrated:
-        """The whole file as one transaction."""
+    async def at_once(self, first: Sequence[Run], afterwards: Run | None = None) -> Migrated:
+        """The whole file as one transaction. Nothing of the ledger's comes behind the statements, for they may have set
+        another search path; what is to be noted afterwards is no loss when it is lost."""
         statements = self._script.statements
-        batch = [*first, self._guard, *((s.sql, ()) for s in statements), *last, self._guard]
+        batch = [*first, self._guard, *((s.sql, ()) for s in statements)]
         self._tell("running", 0)
         await self._attempt(lambda: self._run(batch), range(len(statements)), before=len(first) + 1)
+        if afterwards is not None:
+            with suppress(LeaseLostError, LostAnswerError, DalError):
+                await self.note([afterwards])
         return self.done(len(statements))
 
     async def one_by_one(self, done: int, last: Sequence[Run], *, in_doubt: bool) -> Migrated:
@@ -140,8 +145,11 @@ class _FileRun:
         return words_of(statement.sql, self._engine, 1) in _SETS
 
     async def _together(self, statement: Statement, counted: Run, place: int) -> None:
-        batch = [self._guard, (statement.sql, ()), counted]
-        await self._attempt(lambda: self._run(batch), range(place, place + 1), before=1)
+        settings: list[Run] = []
+        if self._engine == "postgresql":  # which forgets after each batch what was set in it
+            settings = [(s.sql, ()) for s in self._script.statements[:place] if self._sets(s)]
+        batch = [self._guard, counted, *settings, (statement.sql, ())]
+        await self._attempt(lambda: self._run(batch), range(place, place + 1), before=len(batch) - 1)
 
     async def _alone(self, statement: Statement, place: int) -> None:
         await self.note([ledger.doubt(self._engine, self._name, in_doubt=True)])
