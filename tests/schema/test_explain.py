@@ -148,9 +148,10 @@ async def test_small_tables_tell_what_large_ones_will_do(connection: Connection)
 @on_sqlite
 async def test_an_index_made_for_the_query_alone_is_a_full_scan(connection: Connection) -> None:
     await make(connection, TABLES)
-    found = await one(connection, "SELECT a.id FROM owners a JOIN owners b ON a.nick = b.nick WHERE a.id = 1")
-    assert any("AUTOMATIC" in line for line in found.plan_lines) or "SCAN b" in "".join(found.plan_lines)
-    assert found.full_scans == ("b",)
+    found = await one(connection, "SELECT a.id FROM owners a JOIN owners b ON a.nick = b.nick")
+    assert any("AUTOMATIC" in line for line in found.plan_lines)
+    assert sorted(found.full_scans) == ["a", "b"]
+    assert found.indexes == ()
 
 
 def test_plans_of_older_sqlite_are_read_too() -> None:
