@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
 
+    from dal.backends.d1 import D1Address
     from dal.schema.connection import Connection
 
 
@@ -37,7 +38,7 @@ def create_data_access(
 
     url           wins over `settings`, which win over the environment.
     auto_migrate  True: bring the schema up at opening. False: never. None: only an embedded store (file, SQLite) that
-                  is still empty makes its own schema; PostgreSQL never does.
+                  is still empty makes its own schema; PostgreSQL and D1 never do.
     meter         an OpenTelemetry meter: every call is counted and timed.
     clock, new_id for tests: the current time (aware UTC), and the ids of new rows (UUID text).
     Raises        ConfigurationError: an unknown storage type or URL scheme, or a wrong setting.
@@ -87,10 +88,11 @@ def create_store(
                 idle_timeout_s=settings.db_idle_timeout,
                 auto_migrate=bool(auto_migrate),
             )
-    raise UnsupportedError(
-        f"DATA_STORAGE_TYPE={place.backend}: this version has no such backend; use file, sqlite, postgresql or memory",
-        operation="create_data_access",
-    )
+        case "d1":
+            from dal.backends.d1 import d1_store
+
+            return d1_store(_d1_address(place, settings), _d1_token(settings), auto_migrate=bool(auto_migrate))
+    raise AssertionError(f"unreachable: parse_url knows no {place.backend}")
 
 
 def schema_connection(
@@ -113,6 +115,11 @@ def schema_connection(
             from dal.backends.postgresql.schema_connection import open_schema as open_postgresql
 
             return open_postgresql(place.url)
+        case "d1":
+            from dal.backends.d1.schema_connection import open_schema as open_d1
+
+            settings = Settings() if settings is None else settings
+            return open_d1(_d1_address(place, settings), _d1_token(settings))
     raise UnsupportedError(
         f"{place.backend}: this store has no SQL schema; it keeps its layout itself", operation="schema_connection"
     )
@@ -128,8 +135,25 @@ def store_url(settings: Settings) -> StoreUrl:
             return StoreUrl("sqlite", f"sqlite:{path}", path)
         case "postgresql":
             return StoreUrl("postgresql", _conninfo(settings))
-        case other:
-            return StoreUrl(other, f"{other}://")
+        case "d1":
+            for name, value in (("D1_ACCOUNT_ID", settings.d1_account_id), ("D1_DATABASE_ID", settings.d1_database_id)):
+                if value is None:
+                    raise ConfigurationError(f"{name}: not set; DATA_STORAGE_TYPE=d1 needs it")
+            return parse_url(f"d1://{settings.d1_account_id}/{settings.d1_database_id}")
+        case "memory":
+            return StoreUrl("memory", "memory://")
+
+
+def _d1_address(place: StoreUrl, settings: Settings) -> D1Address:
+    from dal.backends.d1 import D1Address
+
+    return D1Address(settings.d1_api_base, *place.account_and_database)
+
+
+def _d1_token(settings: Settings) -> str:
+    if settings.d1_api_token is None:
+        raise ConfigurationError("D1_API_TOKEN: not set; D1 needs an API token that may edit it")
+    return settings.d1_api_token.get_secret_value()
 
 
 def _conninfo(settings: Settings) -> str:

@@ -26,6 +26,15 @@ class StoreUrl(NamedTuple):
     url: str
     path: Path | None = None
 
+    @property
+    def account_and_database(self) -> tuple[str, str]:
+        """What a d1:// URL names. Raises ConfigurationError for one that does not name both."""
+        parts = urlsplit(self.url)
+        account, database = unquote(parts.netloc), unquote(parts.path.strip("/"))
+        if not account or not database or "@" in account or "/" in database or parts.query or parts.fragment:
+            raise ConfigurationError("url: d1 is written d1://ACCOUNT_ID/DATABASE_ID; the token is D1_API_TOKEN")
+        return account, database
+
 
 def parse_url(url: str) -> StoreUrl:
     """What a store URL names. Raises ConfigurationError, without any secret of the URL in it."""
@@ -34,7 +43,10 @@ def parse_url(url: str) -> StoreUrl:
     if not colon or backend is None:
         raise ConfigurationError(f"url: unknown scheme {scheme[:20]!r}; use one of {_FORMS}")
     if backend not in ("file", "sqlite"):
-        return StoreUrl(backend, url)
+        place = StoreUrl(backend, url)
+        if backend == "d1":
+            _ = place.account_and_database
+        return place
     if rest.startswith("//") and not rest.startswith("///"):
         raise ConfigurationError(
             f"url: {backend}:// is followed by a host; write {backend}:///absolute/path or {backend}:relative/path"

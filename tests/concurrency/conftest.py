@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.subjects import BACKENDS, postgres_with_schema, sqlite_with_schema, url_of
+from tests.subjects import BACKENDS, d1_schema, postgres_with_schema, sqlite_with_schema, url_of
 
-__all__ = ["postgres_with_schema", "sqlite_with_schema"]
+__all__ = ["d1_schema", "postgres_with_schema", "sqlite_with_schema"]
 
 
 @pytest.fixture(params=[backend for backend in BACKENDS if backend != "memory"])

@@ -8,13 +8,14 @@ from tests.subjects import (
     BACKENDS,
     LAYERS,
     Subject,
+    d1_schema,
     postgres_with_schema,
     sqlite_with_schema,
     store,
     store_url,
 )
 
-__all__ = ["postgres_with_schema", "sqlite_with_schema", "store", "store_url", "subject"]
+__all__ = ["d1_schema", "postgres_with_schema", "sqlite_with_schema", "store", "store_url", "subject"]
 
 SUBJECTS = [
     *(Subject(backend, layers) for backend in BACKENDS for layers in ((), LAYERS)),

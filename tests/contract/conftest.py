@@ -10,9 +10,9 @@ import pytest_asyncio
 from dal import DataAccess
 from dal.store import Store
 from dal.testing import FakeClock, sequential_ids
-from tests.subjects import postgres_with_schema, sqlite_with_schema, store, store_url, subject
+from tests.subjects import d1_schema, postgres_with_schema, sqlite_with_schema, store, store_url, subject
 
-__all__ = ["clock", "dal", "postgres_with_schema", "sqlite_with_schema", "store", "store_url", "subject"]
+__all__ = ["clock", "d1_schema", "dal", "postgres_with_schema", "sqlite_with_schema", "store", "store_url", "subject"]
 
 
 @pytest.fixture

@@ -123,6 +123,20 @@ class D1Engine:
         rows: list[list[Any]] = result[-1]["results"]["rows"]
         return rows
 
+    def copy_of(self, database: D1Database) -> list[str]:
+        """Statements that make the tables of this database, and its migration ledger, in another one."""
+        found = self.query(
+            database,
+            # Tables that a virtual table brings come with it; workerd's own stay out.
+            "SELECT sql FROM sqlite_master AS m WHERE sql IS NOT NULL AND name NOT LIKE '\\_cf%' ESCAPE '\\' "
+            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND NOT EXISTS (SELECT 1 FROM sqlite_master AS v "
+            "WHERE v.sql LIKE 'CREATE VIRTUAL %' AND m.name LIKE v.name || '\\_%' ESCAPE '\\' AND m.type = 'table') "
+            "ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 ELSE 2 END, rowid",
+        )
+        ledger = [self.query(database, f"SELECT name FROM {table} ORDER BY 1") for table in ("d1_migrations",)]
+        names = [row[0] for rows in ledger for row in rows]
+        return [sql for (sql,) in found] + [f"INSERT INTO d1_migrations (name) VALUES ('{name}')" for name in names]
+
     def faults(self, database: D1Database, *faults: Mapping[str, object]) -> None:
         """What befalls the next queries of this database, as d1/worker.mjs describes it; none takes the rest away."""
         self._call("POST", f"http://127.0.0.1:{self.port}/faults/{database.id}", list(faults))

@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 
 from dal import DataAccess, create_data_access
-from tests.subjects import BACKENDS, postgres_with_schema, sqlite_with_schema, url_of
+from tests.subjects import BACKENDS, d1_schema, postgres_with_schema, sqlite_with_schema, url_of
 
-__all__ = ["backend", "dal", "postgres_with_schema", "sqlite_with_schema", "url"]
+__all__ = ["backend", "d1_schema", "dal", "postgres_with_schema", "sqlite_with_schema", "url"]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -111,9 +111,31 @@ def test_other_urls_are_refused(url: str) -> None:
         parse_url(url)
 
 
-def test_d1_is_named_as_not_there() -> None:
-    with pytest.raises(UnsupportedError, match="d1"):
+@pytest.mark.parametrize(
+    "url",
+    ["d1://", "d1://account", "d1:///database", "d1://user:token@account/database", "d1://a/b/c", "d1://a/b?token=t"],
+)
+def test_a_d1_url_names_an_account_and_a_database(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="d1://ACCOUNT_ID/DATABASE_ID"):
+        parse_url(url)
+    assert parse_url("d1://account/data%20base").account_and_database == ("account", "data base")
+
+
+def test_d1_needs_a_token_and_what_the_settings_name() -> None:
+    with pytest.raises(ConfigurationError, match="D1_API_TOKEN: not set"):
         create_data_access("d1://account/database")
+    with pytest.raises(ConfigurationError, match="D1_DATABASE_ID: not set"):
+        create_data_access(settings=Settings(data_storage_type="d1", d1_account_id="a", d1_api_token="t"))
+    named = Settings(data_storage_type="d1", d1_account_id="a", d1_database_id="b", d1_api_token="t")
+    assert create_data_access(settings=named).capabilities.backend == "d1"
+
+
+@pytest.mark.parametrize("base", ["", "ftp://host", "https://user:pw@host/client/v4", "host/client/v4"])
+def test_an_api_base_that_cannot_be_meant_is_refused(base: str) -> None:
+    settings = Settings(d1_api_base=base, d1_api_token="t0ken-text") if base else Settings(d1_api_token="a b\nc")
+    with pytest.raises(ConfigurationError, match="D1_API_") as caught:
+        create_data_access("d1://account/database", settings=settings)
+    assert "t0ken" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from tests.rows import message_insert
 
 from dal.access import DataAccess
 from dal.backends.sql import Compiler, Statement
+from dal.backends.sql.sqlite import sqlite_dialect
 from dal.backends.sqlite import sqlite_store
-from dal.backends.sqlite.dialect import sqlite_dialect
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
 from dal.errors import MissingReferenceError

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, cast
 
 from dal.backends.sql.binding import (
     Binder,
+    ColumnDecoder,
     RefShape,
     RowDecoder,
     WhereShape,
@@ -29,7 +30,7 @@ from dal.backends.sql.binding import (
 from dal.backends.sql.conditions import Conditions
 from dal.backends.sql.dialect import Dialect, Encoder, Result, Statement
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Ref, Row, Search, Select, Sum, Update, Upsert, Value
-from dal.tables import TABLES, Table
+from dal.tables import TABLES, Kind, Table
 
 _SHAPES: Final = 4096
 
@@ -143,7 +144,7 @@ class Compiler:
         if after:
             condition, keyset = self._pieces.keyset(table, order)
             conditions.append(condition)
-        sql = f"SELECT {', '.join(self._pieces.column(table, name) for name in names)} FROM {table.name}"
+        sql = f"SELECT {', '.join(self._pieces.selected(table, name) for name in names)} FROM {table.name}"
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
         if order:
@@ -156,12 +157,16 @@ class Compiler:
         table = self.tables[table_name]
         conditions, binders = self._pieces.where(table, where)
         total = "count(*)"
+        decoders: tuple[ColumnDecoder, ...] = ()
         if column is not None:
             total = f"CAST(COALESCE(sum({table.by_name[column].name}), 0) AS BIGINT)"
+            form = self.dialect.selected.get(Kind.BIGINT)
+            if form is not None:
+                total, decoders = form.format(total), ((0, self.dialect.decoders[Kind.BIGINT], False),)
         sql = f"SELECT {total} FROM {table.name}"
         if conditions:
             sql += " WHERE " + " AND ".join(conditions)
-        return Read(sql, binders, (), row_decoder(1, ()))
+        return Read(sql, binders, (), row_decoder(1, decoders))
 
     # Writing ---------------------------------------------------------------------------------------------------------
 
@@ -189,6 +194,10 @@ class Compiler:
     def update_returning(self, op: Update, columns: tuple[str, ...]) -> Write:
         """The update with other columns returned than it asks for: how a planner learns what Refs will want."""
         return self._update(op.table, tuple(op.key), tuple(op.set), tuple(op.add), columns)
+
+    def insert_returning(self, op: Insert, columns: tuple[str, ...]) -> Write:
+        """The same for an insert."""
+        return self.insert(op._replace(returning=columns))
 
     def insert_linked(self, op: Insert) -> Write:
         """The insert with one plain parameter for each Ref (unbound: None) and nothing returned."""
@@ -340,6 +349,10 @@ class Compiler:
         """How a value of that column stands in SQL."""
         return self._pieces.placeholder(table.by_name[name])
 
+    def column(self, table: Table, name: str) -> str:
+        """A column, or a column path, as an expression."""
+        return self._pieces.column(table, name)
+
     def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
         """Values as parameters of their columns."""
         encoders = [self._pieces.encoder(table.by_name[name]) for name in values]
@@ -350,7 +363,7 @@ class Compiler:
     ) -> Write:
         if not returning:
             return Write(sql, bind, False, row_decoder(0, ()))
-        names = ", ".join(table.by_name[name].name for name in returning)
+        names = ", ".join(self._pieces.selected(table, name) for name in returning)
         return Write(f"{sql} RETURNING {names}", bind, True, self._pieces.decoder(table, returning))
 
 

@@ -68,6 +68,13 @@ class Conditions:
             f"WHERE parent.{parent.key} = {table.name}.{first})"
         )
 
+    def selected(self, table: Table, name: str) -> str:
+        """A column or column path in a list of results."""
+        first, _, rest = name.partition(".")
+        owner = self._tables[table.parent_of[first].table] if rest else table
+        form = self._dialect.selected.get(owner.by_name[rest or first].kind)
+        return self.column(table, name) if form is None else form.format(self.column(table, name))
+
     def key(self, table: Table, key: tuple[str, ...]) -> str:
         return " AND ".join(f"{n} = {self.placeholder(table.by_name[n])}" for n in key)
 

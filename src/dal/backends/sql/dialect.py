@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from dal.ops import JsonValue, Op, Row, Value
@@ -47,6 +47,8 @@ class Statement(NamedTuple):
     many     `params` is a list of parameter rows; the statement runs once for each. Never with `returns`.
     links    parameters to fill in at run time; `params` then holds lists. Only planners whose executor resolves links
              between statements without a round trip (SQLite) make them.
+    recall   a SELECT that gives the rows it returned, for an executor that learns later that a batch was carried out
+             and its answer lost (D1). counted: their number goes too, for it could not be found out afterwards.
     """
 
     sql: str
@@ -54,6 +56,8 @@ class Statement(NamedTuple):
     returns: bool = False
     many: bool = False
     links: Sequence[Link] = ()
+    recall: Statement | None = None
+    counted: bool = False
 
 
 class Result(NamedTuple):
@@ -121,6 +125,7 @@ class Dialect:
     distinct     operator for "differs, null being a value".
     row_lock     appended to a Guard's sub-select so that the row stays as it was seen until the batch commits.
     plan         turns batches into statements; the default is one statement an operation (plan.plan_each).
+    selected     by kind, how a column stands in a list of results: `CAST({} AS TEXT)`; other kinds as they are.
     plan_searched the same where the search index is there, feeding it too; None: the store feeds it behind the batch.
     """
 
@@ -135,6 +140,7 @@ class Dialect:
     plan: Planner
     placeholders: Mapping[Kind, str]
     row_lock: str = ""
+    selected: Mapping[Kind, str] = field(default_factory=dict)
     plan_searched: Planner | None = None
 
 

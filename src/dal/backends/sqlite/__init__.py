@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from dal.backends.sql import SqlStore
-from dal.backends.sqlite.dialect import sqlite_dialect
+from dal.backends.sql.sqlite import sqlite_dialect
 from dal.backends.sqlite.errors import BACKEND
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked

@@ -239,7 +239,7 @@ class SqliteThread:
         raw = self._raw
         results: list[Result] = []
         try:
-            for sql, params, returns, many, links in statements:
+            for sql, params, returns, many, links, _, _ in statements:
                 if links:
                     _fill(params, links, many, results)
                 if many:

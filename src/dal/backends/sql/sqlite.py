@@ -1,6 +1,6 @@
 """SQLite's SQL: text times that sort, JSON documents as text, FTS5 for search terms.
 
-Nothing here does I/O. The D1 backend shares it: every statement is plain SQL and parameters.
+Nothing here does I/O. SQLite and D1 share it: every statement is plain SQL and parameters.
 """
 
 from __future__ import annotations

@@ -1,0 +1,47 @@
+"""The D1 backend: Cloudflare's SQLite over HTTP under the shared SQL store."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dal.backends.d1.dialect import d1_dialect
+from dal.backends.d1.errors import BACKEND
+from dal.backends.d1.executor import D1Executor
+from dal.backends.d1.plan import plan, plan_searched
+from dal.backends.d1.schema_connection import open_schema
+from dal.backends.d1.store import D1Store
+from dal.backends.d1.transport import D1Address, D1Transport
+from dal.limits import D1_MAX_VALUE_BYTES, MAX_BATCH_OPS
+from dal.store import Capabilities
+
+__all__ = ["D1Address", "d1_store"]
+
+_CAPABILITIES: Final = Capabilities(
+    backend=BACKEND,
+    durable=True,
+    multi_process=True,
+    interactive_transactions=False,
+    search=True,
+    triggers=True,
+    commit_lanes=1,
+    max_text_bytes=D1_MAX_VALUE_BYTES,
+    max_batch_ops=MAX_BATCH_OPS,
+)
+
+
+def d1_store(address: D1Address, token: str, *, auto_migrate: bool = False) -> D1Store:
+    """A store in the database at this address; nothing is touched before it is opened.
+
+    token         an API token that may edit D1.
+    auto_migrate  True: bring the schema up at opening; False: never change it.
+    Raises        ConfigurationError: the base address or the token cannot be meant.
+    """
+    executor = D1Executor(D1Transport(address, token), address.label)
+    return D1Store(
+        executor,
+        d1_dialect(plan, plan_searched),
+        _CAPABILITIES,
+        address=address.label,
+        schema_connection=lambda: open_schema(address, token),
+        auto_migrate=auto_migrate,
+    )
