@@ -198,7 +198,9 @@ async def test_a_session_that_outlives_its_killed_runner_is_waited_for(new_url: 
                 is_waiting.set()
 
             going_on = asyncio.create_task(up(connection, migrations, on_progress=watch))
-            await is_waiting.wait()
+            waiting = asyncio.create_task(is_waiting.wait())
+            await asyncio.wait({going_on, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            assert waiting.done(), going_on
             other.rollback()
             await going_on
     await _finish(url)
