@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dal.schema import Connection, Progress, library_set
+from dal.schema import Connection, Progress, library_set, up
 from dal.schema.objects import snapshot
 from dal.schema.validate import ValidationReport, validate
+from dal.schema.verify import verify
 from tests.schema.written import write_set
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -162,7 +163,7 @@ async def test_rows_that_point_to_nothing_are_found(connection: Connection, tmp_
         "rollback/0002_posts.sql": "DROP TABLE posts;\n",
     }
     report = await tried(connection, tmp_path, files)
-    assert "foreign-key-violation" in rules(report)
+    assert rules(report) == ["foreign-key-violation"]
     assert "cannot be checked" in report.findings[0].message
 
 
@@ -185,6 +186,23 @@ async def test_a_rebuild_that_would_delete_children_fails_without_its_directive(
     assert rules(report) == ["does-not-run"]
     files["0003_rebuild.sql"] = f"-- dal:foreign-keys=off\n{rebuild}"
     assert (await tried(connection, tmp_path, files)).ok
+
+
+async def test_a_set_may_build_upon_the_librarys_tables(connection: Connection, tmp_path: Path) -> None:
+    kind = "TEXT" if connection.engine == "sqlite" else "UUID"
+    files = {
+        "0001_notes.sql": f"CREATE TABLE notes (author {kind} REFERENCES users (id) ON DELETE CASCADE);\n"
+        "CREATE VIEW authors AS SELECT email FROM users;\n",
+        "rollback/0001_notes.sql": "DROP VIEW authors;\nDROP TABLE notes;\n",
+    }
+    migrations = write_set(tmp_path / "notes", connection.engine, files)
+    if connection.engine == "postgresql":
+        assert rules(await validate(connection, migrations)) == ["does-not-run"]
+    await up(connection)
+    report = await validate(connection, migrations)
+    assert report.ok, [str(finding) for finding in report.findings]
+    await up(connection, migrations)
+    assert (await verify(connection, migrations)).ok
 
 
 async def test_progress_and_the_report_can_be_shown(connection: Connection, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class Snapshot:
         return asdict(self)
 
 
-#: The order that reports name kinds in.
+#: What a difference can concern.
 Kind = Literal[
     "table", "column", "constraint", "index", "view", "trigger", "enum", "type", "function", "sequence", "policy"
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dal.errors import DalError, UnavailableError
-from dal.schema.connection import Connection, StatementError
-from dal.schema.files import Script
+from dal.schema.connection import Connection, Reader, StatementError
+from dal.schema.files import LIBRARY_SET, Migration, MigrationSet, Script, library_set
 from dal.schema.findings import Finding
+from dal.schema.plan import Plan, plan
 
 
 class ScriptRefusedError(Exception):
@@ -38,6 +39,19 @@ async def run_script(connection: Connection, script: Script) -> None:
             await connection.run_alone(statement.sql)
         except StatementError as error:
             raise _refused(script, number, error) from error
+
+
+def applied_files(found: Plan, migrations: MigrationSet) -> list[Migration]:
+    """The files that a plan found applied, in the order of the ledger."""
+    return [file for row in found.applied if (file := migrations.get(row.name)) is not None]
+
+
+async def library_files(reader: Reader, migrations: MigrationSet) -> list[Migration]:
+    """The library's own files that this database has: what another set may build upon. None for the library itself."""
+    if migrations.name == LIBRARY_SET:
+        return []
+    library = library_set(reader.engine)
+    return [file for file in applied_files(await plan(reader, library), library) if migrations.get(file.name) is None]
 
 
 async def foreign_key_violations(connection: Connection) -> list[str]:

@@ -19,7 +19,7 @@ from dal.schema.files import Migration, MigrationSet, Script
 from dal.schema.findings import Finding, errors
 from dal.schema.objects import Snapshot, snapshot
 from dal.schema.progress import OnProgress, Progress, ignore
-from dal.schema.replay import ScriptRefusedError, foreign_key_violations, run_script
+from dal.schema.replay import ScriptRefusedError, foreign_key_violations, library_files, run_script
 
 #: Of a long list of differences, how many a finding names.
 _NAMED_DIFFERENCES: Final = 10
@@ -70,14 +70,16 @@ async def validate(
 ) -> ValidationReport:
     """Tries every file of the set, whatever environment it is for, on a scratch database of the same engine.
 
-    The database itself is only asked for the scratch database. Files that cannot be read are not tried.
+    Where the database has the library's own tables, the scratch database gets them first: the set may build upon them.
+    Otherwise it begins empty. Nothing else of the database plays a part. Files that cannot be read are not tried.
     Raises  SchemaError: no scratch database can be made.  UnavailableError.
     """
     started = perf_counter()
     trial = _Trial(migrations, on_progress)
     if not errors(migrations.findings):
+        beneath = await library_files(connection, migrations)
         async with connection.scratch() as scratch:
-            await trial.run(scratch)
+            await trial.run(scratch, beneath)
     return ValidationReport(
         address=connection.address,
         schema_set=migrations.name,
@@ -96,7 +98,9 @@ class _Trial:
     findings: list[Finding] = field(default_factory=list)
     objects: dict[str, int] = field(default_factory=dict)
 
-    async def run(self, scratch: Connection) -> None:
+    async def run(self, scratch: Connection, beneath: Sequence[Migration]) -> None:
+        for migration in beneath:
+            await run_script(scratch, migration.up)
         before = await snapshot(scratch)
         former = [before]
         for migration in self.migrations.migrations:
@@ -168,15 +172,15 @@ class _Trial:
         duration_ms = _since(started)
         self.report(Progress(name=script.name, statement=count, of=count, elapsed_ms=duration_ms, phase="done"))
         for problem in await foreign_key_violations(scratch):
-            self.findings.append(
-                Finding(
-                    rule="foreign-key-violation",
-                    severity="error",
-                    file=script.name,
-                    message=f"after it, {problem}",
-                    advice="delete or mend the rows in the same file, before the rows that they point to go",
-                )
+            finding = Finding(
+                rule="foreign-key-violation",
+                severity="error",
+                file=script.name,
+                message=f"after it, {problem}",
+                advice="delete or mend the rows in the same file, before the rows that they point to go",
             )
+            if finding not in self.findings:
+                self.findings.append(finding)
         return duration_ms
 
     def _compare(self, script: Script, expected: Snapshot, found: Snapshot, rule: str) -> None:

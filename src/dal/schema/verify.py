@@ -16,11 +16,17 @@ from dal.errors import DalError, SchemaError, UnavailableError
 from dal.schema.checks import DIRECTORY, Query, read_queries
 from dal.schema.compare import Difference, differences
 from dal.schema.connection import Connection
-from dal.schema.files import LIBRARY_SET, Migration, MigrationSet, library_set
+from dal.schema.files import Migration, MigrationSet
 from dal.schema.findings import Finding, errors
 from dal.schema.objects import Snapshot, snapshot
-from dal.schema.plan import Plan, plan
-from dal.schema.replay import ScriptRefusedError, foreign_key_violations, run_script
+from dal.schema.plan import plan
+from dal.schema.replay import (
+    ScriptRefusedError,
+    applied_files,
+    foreign_key_violations,
+    library_files,
+    run_script,
+)
 
 #: Findings of a plan that say why a database may not be what its files make.
 _OF_THE_LEDGER: Final = frozenset(
@@ -168,7 +174,7 @@ class _Basis:
 
 async def _basis(connection: Connection, migrations: MigrationSet) -> _Basis:
     found = await plan(connection, migrations)
-    files = _applied_files(found, migrations)
+    files = applied_files(found, migrations)
     findings = [finding for finding in found.findings if finding.rule in _OF_THE_LEDGER]
     if not files:
         findings.append(
@@ -179,18 +185,7 @@ async def _basis(connection: Connection, migrations: MigrationSet) -> _Basis:
                 advice="`dal schema up` applies them; `dal schema baseline` enters those that are there already",
             )
         )
-    if migrations.name != LIBRARY_SET:
-        library = library_set(connection.engine)
-        names = {row.name for row in found.applied}
-        files = [
-            *(m for m in _applied_files(await plan(connection, library), library) if m.name not in names),
-            *files,
-        ]
-    return _Basis(files=tuple(files), findings=tuple(findings))
-
-
-def _applied_files(found: Plan, migrations: MigrationSet) -> list[Migration]:
-    return [file for row in found.applied if (file := migrations.get(row.name)) is not None]
+    return _Basis(files=(*await library_files(connection, migrations), *files), findings=tuple(findings))
 
 
 async def _replayed(connection: Connection, files: Sequence[Migration]) -> Snapshot:
