@@ -153,6 +153,13 @@ async def test_a_row_that_is_there_twice_counts_twice(url: str) -> None:
     assert len({digest.digest for digest in found}) == 4
 
 
+async def test_rows_that_are_there_twice_do_not_cancel_each_other(url: str) -> None:
+    execute(url, "CREATE TABLE t (a TEXT)", "INSERT INTO t VALUES ('x'), ('x')")
+    first = await digests(url)
+    execute(url, "UPDATE t SET a = 'y'")
+    assert await digests(url) != first
+
+
 async def test_a_swap_between_rows_is_seen(url: str) -> None:
     execute(url, "CREATE TABLE t (id INTEGER, a TEXT)", "INSERT INTO t VALUES (1, 'x'), (2, 'y')")
     first = await digests(url)
@@ -252,7 +259,31 @@ SHAPES = {
     "without rowid": "CREATE TABLE t (a, b TEXT, PRIMARY KEY (b, a)) WITHOUT ROWID",
     "collated key": "CREATE TABLE t (a, b TEXT COLLATE NOCASE, PRIMARY KEY (b COLLATE BINARY DESC)) WITHOUT ROWID",
 }
-TEXTS = ["a", "A", "b", "B", "", "é", "x" * 500, "ä", "Ä", "🙂", "10", "9", " a", "y" * 150, "z" * 150]
+TEXTS = [
+    "a",
+    "A",
+    "b",
+    "B",
+    "aa",
+    "aA",
+    "Aa",
+    "AA",
+    "bb",
+    "bB",
+    "Bb",
+    "BB",
+    "",
+    "é",
+    "x" * 500,
+    "ä",
+    "Ä",
+    "🙂",
+    "10",
+    "9",
+    " a",
+    "y" * 150,
+    "z" * 150,
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
