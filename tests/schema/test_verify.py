@@ -166,18 +166,31 @@ SELECT count(*) FROM users;
 SELECT 1;
 -- expect: 1
 SELECT nonsense FROM users;
+-- expect-rows: 0
+DELETE FROM users;
 """
     migrations = write_set(tmp_path / "set", connection.engine, FILES | {"checks/verify.sql": questions})
     await up(connection, migrations)
     await make(connection, "INSERT INTO users (id, email) VALUES (1, 'a'), (2, 'b')")
     report = await verify(connection, migrations)
-    assert [check.ok for check in report.checks] == [True, True, True, False, False, False]
+    assert [check.ok for check in report.checks] == [True, True, True, False, False, False, False]
     assert not report.ok
     assert report.checks[0].query.name == "How many users"
     assert report.checks[3].query.place == "checks/verify.sql:10"
     assert report.checks[3].problem == "< 2 expected, found 2"
     assert "nothing is expected" in report.checks[4].problem
     assert "nonsense" in report.checks[5].problem
+    assert "would write" in report.checks[6].problem
+    assert await connection.fetch("SELECT count(*) FROM users") == [(2,)]
+
+
+@on_sqlite
+async def test_pragmas_that_only_tell_may_be_asked(connection: Connection, tmp_path: Path) -> None:
+    questions = "-- expect-rows: 0\nPRAGMA foreign_key_check;\n-- expect-rows: 0\nPRAGMA user_version = 7;\n"
+    migrations = write_set(tmp_path / "set", connection.engine, FILES | {"checks/verify.sql": questions})
+    await up(connection, migrations)
+    assert [check.ok for check in (await verify(connection, migrations)).checks] == [True, False]
+    assert await connection.fetch("SELECT user_version FROM pragma_user_version") == [(0,)]
 
 
 async def test_verifying_writes_nothing(connection: Connection, migrations: MigrationSet) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 
 from dal.errors import SchemaError
 from dal.schema.connection import EngineName
-from dal.schema.statements import split_statements
+from dal.schema.statements import split_statements, tokens
 
 DIRECTORY: Final = "checks"
 _COMMENT: Final = re.compile(r"\s*--\s?(.*)")
@@ -30,6 +30,7 @@ _ANNOTATION: Final = re.compile(r"((?:expect|allow)[\w-]*)(?:\s*:\s*(.*?)|)\s*")
 _KNOWN: Final = frozenset({"expect", "expect-rows", "expect-index", "allow-scan"})
 _VALUE: Final = re.compile(r"\s*('(?:[^']|'')*'|[^,]*?)\s*(?:,|$)")
 _COMPARED: Final = re.compile(r"(>=|<=|<>|!=|>|<|=)?\s*(.*)")
+_WRITES: Final = ("INSERT", "UPDATE", "DELETE", "MERGE", "INTO")
 _OPERATORS: Final = {">=": ge, "<=": le, "<>": ne, "!=": ne, ">": gt, "<": lt, "=": eq, None: eq}
 
 
@@ -74,6 +75,16 @@ class Query:
         if len(cells) == len(self.values) and all(map(_fits, self.values, cells)):
             return ""
         return f"{_listed(self.values)} expected, found {_listed([_written(cell) for cell in cells])}"
+
+
+def reads_only(sql: str, engine: EngineName) -> bool:
+    """The statement can be run without changing anything, as far as its words tell: a function may still write."""
+    found = [token for token in tokens(sql, engine) if token.kind in ("word", "sign")]
+    if not found or any(token.says(*_WRITES) for token in found):
+        return False
+    if engine == "sqlite" and found[0].says("PRAGMA"):
+        return not any(token.says("=") for token in found)
+    return found[0].says("SELECT", "VALUES", "WITH")
 
 
 def read_queries(path: Path, engine: EngineName) -> tuple[Query, ...]:

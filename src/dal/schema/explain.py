@@ -15,10 +15,9 @@ from time import perf_counter
 from typing import Final
 
 from dal.errors import DalError, SchemaError, UnavailableError
-from dal.schema.checks import DIRECTORY, Query, queries, read_queries
+from dal.schema.checks import DIRECTORY, Query, queries, read_queries, reads_only
 from dal.schema.connection import Connection
 from dal.schema.query_plan import Plan, postgresql_plan, sqlite_plan
-from dal.schema.statements import tokens
 
 _RUNS: Final = 5
 #: First column of each B-tree index over several.
@@ -28,7 +27,6 @@ FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = 
 WHERE i.indnkeyatts > 1 AND a.amname = 'btree' AND pg_table_is_visible(c.oid)
 ORDER BY c.relname
 """
-_WRITES: Final = ("INSERT", "UPDATE", "DELETE", "MERGE", "INTO")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +118,7 @@ def _problems(query: Query, plan: Plan) -> list[str]:
 
 
 async def _duration_ms(connection: Connection, sql: str, runs: int) -> float | None:
-    words = [token for token in tokens(sql, connection.engine) if token.kind == "word"]
-    if not runs or not words or not words[0].says("SELECT", "VALUES", "WITH") or any(w.says(*_WRITES) for w in words):
+    if not runs or not reads_only(sql, connection.engine):
         return None
     times = []
     for _ in range(runs):

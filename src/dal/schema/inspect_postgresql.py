@@ -44,8 +44,9 @@ async def snapshot(reader: Reader) -> Snapshot:
     """What the current schema holds now. See `objects.snapshot`."""
     relations = _texts(await reader.fetch(RELATIONS))
     columns = _texts(await reader.fetch(COLUMNS))
-    constraints = _texts(await reader.fetch(CONSTRAINTS))
-    indexes = _texts(await reader.fetch(INDEXES))
+    # What somebody drops while this reads has no definition any more.
+    constraints = [row for row in _texts(await reader.fetch(CONSTRAINTS)) if row[3]]
+    indexes = [row for row in _texts(await reader.fetch(INDEXES)) if row[2]]
     others = _texts(await reader.fetch(OTHERS))
 
     found: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)

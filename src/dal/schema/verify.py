@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Final
 
 from dal.errors import DalError, SchemaError, UnavailableError
-from dal.schema.checks import DIRECTORY, Query, read_queries
+from dal.schema.checks import DIRECTORY, Query, read_queries, reads_only
 from dal.schema.compare import Difference, differences
 from dal.schema.connection import Connection
 from dal.schema.files import Migration, MigrationSet
@@ -245,6 +245,8 @@ async def _checked(connection: Connection, query: Query) -> CheckResult:
     started = perf_counter()
     if query.values is None and query.rows is None:
         problem = "nothing is expected of it: write `-- expect: VALUE` or `-- expect-rows: N` before it"
+    elif not reads_only(query.sql, connection.engine):
+        problem = "it would write; only questions are asked here"
     else:
         try:
             problem = query.unmet(await connection.fetch(query.sql))
