@@ -1,8 +1,15 @@
-"""A database with something of all that a dump holds, and a thorough change of it."""
+"""A database with something of all that a dump holds, a thorough change of it, and a damaged file."""
 
 from __future__ import annotations
 
-from typing import Final
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from dal.backends.postgresql.schema_connection import PostgresSchemaConnection
+from dal.backends.postgresql.tools import environment, find_tools
 
 #: Something of all that a dump holds and an extension is not needed for.
 MADE: Final = """
@@ -66,3 +73,36 @@ CHANGED_BY_SUPERUSER: Final = """
     CREATE FOREIGN DATA WRAPPER late; CREATE SERVER late FOREIGN DATA WRAPPER late; DROP SERVER there CASCADE;
     CREATE CAST (int AS mood) WITH INOUT; CREATE OPERATOR FAMILY late USING btree;
 """
+
+
+def do(admin: psycopg.Connection[Any], script: str) -> None:
+    admin.execute(script.encode())
+
+
+def whole(connection: PostgresSchemaConnection) -> list[str]:
+    """Everything in the database as pg_dump writes it, rows included."""
+    tools = find_tools(connection.driver.info.server_version)
+    done = subprocess.run(
+        [tools.pg_dump], env=environment(connection.driver), capture_output=True, text=True, check=True
+    )
+    # The last minor versions wrap the script in \restrict with a random word.
+    return [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
+
+
+def spoil(file: Path, damage: str) -> None:
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "cut short":
+            file.write_bytes(content[:-40])
+        case "cut in the middle":
+            file.write_bytes(content[: len(content) // 2])
+        case "changed":
+            place = content.rindex(b"\x78\x9c") + 20 if b"\x78\x9c" in content else len(content) * 3 // 4
+            content[place] ^= 0x55
+            file.write_bytes(content)
+        case "empty":
+            file.write_bytes(b"")
+        case "another":
+            file.write_text("CREATE TABLE t (id int);")
+        case "missing":
+            file.unlink()

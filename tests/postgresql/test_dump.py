@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from psycopg import sql
 
 from dal.backends.postgresql import dump as dump_module
 from dal.backends.postgresql.schema_connection import PostgresSchemaConnection, open_schema
-from dal.backends.postgresql.tools import environment, find_tools
+from dal.backends.postgresql.tools import Tools, find_tools
 from dal.errors import ConfigurationError, CorruptDataError, DalTimeoutError, SchemaError, UnavailableError
 from dal.schema.connection import Reader
 from tests.engines import honesty, postgres
 from tests.engines.pgbouncer import PgBouncer
-from tests.postgresql.dumped import CHANGED, CHANGED_BY_SUPERUSER, MADE, MADE_BY_SUPERUSER
+from tests.postgresql.dumped import CHANGED, CHANGED_BY_SUPERUSER, MADE, MADE_BY_SUPERUSER, do, spoil, whole
 from tests.postgresql.waiting import CUT_IT, ONE_WAITS, WAITING, until
 
 
@@ -60,26 +59,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "backup.dump"
 
 
-def do(admin: psycopg.Connection[Any], script: str) -> None:
-    admin.execute(script.encode())
-
-
 def read(file: Path) -> tuple[int, bytes]:
     return stat.S_IMODE(file.stat().st_mode), file.read_bytes()
 
 
 def left(file: Path) -> bool:
     return file.exists()
-
-
-def whole(connection: PostgresSchemaConnection) -> list[str]:
-    """Everything in the database as pg_dump writes it, rows included."""
-    tools = find_tools(connection.driver.info.server_version)
-    done = subprocess.run(
-        [tools.pg_dump], env=environment(connection.driver), capture_output=True, text=True, check=True
-    )
-    # The last minor versions wrap the script in \restrict with a random word.
-    return [line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))]
 
 
 async def test_what_is_brought_back_is_what_was_there(
@@ -239,34 +224,42 @@ async def test_a_dump_that_fails_leaves_no_file(
     assert not left(file)
 
 
-def spoil(file: Path, damage: str) -> None:
-    content = bytearray(file.read_bytes())
-    match damage:
-        case "cut short":
-            file.write_bytes(content[:-40])
-        case "cut in the middle":
-            file.write_bytes(content[: len(content) // 2])
-        case "changed":
-            place = content.rindex(b"\x78\x9c") + 20 if b"\x78\x9c" in content else len(content) * 3 // 4
-            content[place] ^= 0x55
-            file.write_bytes(content)
-        case "empty":
-            file.write_bytes(b"")
-        case "another":
-            file.write_text("CREATE TABLE t (id int);")
-        case "missing":
-            file.unlink()
-
-
 @pytest.mark.parametrize("damage", ["cut short", "cut in the middle", "changed", "empty", "another", "missing"])
 async def test_a_damaged_file_is_refused_and_nothing_changes(
-    connection: PostgresSchemaConnection, admin: psycopg.Connection[Any], file: Path, damage: str
+    connection: PostgresSchemaConnection, admin: psycopg.Connection[Any], url: str, file: Path, damage: str
 ) -> None:
     do(admin, MADE)
     await connection.dump(file)
     spoil(file, damage)
     do(admin, CHANGED)
     before = whole(connection)
+    with psycopg.connect(url) as reader:
+        # Found before anything is touched: nobody has to let go of a table for it.
+        reader.execute("SELECT * FROM users")
+        with pytest.raises(CorruptDataError, match="nothing was restored"):
+            await connection.load(file)
+    assert whole(connection) == before
+
+
+async def test_a_file_that_is_damaged_after_it_was_checked_changes_nothing(
+    connection: PostgresSchemaConnection,
+    admin: psycopg.Connection[Any],
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    do(admin, MADE)
+    await connection.dump(file)
+    do(admin, CHANGED)
+    before = whole(connection)
+    check = dump_module._whole
+
+    async def check_and_spoil(tools: Tools, path: Path, arguments: Sequence[str], *, keep: bool = True) -> str:
+        found = await check(tools, path, arguments, keep=keep)
+        if not keep:
+            spoil(path, "cut short")
+        return found
+
+    monkeypatch.setattr(dump_module, "_whole", check_and_spoil)
     with pytest.raises(CorruptDataError, match="nothing was restored"):
         await connection.load(file)
     assert whole(connection) == before

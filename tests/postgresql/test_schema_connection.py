@@ -15,7 +15,7 @@ from dal.errors import ConfigurationError, SchemaError, UnavailableError
 from dal.schema.connection import Run, StatementError
 from tests.engines import postgres
 from tests.engines.pgbouncer import PgBouncer
-from tests.postgresql.waiting import CUT_IT, ONE_WAITS, until
+from tests.postgresql.waiting import CUT_IT, ONE_WAITS, TIMEOUT_S, until
 
 TABLE: list[Run] = [("CREATE TABLE t (id int PRIMARY KEY, x text)", ()), ("INSERT INTO t VALUES (1, 'one')", ())]
 #: Its COMMIT waits for the advisory lock 7.
@@ -130,8 +130,9 @@ async def test_a_lock_that_is_not_to_be_had_is_busy_and_soon_given_up(
     with psycopg.connect(url) as reader:
         reader.execute("SELECT * FROM t")
         for attempt in (connection.run([("ALTER TABLE t ADD y int", ())]), connection.run_alone("TRUNCATE t")):
-            with pytest.raises(StatementError) as caught:
-                await attempt
+            async with asyncio.timeout(TIMEOUT_S):
+                with pytest.raises(StatementError) as caught:
+                    await attempt
             assert (caught.value.index, caught.value.kind, caught.value.code) == (0, "busy", "55P03")
     await connection.run([("ALTER TABLE t ADD y int", ())])
 
@@ -151,19 +152,33 @@ async def test_verbs_of_several_tasks_wait_for_one_another(connection: PostgresS
 # The session ----------------------------------------------------------------------------------------------------------
 
 
-async def test_statements_have_all_the_time_and_locks_have_not(postgres_server: postgres.PostgresServer) -> None:
+async def test_what_the_database_sets_is_not_in_the_way_of_migrations(
+    postgres_server: postgres.PostgresServer,
+) -> None:
     url = postgres_server.create_database()
+    theirs = {
+        "statement_timeout": "1000",
+        "lock_timeout": "3600000",
+        "idle_in_transaction_session_timeout": "1000",
+        "idle_session_timeout": "1000",
+        "transaction_timeout": "1000",
+        "synchronous_commit": "off",
+        "standard_conforming_strings": "off",
+    }
+    ours = dict.fromkeys(theirs, "0") | {"lock_timeout": "2000", "application_name": "dal schema"}
+    ours |= {"synchronous_commit": "on", "standard_conforming_strings": "on"}
     with psycopg.connect(url, autocommit=True) as admin:
-        row = admin.execute("SELECT current_database()").fetchone()
-        assert row is not None
-        admin.execute(f"ALTER DATABASE {row[0]} SET statement_timeout = '1s'".encode())
-        admin.execute(f"ALTER DATABASE {row[0]} SET lock_timeout = '1h'".encode())
-    names = "('statement_timeout', 'lock_timeout', 'application_name')"
-    query = f"SELECT setting FROM pg_settings WHERE name IN {names} ORDER BY name"
+        known = {name for (name,) in admin.execute("SELECT name FROM pg_settings")}
+        for name in known & set(theirs):
+            admin.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET {name} = '{theirs[name]}'".encode())
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)"
     async with open_schema(url) as connection:
-        assert await connection.fetch(query) == [("dal schema",), ("2000",), ("0",)]
+        for _ in range(2):
+            found = {str(name): value for name, value in await connection.fetch(query, (list(ours),))}
+            assert found == {name: value for name, value in ours.items() if name in known}
+            await connection.run([("SET statement_timeout = 7", ()), ("SET synchronous_commit = off", ())])
     async with open_schema(f"{url}?application_name=release") as connection:
-        assert (await connection.fetch(query))[0] == ("release",)
+        assert await connection.fetch("SHOW application_name") == [("release",)]
 
 
 async def test_what_a_batch_sets_does_not_reach_the_next(connection: PostgresSchemaConnection, url: str) -> None:

@@ -21,7 +21,7 @@ RUNNER = """
 import asyncio, sys
 from dal.backends.postgresql import schema_connection
 
-schema_connection._CHECK_RUNNER = "SET client_connection_check_interval = '100ms'"
+schema_connection._DEFAULTS = ("SET client_connection_check_interval = '100ms'",)
 
 async def main(url, statement):
     async with schema_connection.open_schema(url) as connection:

@@ -162,12 +162,14 @@ async def test_old_ones_that_nobody_uses_are_removed_and_others_stay(
     old, young = row[0] - 3700, row[0] - 3500
     used = f"dal_scratch_{old}_00000001"
     staying = [used, f"dal_scratch_{young}_00000002", f"dal_scratch_{young}_00000003", "dal_scratch_mine"]
+    staying.append(f"dal_scratch_{old}_00000005")
     for name in (f"dal_scratch_{old}_00000000", staying[0], staying[1], staying[3]):
         make(admin, "CREATE DATABASE {}", name)
-    for name in (f"dal_scratch_{old}_00000004", staying[2]):
+    for name in (f"dal_scratch_{old}_00000004", staying[2], staying[4]):
         make(admin, "CREATE SCHEMA {}", name)
         make(admin, "CREATE TABLE {}.t (id int)", name)
-    with psycopg.connect(server.url(used)):
+    # Who uses a schema that stands in calls its session by its name.
+    with psycopg.connect(server.url(used)), psycopg.connect(server.url(), application_name=staying[4]):
         async with connection.scratch():
             pass
         assert sorted(map(str, await scratches(connection))) == sorted(staying)

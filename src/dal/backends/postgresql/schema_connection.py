@@ -42,14 +42,18 @@ from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
 #: minute and give its locks back; on a Unix socket it notices anyway.
 _OPTIONS: Final = (
     f"-c statement_timeout=0 -c lock_timeout={int(MIGRATION_LOCK_TIMEOUT_S * 1000)} "
-    "-c idle_in_transaction_session_timeout=0 "
+    "-c idle_in_transaction_session_timeout=0 -c standard_conforming_strings=on "
     "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 )
+_OPTIONS_SINCE: Final = ((140000, " -c idle_session_timeout=0"), (170000, " -c transaction_timeout=0"))
 #: The same from our side: a server that is gone without a word is noticed in the middle of a long statement.
 _KEEPALIVES: Final = {"keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
-#: Looks for the runner in the middle of a long statement; from PostgreSQL 14, and not on every system.
-_CHECK_RUNNER: Final = "SET client_connection_check_interval = '5s'"
-_CHECK_RUNNER_SINCE: Final = 140000
+#: What the server may not have or not allow: to look for the runner in the middle of a long statement (PostgreSQL 14,
+#: and not on every system), and to have what was committed on the disk whatever the database's own settings are.
+_DEFAULTS: Final = (
+    "SET client_connection_check_interval = '5s'",
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+)
 _RESET: Final = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
 _FORGET: Final = re.compile(r"\s*RESET\s+ALL\b", re.IGNORECASE)
 _RESET_ALL: Final = re.compile(r"\s*RESET\s+ALL\b", re.IGNORECASE)
@@ -99,7 +103,8 @@ async def connect(address: Address, *, guard: Guard | None = None) -> PostgresSc
     """
     server = await greet(address)
     given = conninfo_to_dict(address.conninfo)
-    options = address.conninfo if server.pooled else address.with_options(_OPTIONS)
+    more = "".join(option for since, option in _OPTIONS_SINCE if server.version >= since)
+    options = address.conninfo if server.pooled else address.with_options(_OPTIONS + more)
     try:
         connection: Connection = await psycopg.AsyncConnection.connect(
             make_conninfo(options, **{name: value for name, value in _KEEPALIVES.items() if name not in given}),
@@ -166,15 +171,13 @@ class PostgresSchemaConnection:
 
     async def settle(self) -> None:
         """Finds out what this server can set."""
-        if self._pooled or self._connection.info.server_version < _CHECK_RUNNER_SINCE:
-            return
-        try:
-            await self._connection.execute(_CHECK_RUNNER)
-        except psycopg.Error as error:
-            if is_lost(error):
-                raise refusal(error, None, sent=False) from error
-        else:
-            self._defaults = [_CHECK_RUNNER]
+        for setting in () if self._pooled else _DEFAULTS:
+            try:
+                await self._connection.execute(setting.encode())
+                self._defaults.append(setting)
+            except psycopg.Error as error:
+                if is_lost(error):
+                    raise refusal(error, None, sent=False) from error
 
     async def close(self) -> None:
         """Closes the connection; the lock goes with it."""
