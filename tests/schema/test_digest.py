@@ -10,6 +10,7 @@ import pytest
 from dal.schema import digest_sqlite
 from dal.schema.digest import TableDigest, compare_digests, content_digests
 from tests.engines import postgres
+from tests.engines.d1 import D1Engine
 from tests.schema.opened import execute, opened
 
 
@@ -341,6 +342,29 @@ async def test_a_generated_column_that_cannot_be_computed_is_passed_over(sqlite_
     execute(sqlite_url, "CREATE TABLE t (a TEXT)", "INSERT INTO t VALUES ('no json')")
     execute(sqlite_url, "ALTER TABLE t ADD COLUMN g AS (json_extract(a, '$.x'))")
     assert (await digests(sqlite_url))["t"].rows == 1
+
+
+async def test_d1_and_a_file_of_the_same_content_have_the_same_digests(
+    d1_engine: D1Engine, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, small_pages: None
+) -> None:
+    values = ["1", "1.0", "'1'", "x'31'", "NULL", "''", "'i1'", "x''", "'a' || char(0) || 'b'", "'日本🙂'", "0.1"]
+    values += ["9007199254740993", "9007199254740992", "-1", "1e300", "x'00ff'", "'" + "y" * 300 + "'"]
+    statements = [
+        "CREATE TABLE t (a, b TEXT)",
+        f"INSERT INTO t (a) VALUES {', '.join(f'({value})' for value in values)}",
+        "CREATE TABLE w (k TEXT COLLATE NOCASE, n, PRIMARY KEY (k COLLATE BINARY, n)) WITHOUT ROWID",
+        "INSERT INTO w VALUES ('a', 1), ('A', 1), ('a', 2), ('Aa', 1), ('aA', 1), ('b', 1), ('B', 'x')",
+        "CREATE TABLE c (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "INSERT INTO c VALUES (9007199254740993), (5)",
+    ]
+    database = d1_engine.create_database()
+    d1_engine.query(database, *statements)
+    for name, value in database.environment.items():
+        monkeypatch.setenv(name, value)
+    execute(sqlite_url, *statements)
+    found = await digests(database.url)
+    assert found == await digests(sqlite_url)
+    assert found["t"].rows == len(values)
 
 
 def test_differences_say_what_happened_to_a_table() -> None:

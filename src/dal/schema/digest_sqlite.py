@@ -1,7 +1,9 @@
 """Content digests of SQLite and D1, which have no hash function: rows are read in pages along the key and hashed here.
 
 A page ends before its values would fill the memory. Text that is not valid UTF-8, which SQLite stores as it comes, is
-hashed by its bytes: such a page is read again with its texts as blobs.
+hashed by its bytes: such a page is read again with its texts as blobs. D1 answers in JSON, which has neither blobs nor
+whole numbers beyond 2**53 and writes 1.0 as 1: there the values come as texts that say their type. The digest of a
+database is the same on D1 and in a SQLite file.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Final
 from dal.errors import DalError, UnavailableError
 from dal.schema.connection import Reader
 from dal.schema.digest import LEFT_OUT, TableDigest, finish
+from dal.schema.identity import is_d1
 
 _PAGE_ROWS: Final = 2000
 _PAGE_BYTES: Final = 4 * 1024 * 1024
@@ -92,6 +95,9 @@ async def _page(
     where, order, limit, params = _after(table, after, seen, size)
     names = [*table.key, *(_quote(column) for column in table.columns)]
     tail = f" FROM {_quote(table.name)} {where}{order}{limit}"
+    if is_d1(reader):
+        tagged = await reader.fetch(f"SELECT {', '.join(map(_tagged, names))}{tail}", params)
+        return [tuple(map(_untagged, row)) for row in tagged]
     try:
         return list(await reader.fetch(f"SELECT {', '.join(names) or '1'}{tail}", params))
     except UnavailableError:
@@ -122,6 +128,21 @@ def _after(
 def _text(kind: object, value: object) -> object:
     """The value; bytes of a text that are no UTF-8 become lone surrogates, which valid text never holds."""
     return value.decode("utf-8", "surrogateescape") if kind == "text" and isinstance(value, bytes) else value
+
+
+def _tagged(name: str) -> str:
+    """The value with a letter for its type; a real number alone stays a number."""
+    return (
+        f"CASE typeof({name}) WHEN 'integer' THEN 'i' || {name} WHEN 'text' THEN 't' || {name} "
+        f"WHEN 'blob' THEN 'b' || hex({name}) ELSE {name} END"
+    )
+
+
+def _untagged(value: object) -> object:
+    if not isinstance(value, str):
+        return float(value) if isinstance(value, int) else value
+    kind, rest = value[0], value[1:]
+    return int(rest) if kind == "i" else bytes.fromhex(rest) if kind == "b" else rest
 
 
 def _bindable(value: object) -> object:

@@ -14,16 +14,23 @@ async def database_name(reader: Reader) -> str:
         return str(name)
     address = reader.address.partition(":")[2] or reader.address
     last = readable(PurePath(address).name)
-    return last if reader.address.startswith("d1:") else PurePath(last).stem
+    return last if is_d1(reader) else PurePath(last).stem
 
 
 async def server_version(reader: Reader) -> str:
-    """As the engine writes it: `15.13`, `3.40.1`."""
+    """As the engine writes it: `15.13`, `3.40.1`; `hosted` for D1, which does not tell."""
+    if is_d1(reader):
+        return "hosted"
     if reader.engine == "postgresql":
         ((version,),) = await reader.fetch("SELECT split_part(current_setting('server_version'), ' ', 1)")
     else:
         ((version,),) = await reader.fetch("SELECT sqlite_version()")
     return str(version)
+
+
+def is_d1(reader: Reader) -> bool:
+    """SQLite behind D1's API, whose answers are JSON."""
+    return reader.address.startswith("d1:")
 
 
 def readable(text: str) -> str:
