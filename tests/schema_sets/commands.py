@@ -29,7 +29,7 @@ class Project:
         done = subprocess.run(
             [sys.executable, "-m", "dal.cli", "schema", *arguments],
             cwd=self._directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), "DEV_URL": self._url, "NO_COLOR": "1"},
+            env={"PATH": os.environ.get("PATH", os.defpath), "DEV_URL": self._url, "NO_COLOR": "1"} | _d1_settings(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -43,3 +43,8 @@ class Project:
         assert found == code, f"{arguments}: {output}{messages}"
         answer: dict[str, Any] = json.loads(output)
         return answer
+
+
+def _d1_settings() -> dict[str, str]:
+    """What reaches a D1 beside its URL, where a test has one."""
+    return {name: os.environ[name] for name in ("D1_API_TOKEN", "D1_API_BASE") if name in os.environ}

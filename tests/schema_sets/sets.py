@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -11,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import psycopg
+import pytest
 
 from dal.schema.connection import EngineName
 
@@ -64,6 +67,14 @@ PATTERNS: Final = SchemaSet("patterns")
 CITADEL: Final = SchemaSet("citadel")
 CITADEL_BAD_ORDER: Final = SchemaSet("citadel_bad_order")
 SETS: Final = (CUTTY, PATTERNS, CITADEL)
+#: Each set on each engine that it is written for.
+PLACES: Final = (
+    pytest.param(CUTTY, "sqlite", id="cutty-sqlite"),
+    pytest.param(CUTTY, "d1", id="cutty-d1"),
+    pytest.param(PATTERNS, "sqlite", id="patterns-sqlite"),
+    pytest.param(PATTERNS, "d1", id="patterns-d1"),
+    pytest.param(CITADEL, "postgresql", id="citadel-postgresql"),
+)
 
 
 @dataclass
@@ -83,22 +94,35 @@ NOTHING: Final = Names()
 
 def names_in(url: str) -> Names:
     """What a database holds now, asked with the engine's own driver."""
-    return _on_sqlite(url) if url.startswith("sqlite:") else _on_postgresql(url)
+    return _on_postgresql(url) if url.startswith("postgresql:") else _on_sqlite(url)
 
 
 def rows(url: str, query: str) -> list[tuple[Any, ...]]:
-    """What a query answers, asked with the engine's own driver."""
+    """What a query answers, asked with the engine's own driver, or D1's own API."""
     if url.startswith("sqlite:"):
         with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as database:
             return database.execute(query).fetchall()
+    if url.startswith("d1:"):
+        return _from_d1(url, query)
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(query.encode()).fetchall()
 
 
 def ledger(url: str) -> list[str]:
     """The names in the ledger, in the order of their application."""
-    table = "d1_migrations" if url.startswith("sqlite:") else "dal_migrations"
+    table = "dal_migrations" if url.startswith("postgresql:") else "d1_migrations"
     return [name for (name,) in rows(url, f"SELECT name FROM {table} ORDER BY id")]
+
+
+def _from_d1(url: str, query: str) -> list[tuple[Any, ...]]:
+    account, database = url.removeprefix("d1://").split("/")
+    answer = httpx.post(
+        f"{os.environ['D1_API_BASE']}/accounts/{account}/d1/database/{database}/raw",
+        json={"sql": query},
+        headers={"authorization": f"Bearer {os.environ['D1_API_TOKEN']}"},
+    ).json()
+    assert answer["success"], answer["errors"]
+    return [tuple(row) for row in answer["result"][0]["results"]["rows"]]
 
 
 def _on_sqlite(url: str) -> Names:

@@ -10,16 +10,18 @@ import pytest
 
 from tests.schema_sets.commands import Project
 from tests.schema_sets.conftest import MakeUrl
-from tests.schema_sets.sets import CITADEL_BAD_ORDER, NOTHING, PATTERNS, SETS, SchemaSet, ledger, names_in, rows
+from tests.schema_sets.sets import CITADEL_BAD_ORDER, NOTHING, PATTERNS, PLACES, SchemaSet, ledger, names_in, rows
 
 
 def _names(migrations: list[dict[str, Any]]) -> list[str]:
     return [migration["name"] for migration in migrations]
 
 
-@pytest.mark.parametrize("schema_set", SETS, ids=lambda s: s.name)
-def test_a_set_goes_the_whole_way_by_commands(schema_set: SchemaSet, tmp_path: Path, new_url: MakeUrl) -> None:
-    url = new_url(schema_set)
+@pytest.mark.parametrize(("schema_set", "place"), PLACES)
+def test_a_set_goes_the_whole_way_by_commands(
+    schema_set: SchemaSet, place: str, tmp_path: Path, new_url: MakeUrl
+) -> None:
+    url = new_url(schema_set, on=place)
     project = Project(tmp_path, schema_set, url)
     files = schema_set.files
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,12 @@ METRICS, ACCESS = "0003_storage_metrics.sql", "0003_access_control_schema.sql"
 STORAGE = "0005_r2_storage_tables.sql"
 
 
+@pytest.fixture(params=["sqlite", "d1"])
+def url(request: pytest.FixtureRequest, new_url: MakeUrl) -> str:
+    """The address of an empty database."""
+    return new_url(CUTTY, on=request.param)
+
+
 def declare(directory: Path, name: str, *required: str) -> None:
     """Makes the header of a file name the files that come before it; none for no files."""
     path = directory / name
@@ -30,7 +34,7 @@ def declare(directory: Path, name: str, *required: str) -> None:
     ("first", "second"), [(METRICS, ACCESS), (ACCESS, METRICS)], ids=["as documented", "the other way round"]
 )
 async def test_two_files_of_one_number_are_applied_once_each_in_the_declared_order(
-    first: str, second: str, tmp_path: Path, new_url: MakeUrl
+    first: str, second: str, tmp_path: Path, url: str
 ) -> None:
     directory = CUTTY.copy(tmp_path)
     declare(directory, first)
@@ -38,7 +42,6 @@ async def test_two_files_of_one_number_are_applied_once_each_in_the_declared_ord
     migrations = read_set(directory, "sqlite")
     assert [finding.rule for finding in migrations.findings if finding.severity == "error"] == []
     assert "duplicate-number" in {finding.rule for finding in migrations.findings}
-    url = new_url(CUTTY)
     async with schema_connection(url, create=True) as connection:
         applied = [migrated.name for migrated in await up(connection, migrations)]
         assert await up(connection, migrations) == []
@@ -47,18 +50,15 @@ async def test_two_files_of_one_number_are_applied_once_each_in_the_declared_ord
     assert names_in(url) == CUTTY.names()
 
 
-async def test_without_a_declaration_the_order_is_that_of_the_names(tmp_path: Path, new_url: MakeUrl) -> None:
+async def test_without_a_declaration_the_order_is_that_of_the_names(tmp_path: Path, url: str) -> None:
     directory = CUTTY.copy(tmp_path)
     declare(directory, ACCESS)
-    url = new_url(CUTTY)
     async with schema_connection(url, create=True) as connection:
         await up(connection, read_set(directory, "sqlite"))
     assert ledger(url)[2:4] == [ACCESS, METRICS]
 
 
-async def test_files_that_require_each_other_are_refused_and_the_circle_is_named(
-    tmp_path: Path, new_url: MakeUrl
-) -> None:
+async def test_files_that_require_each_other_are_refused_and_the_circle_is_named(tmp_path: Path) -> None:
     directory = CUTTY.copy(tmp_path)
     declare(directory, ACCESS, METRICS)
     declare(directory, METRICS, ACCESS)
@@ -68,9 +68,8 @@ async def test_files_that_require_each_other_are_refused_and_the_circle_is_named
     assert ACCESS in finding.message
 
 
-async def test_the_storage_tables_stay_as_they_are_where_they_were_made_before(new_url: MakeUrl) -> None:
+async def test_the_storage_tables_stay_as_they_are_where_they_were_made_before(url: str) -> None:
     migrations = read_set(CUTTY.directory, "sqlite")
-    url = new_url(CUTTY)
     async with schema_connection(url, create=True) as connection:
         await up(connection, migrations, to="0004_alerting_system.sql")
         await connection.run([("INSERT INTO users (id, email) VALUES ('u', 'u@example.com')", ())])
@@ -92,15 +91,13 @@ async def test_the_storage_tables_stay_as_they_are_where_they_were_made_before(n
     assert rows(url, "SELECT id, storage_class FROM files") == [("f", "STANDARD")]
 
 
-async def test_the_storage_tables_are_made_where_only_the_users_are(tmp_path: Path, new_url: MakeUrl) -> None:
+async def test_the_storage_tables_are_made_where_only_the_users_are(tmp_path: Path, url: str) -> None:
     """As #64 found the database: everything else had been made by hand, or not at all."""
     directory = tmp_path / "storage"
     directory.mkdir()
     (directory / STORAGE).write_text((CUTTY.directory / STORAGE).read_text())
-    url = new_url(CUTTY)
-    with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as database:
-        database.execute("CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT)")
-    async with schema_connection(url) as connection:
+    async with schema_connection(url, create=True) as connection:
+        await connection.run([("CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT)", ())])
         migrations = read_set(directory, "sqlite")
         assert [m.name for m in (await plan(connection, migrations)).pending] == [STORAGE]
         assert [m.name for m in await up(connection, migrations)] == [STORAGE]
@@ -111,4 +108,4 @@ async def test_the_storage_tables_are_made_where_only_the_users_are(tmp_path: Pa
 
 
 def _statements(url: str) -> dict[str, str]:
-    return dict(rows(url, "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'dal_%'"))
+    return dict(rows(url, "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'dal%'"))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from dal.factory import schema_connection
@@ -21,26 +18,25 @@ def _content(url: str) -> dict[str, list[tuple[object, ...]]]:
     return {table: rows(url, f"SELECT * FROM {table} ORDER BY id") for table in TABLES}
 
 
-def _run_by_hand(url: str, name: str) -> None:
-    with closing(sqlite3.connect(url.removeprefix("sqlite://"))) as database:
-        database.executescript((PATTERNS.directory / name).read_text())
+@pytest.fixture(params=["sqlite", "d1"])
+def url(request: pytest.FixtureRequest, new_url: MakeUrl) -> str:
+    """The address of an empty database."""
+    return new_url(PATTERNS, on=request.param)
 
 
-async def test_the_seed_gives_the_same_rows_when_it_is_run_twice(new_url: MakeUrl) -> None:
+async def test_the_seed_gives_the_same_rows_when_it_is_run_twice(url: str) -> None:
     migrations = read_set(PATTERNS.directory, "sqlite")
-    url = new_url(PATTERNS)
     async with schema_connection(url, create=True) as connection:
         await up(connection, migrations, seed=True)
         once = _content(url)
         assert {table: len(found) for table, found in once.items() if found} == PATTERNS.expected["rows"]
-        _run_by_hand(url, SEED)
+        await connection.run([(statement.sql, ()) for statement in migrations.migrations[-1].statements])
         assert _content(url) == once
         assert (await verify(connection, migrations)).ok
 
 
-async def test_the_seed_is_left_out_where_nobody_asks_for_it(new_url: MakeUrl) -> None:
+async def test_the_seed_is_left_out_where_nobody_asks_for_it(url: str) -> None:
     migrations = read_set(PATTERNS.directory, "sqlite")
-    url = new_url(PATTERNS)
     async with schema_connection(url, create=True) as connection:
         found = await plan(connection, migrations)
         assert [name for name, _ in found.left_out] == [SEED]
@@ -51,9 +47,8 @@ async def test_the_seed_is_left_out_where_nobody_asks_for_it(new_url: MakeUrl) -
         assert [m.name for m in await up(connection, migrations, seed=True)] == [SEED], "and can have it later"
 
 
-async def test_seed_data_leaves_what_people_have_changed_alone(new_url: MakeUrl) -> None:
+async def test_seed_data_leaves_what_people_have_changed_alone(url: str) -> None:
     migrations = read_set(PATTERNS.directory, "sqlite")
-    url = new_url(PATTERNS)
     async with schema_connection(url, create=True) as connection:
         await up(connection, migrations, to="0004_triggers.sql")
         team = "00000000-0000-4000-8000-000000000001"
@@ -64,9 +59,8 @@ async def test_seed_data_leaves_what_people_have_changed_alone(new_url: MakeUrl)
 
 
 @pytest.mark.parametrize("table", ["patterns", "repositories", "violations", "teams"])
-async def test_a_trigger_says_when_a_row_was_changed(table: str, new_url: MakeUrl) -> None:
+async def test_a_trigger_says_when_a_row_was_changed(table: str, url: str) -> None:
     """The bodies of the triggers have come through whole: they do what they are for."""
-    url = new_url(PATTERNS)
     async with schema_connection(url, create=True) as connection:
         await up(connection, read_set(PATTERNS.directory, "sqlite"), seed=True)
         violation = (
@@ -80,8 +74,7 @@ async def test_a_trigger_says_when_a_row_was_changed(table: str, new_url: MakeUr
     assert rows(url, f"SELECT count(*) FROM {table} WHERE updated_at = '2000-01-01'") == [(0,)]
 
 
-async def test_the_views_answer_what_the_dashboard_asks(new_url: MakeUrl) -> None:
-    url = new_url(PATTERNS)
+async def test_the_views_answer_what_the_dashboard_asks(url: str) -> None:
     async with schema_connection(url, create=True) as connection:
         await up(connection, read_set(PATTERNS.directory, "sqlite"), seed=True)
         await connection.run(

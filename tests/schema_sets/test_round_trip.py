@@ -12,12 +12,12 @@ from dal.schema.objects import snapshot
 from dal.schema.validate import validate
 from dal.schema.verify import drift, verify
 from tests.schema_sets.conftest import MakeUrl
-from tests.schema_sets.sets import NOTHING, SETS, SchemaSet, ledger, names_in
+from tests.schema_sets.sets import NOTHING, PLACES, SchemaSet, ledger, names_in
 
 
-@pytest.mark.parametrize("schema_set", SETS, ids=lambda s: s.name)
-async def test_a_set_goes_up_and_down_and_up_again(schema_set: SchemaSet, new_url: MakeUrl) -> None:
-    url = new_url(schema_set)
+@pytest.mark.parametrize(("schema_set", "place"), PLACES)
+async def test_a_set_goes_up_and_down_and_up_again(schema_set: SchemaSet, place: str, new_url: MakeUrl) -> None:
+    url = new_url(schema_set, on=place)
     migrations = read_set(schema_set.directory, schema_set.engine)
     async with schema_connection(url, create=True) as connection:
         applied = await up(connection, migrations, seed=True)
@@ -40,10 +40,12 @@ async def test_a_set_goes_up_and_down_and_up_again(schema_set: SchemaSet, new_ur
         assert (await plan(connection, migrations, seed=True)).pending == ()
 
 
-@pytest.mark.parametrize("schema_set", SETS, ids=lambda s: s.name)
-async def test_each_step_down_leaves_what_the_files_before_it_gave(schema_set: SchemaSet, new_url: MakeUrl) -> None:
+@pytest.mark.parametrize(("schema_set", "place"), PLACES)
+async def test_each_step_down_leaves_what_the_files_before_it_gave(
+    schema_set: SchemaSet, place: str, new_url: MakeUrl
+) -> None:
     migrations = read_set(schema_set.directory, schema_set.engine)
-    url = new_url(schema_set)
+    url = new_url(schema_set, on=place)
     async with schema_connection(url, create=True) as connection:
         before = []
         for name in schema_set.files:
@@ -54,11 +56,11 @@ async def test_each_step_down_leaves_what_the_files_before_it_gave(schema_set: S
             assert names_in(url) == names
 
 
-@pytest.mark.parametrize("schema_set", SETS, ids=lambda s: s.name)
+@pytest.mark.parametrize(("schema_set", "place"), PLACES)
 async def test_a_set_is_valid_and_every_file_of_it_is_taken_back_exactly(
-    schema_set: SchemaSet, new_url: MakeUrl
+    schema_set: SchemaSet, place: str, new_url: MakeUrl
 ) -> None:
-    url = new_url(schema_set)
+    url = new_url(schema_set, on=place)
     async with schema_connection(url, create=True) as connection:
         report = await validate(connection, read_set(schema_set.directory, schema_set.engine))
     assert report.ok, report
