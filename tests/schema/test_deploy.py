@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ from dal.schema.environments import Project, load_environments
 from dal.schema.files import MigrationSet, read_set
 from dal.schema.statuses import status_all
 from tests.engines import postgres
+from tests.engines.d1 import D1Engine
 from tests.schema.opened import execute, opened, rows
 
 ONE = "CREATE TABLE one (id INTEGER PRIMARY KEY, name TEXT);\n"
@@ -42,7 +44,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def read(files: Path, url: str) -> MigrationSet:
-    return read_set(files, "sqlite" if url.startswith("sqlite") else "postgresql")
+    return read_set(files, "postgresql" if url.startswith("postgresql") else "sqlite")
 
 
 def project_of(directory: Path, text: str, **variables: str) -> Project:
@@ -303,6 +305,22 @@ async def test_a_wrongly_bound_environment_is_not_touched(files: Path, tmp_path:
     assert "'cutty-staging'" in done.message
     assert "'cutty-prod'" in done.message
     assert tables(urls["STAGING"]) == set()
+
+
+async def test_a_d1_database_is_known_by_its_name_and_not_by_its_id(
+    d1_engine: D1Engine, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = (d1_engine.create_database(f"{name}-{token_hex(4)}") for name in ("cutty-prod", "cutty-dev"))
+    for name, value in right.environment.items():
+        monkeypatch.setenv(name, value)
+    text = "[environments.prod]\nurl_variable = 'URL'\ndatabase = 'cutty-prod-*'\n"
+    done = await run(wrong.url, files, "prod", project=project_of(tmp_path, text, URL=wrong.url))
+    assert done.failed is not None
+    assert done.failed.name == "binding"
+    assert "leads to database 'cutty-dev-" in done.message
+    done = await run(right.url, files, "prod", project=project_of(tmp_path, text, URL=right.url))
+    assert done.ok, done.message
+    assert names(done) == ["0001_one.sql", "0002_two.sql"]
 
 
 async def test_production_gets_only_what_staging_has(files: Path, tmp_path: Path, urls: dict[str, str]) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Protocol, runtime_checkable
 
 from dal.schema.connection import Reader
 
 
+@runtime_checkable
+class Named(Protocol):
+    """A database that is told its name by other means than SQL and the address, as on D1."""
+
+    async def database_name(self) -> str: ...
+
+
 async def database_name(reader: Reader) -> str:
-    """PostgreSQL's name of the database; the stem of a SQLite file's name; the last part of a D1 address."""
+    """The name by which its administrators know it; for SQLite, the file's without its suffix."""
+    if isinstance(reader, Named):
+        return await reader.database_name()
     if reader.engine == "postgresql":
         ((name,),) = await reader.fetch("SELECT current_database()::text")
         return str(name)
     address = reader.address.partition(":")[2] or reader.address
-    last = readable(PurePath(address).name)
-    return last if is_d1(reader) else PurePath(last).stem
+    return readable(PurePath(address).stem)
 
 
 async def server_version(reader: Reader) -> str:

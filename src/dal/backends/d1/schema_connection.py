@@ -120,6 +120,11 @@ class D1SchemaConnection:
     async def load(self, path: Path) -> None:
         raise _no_copies()
 
+    async def database_name(self) -> str:
+        """Its name in the account; the address has only its id."""
+        found = await self._call("GET", self._address.url, None, "the name of the database could not be asked")
+        return str(found["name"])
+
     async def bookmark(self) -> str | None:
         """Time Travel's name for the present state, to which Cloudflare can restore for 30 days; None where the API
         offers none."""
