@@ -199,10 +199,10 @@ class _FileRun:
             if not is_ours and not is_busy(error) and await self._is_overtaken(error):
                 raise LeaseLostError from error
             raise self._told(error, place if is_ours else None, places) from error
-        except UnavailableError as error:
-            if error.outcome == "unknown":
+        except DalError as error:
+            if isinstance(error, UnavailableError) and error.outcome == "unknown":
                 raise LostAnswerError(self._name, error) from error
-            raise
+            raise self._named(error) from error
 
     async def _is_overtaken(self, error: StatementError) -> bool:
         """Whether the guard refused the batch, or the ledger's unique name: a tool that takes no lock (wrangler) may
@@ -233,6 +233,16 @@ class _FileRun:
             message = f"{address}: {where} {stays}: locks were in its way for {self._runner.busy_wait_s:g} s"
             return DalTimeoutError(f"{message}: {error.reason}{what}", operation=self._operation)
         return SchemaError(f"{address}: {where} {stays}: {error.reason}{what}", operation=self._operation)
+
+    def _named(self, error: DalError) -> DalError:
+        """The same error with the file's name: the disk is full, the server is gone."""
+        return type(error)(
+            f"{self._connection.address}: {self._script.name} was not carried out: {error.message}",
+            operation=self._operation,
+            backend=error.backend,
+            retryable=error.retryable,
+            outcome=error.outcome,
+        )
 
     @property
     def _operation(self) -> str:

@@ -49,6 +49,7 @@ _TROUBLE: Final = frozenset(
 )
 _CONTROL: Final = (["BEGIN"], ["COMMIT"], ["END"], ["ROLLBACK"], ["SAVEPOINT"], ["RELEASE"])
 _LOCK_POLL_S: Final = (0.001, 0.005)
+_STOP_POLL_S: Final = 0.02
 #: Rows that a failed check of foreign keys names.
 _SHOWN_ROWS: Final = 5
 
@@ -84,6 +85,8 @@ class SqliteSchemaConnection:
         self._path = path
         self._thread = thread
         self._raw: sqlite3.Connection | None = None
+        #: A file's own statement is running; never while one is rolled back or settings are put in order.
+        self._may_be_stopped = False
         self._settings: Sequence[str] = ()
 
     @property
@@ -157,12 +160,17 @@ class SqliteSchemaConnection:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if self._raw is not None and not future.done():
-                with suppress(sqlite3.Error):
-                    self._raw.interrupt()
             with suppress(Exception):
-                await to_the_end(future)
+                await to_the_end(self._stopped(future))
             raise
+
+    async def _stopped(self, future: asyncio.Future[_T]) -> _T:
+        """The end of the work. SQLite interrupts what runs at that moment and nothing later, so it is told again."""
+        while not future.done():
+            if self._raw is not None and self._may_be_stopped:
+                self._raw.interrupt()
+            await asyncio.wait({future}, timeout=_STOP_POLL_S)
+        return future.result()
 
     def _connect(self, settings: Sequence[str]) -> None:
         with self._told("open"):
@@ -185,7 +193,8 @@ class SqliteSchemaConnection:
 
     def _fetch(self, sql: str, params: Sequence[object]) -> Sequence[tuple[object, ...]]:
         try:
-            return self._opened().execute(sql, params).fetchall()
+            with self._stoppable():
+                return self._opened().execute(sql, params).fetchall()
         except sqlite3.Error as error:
             code = _primary(error)
             if code in _BUSY:
@@ -236,8 +245,9 @@ class SqliteSchemaConnection:
         for index, (sql, params) in enumerate(statements):
             _refuse_transaction_control(index, sql)
             try:
-                for _ in raw.execute(sql, params):  # to its end, also where it returns rows
-                    pass
+                with self._stoppable():
+                    for _ in raw.execute(sql, params):  # to its end, also where it returns rows
+                        pass
             except (sqlite3.Error, sqlite3.Warning) as error:
                 raise self._refusal(error, index) from error
             if not raw.in_transaction:
@@ -272,8 +282,9 @@ class SqliteSchemaConnection:
         raw = self._opened()
         _refuse_transaction_control(0, sql)
         try:
-            for _ in raw.execute(sql):
-                pass
+            with self._stoppable():
+                for _ in raw.execute(sql):
+                    pass
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise self._refusal(error, 0) from error
         finally:
@@ -296,6 +307,14 @@ class SqliteSchemaConnection:
         if self._raw is None:
             raise DalError(f"{self.address} is closed", operation="schema", backend=BACKEND)
         return self._raw
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        self._may_be_stopped = True
+        try:
+            yield
+        finally:
+            self._may_be_stopped = False
 
     @contextmanager
     def _told(self, operation: str) -> Iterator[None]:
