@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
@@ -208,6 +210,39 @@ async def test_a_backup_that_cannot_be_made_ends_the_run_before_anything_is_writ
     assert "no backup was made" in done.message
     assert done.message.endswith("nothing was written")
     assert tables(url) == set()
+
+
+async def test_a_disk_that_is_full_ends_the_run_before_anything_is_written(
+    url: str, files: Path, tmp_path: Path
+) -> None:
+    await run(url, files)
+    noise = ", ".join(f"({number}, '{token_hex(2000)}')" for number in range(1000))
+    execute(url, f"INSERT INTO one VALUES {noise}")
+    write(files, {"0003_three.sql": "CREATE TABLE three (id INTEGER PRIMARY KEY);\n"})
+    # No file of the process, nor of pg_dump, may grow beyond the limit: to them the disk is full.
+    script = f"""
+import asyncio, resource, signal
+from pathlib import Path
+from dal.factory import schema_connection
+from dal.schema import read_set
+from dal.schema.deploy import deploy
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+async def main():
+    async with schema_connection({url!r}) as connection:
+        migrations = read_set(Path({str(files)!r}), connection.engine)
+        done = await deploy(connection, migrations, backups=Path({str(tmp_path / "backups")!r}))
+        print(done.failed.name, done.message)
+asyncio.run(main())
+"""
+    said = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert said.stdout.startswith("backup "), said.stderr
+    assert said.stdout.rstrip().endswith("nothing was written")
+    assert "three" not in tables(url)
+    assert list_backups(tmp_path / "backups") == []
+    assert not any((tmp_path / "backups").iterdir())
 
 
 async def test_reports_that_cannot_be_written_end_the_run_before_anything_is_written(
