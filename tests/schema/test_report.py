@@ -142,6 +142,21 @@ async def test_a_run_that_fails_is_reported_too(url: str, tmp_path: Path) -> Non
     assert document(tmp_path, "baseline-timings")["queries"] == []
 
 
+async def test_rows_that_the_database_quotes_are_left_out(url: str, tmp_path: Path) -> None:
+    write(tmp_path / "migrations", SETUP)
+    await run(url, tmp_path)
+    execute(url, "INSERT INTO one VALUES (1, 'private; the statement: a@b.c'), (2, 'private; the statement: a@b.c')")
+    write(tmp_path / "migrations", {"0004_unique.sql": "CREATE UNIQUE INDEX one_name ON one (name);\n"})
+    done = await run(url, tmp_path)
+    assert done.failed is not None
+    assert done.failed.name == "apply"
+    for path in (tmp_path / "reports").iterdir():
+        assert "private" not in path.read_text()
+        assert "a@b.c" not in path.read_text()
+    assert "0004_unique.sql:1 failed" in str(document(tmp_path, "execution-log")["outcome"])
+    assert "CREATE UNIQUE INDEX one_name" in text(tmp_path, "execution-log")
+
+
 async def test_a_later_run_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
     url = f"sqlite:{tmp_path}/dal.db"
     write(tmp_path / "migrations", SETUP)

@@ -2,7 +2,8 @@
 
 `execution-log`: what was done, when, by which version, and how it ended. `validation-report`: what the checks before
 and after found. `baseline-timings`: how long each file took on a scratch database and on the real one, and the plans
-and times of the key queries, to compare the next release with. Nothing in them is secret: addresses have no password.
+and times of the key queries, to compare the next release with. Nothing in them is secret: addresses have no password,
+and where PostgreSQL quotes rows of the database (DETAIL: Key (email)=(…) is duplicated), the quotation is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dal.schema.findings import Finding
 FORMAT: Final = 1
 _Facts: TypeAlias = dict[str, object]
 _UNIT: Final = "ms"
+#: The connection's word before the server's, and the runner's behind it.
+_DETAIL, _STATEMENT = " DETAIL: ", "; the statement: "
 
 
 def write_reports(deployment: Deployment, directory: Path) -> list[Path]:
@@ -54,13 +57,13 @@ def execution_log(deployment: Deployment) -> _Facts:
     """What was done, as plain dictionaries and lists."""
     backup = deployment.backup
     return {
-        "outcome": deployment.message,
+        "outcome": discreet(deployment.message),
         "phases": [
             {
                 "name": phase.name,
                 "state": phase.state,
                 "duration_ms": phase.duration_ms,
-                "message": phase.message,
+                "message": discreet(phase.message),
                 "findings": _findings(phase.findings),
             }
             for phase in deployment.phases
@@ -126,10 +129,10 @@ def baseline_timings(deployment: Deployment) -> _Facts:
 
 
 def _execution_text(deployment: Deployment) -> list[str]:
-    lines = [*_wrapped("Outcome", deployment.message), "", "Phases"]
+    lines = [*_wrapped("Outcome", discreet(deployment.message)), "", "Phases"]
     lines += _table(
         ("phase", "state", _UNIT, ""),
-        [(phase.name, phase.state, phase.duration_ms, phase.message) for phase in deployment.phases],
+        [(phase.name, phase.state, phase.duration_ms, discreet(phase.message)) for phase in deployment.phases],
     )
     lines += ["", "Migrations"]
     lines += _table(("file", "statements", _UNIT), [(m.name, m.statements, m.duration_ms) for m in deployment.migrated])
@@ -211,6 +214,13 @@ def _head(deployment: Deployment) -> _Facts:
         "ended_at": _time(deployment.started_at + timedelta(milliseconds=deployment.duration_ms)),
         "duration_ms": deployment.duration_ms,
     }
+
+
+def discreet(message: str) -> str:
+    """Without what follows PostgreSQL's DETAIL, up to the last place where our own words go on."""
+    before, detail, after = message.partition(_DETAIL)
+    _, statement, rest = after.rpartition(_STATEMENT)
+    return f"{before}{detail}left out{statement}{rest if statement else ''}" if detail else message
 
 
 def _findings(findings: Iterable[Finding]) -> list[_Facts]:
