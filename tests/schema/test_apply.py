@@ -138,13 +138,13 @@ async def test_a_constraint_that_waits_for_the_commit_refuses_the_file(connectio
     assert await applied(connection) == []
 
 
-async def test_a_file_that_takes_the_ledger_away_is_told_from_one_that_is_wrong(
-    connection: Connection, directory: Path
-) -> None:
-    migrations = write(directory, connection, {"0001_a.sql": "DROP TABLE dal_migration_details;\n"})
-    with pytest.raises(SchemaError, match="dal_migration_details"):
-        await schema.up(connection, migrations)
-    assert await applied(connection) == []
+async def test_a_file_must_leave_the_ledger_alone(connection: Connection, directory: Path) -> None:
+    for table in ("dal_migration_details", '"dal_migration_lock"', "public.DAL_Migrations", "d1_migrations"):
+        migrations = write(directory, connection, {"0001_a.sql": f"SELECT 1;\nDROP TABLE {table};\n"})
+        with pytest.raises(SchemaError, match=r"0001_a\.sql:2: tool-table"):
+            await schema.up(connection, migrations, allow=["tool-table"])
+    harmless = "CREATE TABLE t (x TEXT);\nINSERT INTO t VALUES ('d1_migrations');\n"
+    await schema.up(connection, write(directory, connection, {"0001_a.sql": harmless}))
 
 
 async def test_several_runners_at_once_each_end_well(url: str, directory: Path) -> None:

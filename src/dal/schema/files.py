@@ -20,7 +20,8 @@ from dal.schema.connection import EngineName
 from dal.schema.directives import Directives, read_directives
 from dal.schema.findings import Finding
 from dal.schema.ordering import number_findings, number_of, ordered
-from dal.schema.statements import ScriptError, Statement, ends_open, split_statements, words_of
+from dal.schema.statements import ScriptError, Statement, read_script, tokens, words_of
+from dal.schema.tool_tables import LEDGER_TABLES
 
 #: The library's own set; no other has this name.
 LIBRARY_SET: Final = "dal"
@@ -168,8 +169,9 @@ def _read_script(path: Path, name: str, engine: EngineName, findings: list[Findi
     statements: tuple[Statement, ...] = ()
     if not any(finding.rule == "unreadable" for finding in own):
         try:
-            statements = tuple(split_statements(text, engine))
-            _check_statements(name, text, statements, engine, own)
+            found, is_open = read_script(text, engine)
+            statements = tuple(found)
+            own += _statement_findings(name, statements, engine, is_open=is_open)
         except ScriptError as error:
             own.append(_unreadable(name, error.message, error.line))
     script = Script(
@@ -210,27 +212,29 @@ def _read_text(path: Path, name: str, findings: list[Finding]) -> str:
     return text
 
 
-def _check_statements(
-    name: str, text: str, statements: tuple[Statement, ...], engine: EngineName, findings: list[Finding]
-) -> None:
+def _statement_findings(
+    name: str, statements: tuple[Statement, ...], engine: EngineName, *, is_open: bool
+) -> Iterator[Finding]:
     if not statements:
         message = "it holds no statement; it will be entered as applied and do nothing"
-        findings.append(Finding(rule="empty-file", severity="warning", file=name, message=message))
-    elif ends_open(text, engine):
-        line = statements[-1].line
+        yield Finding(rule="empty-file", severity="warning", file=name, message=message)
+    elif is_open:
         message = "its last statement lacks the semicolon; psql leaves such a statement out"
-        findings.append(
-            Finding(rule="missing-final-semicolon", severity="warning", file=name, line=line, message=message)
-        )
+        line = statements[-1].line
+        yield Finding(rule="missing-final-semicolon", severity="warning", file=name, line=line, message=message)
     for statement in statements:
-        trouble = _transaction_control(words_of(statement.sql, engine, 2), engine)
-        if trouble:
-            findings.append(
-                Finding(
-                    rule="transaction-control", severity="error", file=name, line=statement.line, message=trouble[0],
-                    advice=trouble[1],
-                )
-            )  # fmt: skip
+        if (table := _tool_table(statement.sql, engine)) is not None:
+            message = f"{table} is a table of this tool: what a file does to it may undo its own ledger row"
+            yield Finding(rule="tool-table", severity="error", file=name, line=statement.line, message=message)
+        if (trouble := _transaction_control(words_of(statement.sql, engine, 2), engine)) is not None:
+            yield Finding(
+                rule="transaction-control",
+                severity="error",
+                file=name,
+                line=statement.line,
+                message=trouble[0],
+                advice=trouble[1],
+            )
 
 
 def _transaction_control(words: list[str], engine: EngineName) -> tuple[str, str] | None:
@@ -245,6 +249,16 @@ def _transaction_control(words: list[str], engine: EngineName) -> tuple[str, str
             "PRAGMA foreign_keys does nothing inside a transaction, so a table rebuild would delete the children",
             "write `-- dal:foreign-keys=off` into the header instead",
         )
+    return None
+
+
+def _tool_table(sql: str, engine: EngineName) -> str | None:
+    if not any(name in sql.lower() for name in LEDGER_TABLES):
+        return None
+    for token in tokens(sql, engine):
+        name = token.text.strip('"`[]').lower()
+        if token.kind in ("word", "name") and name in LEDGER_TABLES:
+            return name
     return None
 
 

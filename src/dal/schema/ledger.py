@@ -16,9 +16,25 @@ from typing import Final
 from dal.schema.connection import EngineName, Reader, Run
 from dal.schema.files import Migration
 from dal.schema.statements import Statement
+from dal.schema.tool_tables import LEDGER_TABLES
 
-#: Every table of this tool: no schema of anybody's.
-LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details", "dal_migration_lock"})
+__all__ = [
+    "LEDGER_TABLES",
+    "NOW",
+    "Applied",
+    "Details",
+    "Ledger",
+    "creation",
+    "describe",
+    "digest",
+    "doubt",
+    "enter",
+    "finish",
+    "is_whole",
+    "leave",
+    "progress",
+    "read",
+]
 
 _TABLE: Final[dict[EngineName, str]] = {"sqlite": "d1_migrations", "postgresql": "dal_migrations"}
 _DETAILS: Final = "dal_migration_details"

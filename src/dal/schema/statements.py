@@ -96,12 +96,7 @@ class Statement:
 
 def split_statements(script: str, engine: EngineName) -> list[Statement]:
     """Its statements in order. A script that ends inside a string, a comment or a body raises ScriptError."""
-    return _split(script, engine)[0]
-
-
-def ends_open(script: str, engine: EngineName) -> bool:
-    """Whether its last statement lacks the semicolon."""
-    return _split(script, engine)[1]
+    return read_script(script, engine)[0]
 
 
 def tokens(sql: str, engine: EngineName) -> Iterator[Token]:
@@ -135,7 +130,8 @@ def words_of(sql: str, engine: EngineName, count: int) -> list[str]:
     return found
 
 
-def _split(script: str, engine: EngineName) -> tuple[list[Statement], bool]:
+def read_script(script: str, engine: EngineName) -> tuple[list[Statement], bool]:
+    """As `split_statements`, and whether the last statement lacks its semicolon."""
     ends = [place for place, character in enumerate(script) if character == "\n"]
     found: list[Statement] = []
     reading: list[Token] = []

@@ -1,0 +1,8 @@
+"""The names of this tool's own tables: no schema of anybody's, and nobody's to change."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The ledger of SQLite and D1 (wrangler's own), that of PostgreSQL, what both leave out, and the lock.
+LEDGER_TABLES: Final = frozenset({"d1_migrations", "dal_migrations", "dal_migration_details", "dal_migration_lock"})
