@@ -76,7 +76,7 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement, without the comments before it and the semicolon behind it.
+    """One statement, without the comments around it and the semicolon behind it.
 
     line  of its first word in the script, from 1.
     """
@@ -139,7 +139,7 @@ def read_script(script: str, engine: EngineName) -> tuple[list[Statement], bool]
     for token in tokens(script, engine):
         if token.text == ";" and token.kind == "sign" and not body.is_open:
             if reading:
-                found.append(_statement(script, reading[0].place, token.place, ends))
+                found.append(_statement(script, reading, ends))
                 _check_copy(reading, found[-1].line)
             reading, body = [], _Body(engine)
             continue
@@ -153,7 +153,7 @@ def read_script(script: str, engine: EngineName) -> tuple[list[Statement], bool]
     if body.is_open and reading:
         raise ScriptError(f"a script ends inside {body.what}", line=_line(script, reading[0].place))
     if reading:
-        found.append(_statement(script, reading[0].place, len(script), ends))
+        found.append(_statement(script, reading, ends))
         _check_copy(reading, found[-1].line)
     return found, bool(reading)
 
@@ -168,6 +168,7 @@ class _Body:
     def __init__(self, engine: EngineName) -> None:
         self._engine = engine
         self._words: list[str] = []
+        self._is_beginning = True
         self._before: Token | None = None
         self._depth = 0
         self._brackets = 0
@@ -184,7 +185,8 @@ class _Body:
 
     def see(self, token: Token) -> None:
         word = token.text.upper() if token.kind == "word" else ""
-        if word and len(self._words) < _BEGINNING_WORDS:
+        self._is_beginning = self._is_beginning and bool(word) and len(self._words) < _BEGINNING_WORDS
+        if self._is_beginning:
             self._words.append(word)
         if self._engine == "sqlite":
             self._see_sqlite(word)
@@ -223,8 +225,9 @@ def _check_copy(found: Sequence[Token], line: int) -> None:
         raise ScriptError("the rows behind COPY … FROM STDIN are read by psql alone; write INSERT", line=line)
 
 
-def _statement(script: str, start: int, end: int, line_ends: list[int]) -> Statement:
-    return Statement(script[start:end].rstrip(), bisect_left(line_ends, start) + 1)
+def _statement(script: str, found: Sequence[Token], line_ends: list[int]) -> Statement:
+    start, last = found[0].place, found[-1]
+    return Statement(script[start : last.place + len(last.text)], bisect_left(line_ends, start) + 1)
 
 
 def _line(script: str, place: int) -> int:
