@@ -44,7 +44,7 @@ async def content_digests(reader: Reader) -> dict[str, TableDigest]:
             nobody else should write meanwhile.
     Cost    every row is read. PostgreSQL computes inside the database, about 2 µs a row and 0.3 µs a column, and
             answers with one line a table. SQLite has no hash function: its rows come in pages of at most 2,000 rows and
-            4 MB (one row may be larger), about 4 µs a row, so memory stays bounded however large the table is.
+            4 MB (one row may be larger), about 10 µs a row, so memory stays bounded however large the table is.
     """
     if reader.engine == "postgresql":
         from dal.schema.digest_postgresql import table_digests
