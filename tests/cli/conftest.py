@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dal.cli.app import app
+from dal.factory import schema_connection
 from dal.ops import JsonValue
 from tests.cli.schema_files import write_files
 from tests.engines.postgres import PostgresServer
@@ -91,6 +93,16 @@ def document(result: Result, *, code: int = 0) -> Document:
     assert result.exit_code == code, result.output
     value: Document = json.loads(result.stdout)
     return value
+
+
+def run_sql(url: str, statement: str) -> None:
+    """Changes a database behind the tool's back."""
+
+    async def work() -> None:
+        async with schema_connection(url) as connection:
+            await connection.run([(statement, ())])
+
+    asyncio.run(work())
 
 
 @pytest.fixture

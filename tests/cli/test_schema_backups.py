@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from dal.factory import schema_connection
-from tests.cli.conftest import Command, document
+from tests.cli.conftest import Command, document, run_sql
 from tests.cli.schema_files import AUTHORS
-
-
-def run_sql(url: str, statement: str) -> None:
-    async def work() -> None:
-        async with schema_connection(url) as connection:
-            await connection.run([(statement, ())])
-
-    asyncio.run(work())
 
 
 def count(url: str) -> int:
@@ -97,11 +89,14 @@ def test_a_damaged_or_unfinished_backup_is_refused(run: Command, filled: str) ->
     assert count(filled) == 0
 
 
-def test_a_backup_of_another_database_needs_to_be_meant(run: Command, filled: str, tmp_path: Path) -> None:
-    if filled.startswith("postgresql:"):
-        pytest.skip("a second database of the same name is a matter of servers")
+def test_a_backup_of_another_database_needs_to_be_meant(
+    run: Command, filled: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path = backup(run, filled)
-    other = f"sqlite:{tmp_path / 'other.db'}"
+    if filled.startswith("sqlite:"):
+        other = f"sqlite:{tmp_path / 'other.db'}"
+    else:
+        other = request.getfixturevalue("postgres_server").create_database()
     refused = run("schema", "restore", path, "--url", other, "--yes")
     assert refused.exit_code == 1
     assert "backup of database" in refused.stderr

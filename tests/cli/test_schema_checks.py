@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from dal.factory import schema_connection
-from tests.cli.conftest import Command, document
+from tests.cli.conftest import Command, document, run_sql
 from tests.cli.schema_files import write_files
 
 
@@ -16,14 +14,6 @@ from tests.cli.schema_files import write_files
 def migrated(run: Command, files: str, database: str) -> str:
     assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
     return database
-
-
-def by_hand(url: str, statement: str) -> None:
-    async def run() -> None:
-        async with schema_connection(url) as connection:
-            await connection.run([(statement, ())])
-
-    asyncio.run(run())
 
 
 def test_verify_and_drift_are_content_with_what_up_made(run: Command, files: str, migrated: str) -> None:
@@ -35,7 +25,7 @@ def test_verify_and_drift_are_content_with_what_up_made(run: Command, files: str
 
 
 def test_what_is_missing_is_named(run: Command, files: str, migrated: str) -> None:
-    by_hand(migrated, "DROP INDEX idx_books_author_id")
+    run_sql(migrated, "DROP INDEX idx_books_author_id")
     for command in ("verify", "drift"):
         result = run("schema", command, "--dir", files, "--url", migrated)
         assert result.exit_code == 1
@@ -48,7 +38,7 @@ def test_what_is_missing_is_named(run: Command, files: str, migrated: str) -> No
 
 
 def test_what_nobody_declared_is_drift_and_no_failure_of_verify(run: Command, files: str, migrated: str) -> None:
-    by_hand(migrated, "CREATE TABLE notes (id BIGINT)")
+    run_sql(migrated, "CREATE TABLE notes (id BIGINT)")
     assert run("schema", "verify", "--dir", files, "--url", migrated).exit_code == 0
     found = document(run("schema", "drift", "--dir", files, "--url", migrated, "--json"), code=1)
     assert set(found) == {"address", "differences"}

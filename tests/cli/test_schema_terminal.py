@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TIMEOUT_S, Command, command_line
+from tests.cli.conftest import TIMEOUT_S, Command, command_line, document
 from tests.cli.schema_files import AUTHORS, BOOKS
 
 Spawn = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -56,6 +57,9 @@ class Terminal:
         return code, self._text()
 
     def _read(self) -> bytes:
+        if not select.select([self._ours], [], [], TIMEOUT_S)[0]:
+            self._process.kill()
+            raise AssertionError(f"nothing more was shown: {self._seen!r}")
         try:
             return os.read(self._ours, 65536)
         except OSError:  # how Linux says that the other end is closed
@@ -145,10 +149,12 @@ def test_no_secret_is_shown_by_any_command(spawn: Spawn, files: str, tmp_path: P
 
 @pytest.mark.parametrize("scheme", ["file:store", "memory://"])
 def test_stores_without_migrations_refuse_what_makes_no_sense(run: Command, files: str, scheme: str) -> None:
-    assert run("schema", "up", "--url", scheme).exit_code == 0
+    made = document(run("schema", "up", "--url", scheme, "--json"))
+    assert (made["ok"], made["applied"]) == (True, [])
     for arguments in (
         *(["plan"], ["validate"], ["down", "--yes"], ["verify"], ["drift"], ["explain", "SELECT 1"], ["backup"]),
         *(["baseline", "--to", AUTHORS], ["up", "--dir", files], ["status", "--dir", files], ["lint"], ["new", "x"]),
+        *(["up", "--backup"], ["up", "--report", "out"], ["up", "--to", AUTHORS]),
     ):
         result = run("schema", *arguments, "--url", scheme)
         assert (result.exit_code, result.stdout) == (2, ""), arguments

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command, Document, document
+from dal.factory import schema_connection
+from dal.schema.lock import held
+from tests.cli.conftest import TIMEOUT_S, Command, Document, command_line, document, run_sql
 from tests.cli.schema_files import AUTHORS, BOOKS, FILES, SEED, broken, write_files
 
 DONE_KEYS = {"name", "duration_ms", "statements"}
@@ -59,36 +62,72 @@ def test_a_file_that_fails_is_named_by_line_and_what_stays_is_said(run: Command,
     result = run("schema", "up", "--dir", files, "--url", database)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "0004_reviews.sql:3" in result.stderr
-    last = result.stderr.splitlines()[-1]
-    assert "validate failed" in last
-    assert "no migration was applied" in last
+    failed, advice = result.stderr.splitlines()[-2:]
+    assert failed == "dal: validate failed: 1 error, see above; no migration was applied"
+    assert advice == "dal: mend the files and run it again"
     found = document(run("schema", "up", "--dir", files, "--url", database, "--json"), code=1)
     assert (found["ok"], found["applied"], found["pending"]) == (False, [], ["0004_reviews.sql"])
     assert "0004_reviews.sql" in found["problem"]
 
 
 def test_a_file_that_fails_on_rows_keeps_those_before_it(run: Command, files: str, database: str) -> None:
-    """A scratch database has no rows, so only applying finds it."""
+    """A scratch database has no rows, so nothing finds it before."""
     assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
-    more = {
-        "0004_rows.sql": "INSERT INTO authors (id, name) VALUES (5, 'Eve');\n",
-        "rollback/0004_rows.sql": "DELETE FROM authors WHERE id = 5;\n",
-    }
-    write_files(Path(files), more)
-    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
-    more = {
-        "0005_tags.sql": "CREATE TABLE tags (id BIGINT PRIMARY KEY);\n",
-        "rollback/0005_tags.sql": "DROP TABLE tags;\n",
-        "0006_unique.sql": "-- dal:allow create-index\n"
-        "CREATE TABLE copies AS SELECT name FROM authors UNION ALL SELECT name FROM authors;\n"
-        "CREATE UNIQUE INDEX idx_copies_name ON copies (name);\n",
-        "rollback/0006_unique.sql": "DROP TABLE copies;\n",
-    }
-    write_files(Path(files), more)
-    # On the scratch database row 5 is there too; taken back and forth it is one row, which is unique in `copies` twice.
+    run_sql(database, "INSERT INTO authors (id, name) VALUES (1, 'Ada'), (2, 'Ada')")
+    write_files(
+        Path(files),
+        {
+            "0004_tags.sql": "CREATE TABLE tags (id BIGINT PRIMARY KEY);\n",
+            "rollback/0004_tags.sql": "DROP TABLE tags;\n",
+            # What squawk says of it is not what is tested here.
+            "0005_names.sql": "-- dal:allow create-index\nSELECT 1;\nCREATE UNIQUE INDEX idx_names\n"
+            "    ON authors (name);\n",
+            "rollback/0005_names.sql": "DROP INDEX idx_names;\n",
+        },
+    )
     result = run("schema", "up", "--dir", files, "--url", database)
     assert result.exit_code == 1
-    assert "0006_unique.sql:3" in result.stderr
+    failed, advice = result.stderr.splitlines()[-2:]
+    assert "apply failed: " in failed
+    assert "0005_names.sql:3 " in failed
+    assert failed.endswith("; 0004_tags.sql applied and stayed")
+    assert advice == "dal: mend the file and run it again: it goes on there"
+    found = document(run("schema", "status", "--dir", files, "--url", database, "--json"), code=1)
+    assert found["pending"] == ["0005_names.sql"]
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_finding_can_be_gone_past(run: Command, files: str, database: str, places: int) -> None:
+    assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
+    for number in range(4, 4 + places):
+        name = f"{number:04}_clean.sql"
+        write_files(Path(files), {name: "DELETE FROM books;\n", f"rollback/{name}": "SELECT 1;\n"})
+    refused = run("schema", "up", "--dir", files, "--url", database)
+    assert refused.exit_code == 1
+    assert f"lint failed: {places} error{'s' * (places > 1)}, see above; no migration was applied" in refused.stderr
+    assert "--allow RULE" in refused.stderr
+    (rule,) = {line.split(": ")[3] for line in refused.stderr.splitlines() if ": error: " in line}
+    assert run("schema", "up", "--dir", files, "--url", database, "--allow", rule).exit_code == 0
+
+
+def test_up_says_whom_it_waits_for(files: str, database: str, run: Command) -> None:
+    options = ["--dir", files, "--url", database]
+    assert run("schema", "up", *options, "--to", AUTHORS).exit_code == 0
+
+    async def work() -> None:
+        async with schema_connection(database) as connection:
+            async with held(connection, wait_s=TIMEOUT_S, on_wait=lambda _: None):
+                process = await asyncio.create_subprocess_exec(
+                    *command_line("schema", "up", *options), stderr=asyncio.subprocess.PIPE
+                )
+                assert process.stderr is not None
+                while b"waiting for the migration lock: process " not in (line := await process.stderr.readline()):
+                    assert line, "it ended without waiting"
+            rest = (await process.stderr.read()).decode()
+            assert f"applied {BOOKS} in " in rest
+            assert await process.wait() == 0
+
+    asyncio.run(work())
 
 
 def test_an_edited_file_is_refused_until_it_is_allowed(run: Command, files: str, database: str) -> None:
@@ -123,10 +162,7 @@ def test_down_takes_back_the_newest_first(run: Command, files: str, database: st
     assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
     found = document(run("schema", "down", "--dir", files, "--url", database, "--yes", "--steps", "9", "--json"))
     assert set(found) == {"address", "environment", "set", "taken_back", "backup"}
-    assert names(found["taken_back"]) == [f"rollback/{BOOKS}", f"rollback/{AUTHORS}"] or names(found["taken_back"]) == [
-        BOOKS,
-        AUTHORS,
-    ]
+    assert names(found["taken_back"]) == [BOOKS, AUTHORS]
     nothing = run("schema", "down", "--dir", files, "--url", database, "--yes")
     assert (nothing.exit_code, nothing.stdout) == (0, "")
     assert "nothing to take back" in nothing.stderr

@@ -20,10 +20,10 @@ def confirmed(what: str, *, yes: bool) -> bool:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidInputError(f"{what} Nothing was done: say --yes, since nobody can be asked here")
-    print(f"dal: {printable(what)} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     # asyncio takes Ctrl-C for itself, and would first notice it after the answer.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        print(f"dal: {printable(what)} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
     finally:
         signal.signal(signal.SIGINT, former)

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from dal.schema import Applied, MigrationSet, Plan
 
 
+_OF_OWN_LAYOUT: dict[str, object] = {
+    "set": None,
+    "usable": True,
+    "applied": [],
+    "pending": [],
+    "required": [],
+    "left_out": [],
+    "findings": [],
+}
+
+
 def status(
     directory: Dir = None,
     url: DatabaseUrl = None,
@@ -38,7 +49,10 @@ def status(
             return await overview(directory, json=json)
         chosen = target(url, env, directory)
         if chosen.keeps_own_layout and directory is None:
-            return await own_layout(chosen, json=json, create=False)
+            await open_own_layout(chosen, create=False)
+            if json:
+                print_json(_OF_OWN_LAYOUT | {"address": chosen.backend, "environment": chosen.name})
+            return 0
         async with chosen.connect() as connection:
             from dal.schema import plan
 
@@ -92,20 +106,17 @@ def usable(found: Plan) -> bool:
     return not needed(found) and not found.refusals()
 
 
-async def own_layout(chosen: Target, *, json: bool, create: bool) -> int:
-    """A store that keeps its layout itself: it is up to date when it opens."""
+async def open_own_layout(chosen: Target, *, create: bool) -> None:
+    """A store that keeps its layout itself: it is up to date when it opens.
+
+    create  it is made where it is not there.
+    """
     from dal.factory import create_store
 
     store = create_store(chosen.url, auto_migrate=create)
     await store.open()
     await store.close()
-    if json:
-        document: dict[str, object] = {"address": chosen.backend, "environment": chosen.name, "set": None}
-        lists: dict[str, object] = {"applied": [], "pending": [], "required": [], "left_out": [], "findings": []}
-        print_json(document | {"usable": True} | lists)
-    else:
-        complain(f"{chosen.backend}: up to date")
-    return 0
+    complain(f"{chosen.backend}: up to date")
 
 
 def _print(found: Plan, migrations: MigrationSet) -> None:

@@ -13,11 +13,25 @@ from dal.cli.output import console, print_json, table
 from dal.cli.running import FAILED, complain, report, run
 from dal.cli.schema.options import DatabaseUrl, Dir, Env, LeaveOut, UpTo
 from dal.cli.schema.target import Target, check_names, target
+from dal.errors import DalError, InvalidInputError
 
 if TYPE_CHECKING:
-    from dal.errors import DalError
     from dal.schema import Connection, MigrationSet
     from dal.schema.deployment import Deployment, Phase
+
+
+_OF_OWN_LAYOUT: dict[str, object] = {
+    "ok": True,
+    "set": None,
+    "applied": [],
+    "pending": [],
+    "left_out": [],
+    "phases": [],
+    "findings": [],
+    "backup": None,
+    "problem": None,
+    "duration_ms": 0,
+}
 
 
 def up(
@@ -61,9 +75,14 @@ def up(
 
         chosen = target(url, env, directory)
         if chosen.keeps_own_layout and directory is None:
-            from dal.cli.schema.status import own_layout
+            from dal.cli.schema.status import open_own_layout
 
-            return await own_layout(chosen, json=json, create=True)
+            if to or leave_out or allow or backup or report_dir:
+                raise InvalidInputError(f"a {chosen.backend} store has no migrations; leave these options out")
+            await open_own_layout(chosen, create=True)
+            if json:
+                print_json(_OF_OWN_LAYOUT | {"address": chosen.backend, "environment": chosen.name})
+            return 0
         async with chosen.connect(create=True) as connection:
             migrations = chosen.migrations(connection.engine)
             check_names(migrations, to, *(leave_out or ()))
@@ -102,7 +121,6 @@ async def _pending_count(
     connection: Connection, migrations: MigrationSet, chosen: Target, to: str | None, leave_out: list[str]
 ) -> int | None:
     """How many files a terminal's progress counts; whatever is wrong is said by the run itself."""
-    from dal.errors import DalError
     from dal.schema import plan
 
     if not sys.stderr.isatty():
