@@ -43,8 +43,6 @@ _PATTERNS: Final[dict[EngineName, re.Pattern[str]]] = {
 }
 _BLOCK_COMMENT: Final = re.compile(r"/\*|\*/")
 _DOLLAR: Final = re.compile(r"\$(?:[^\W\d]\w*)?\$")
-#: How many words of a statement's beginning tell what it is: CREATE OR REPLACE PROCEDURE.
-_BEGINNING_WORDS: Final = 4
 
 
 class ScriptError(SchemaError):
@@ -185,7 +183,7 @@ class _Body:
 
     def see(self, token: Token) -> None:
         word = token.text.upper() if token.kind == "word" else ""
-        self._is_beginning = self._is_beginning and bool(word) and len(self._words) < _BEGINNING_WORDS
+        self._is_beginning = self._is_beginning and bool(word)
         if self._is_beginning:
             self._words.append(word)
         if self._engine == "sqlite":
@@ -210,7 +208,7 @@ class _Body:
 
 
 def _is_trigger(words: Sequence[str]) -> bool:
-    return words in (["CREATE", "TRIGGER"], ["CREATE", "TEMP", "TRIGGER"], ["CREATE", "TEMPORARY", "TRIGGER"])
+    return words[0] == "CREATE" and words[-1] == "TRIGGER" and {"TEMP", "TEMPORARY"}.issuperset(words[1:-1])
 
 
 def _is_function(words: Sequence[str]) -> bool:
