@@ -208,7 +208,7 @@ class _Body:
 
 
 def _is_trigger(words: Sequence[str]) -> bool:
-    return words[0] == "CREATE" and words[-1] == "TRIGGER" and {"TEMP", "TEMPORARY"}.issuperset(words[1:-1])
+    return words[:1] == ["CREATE"] and words[-1] == "TRIGGER" and {"TEMP", "TEMPORARY"}.issuperset(words[1:-1])
 
 
 def _is_function(words: Sequence[str]) -> bool:
