@@ -114,10 +114,10 @@ class D1SchemaConnection:
         finally:
             await self._call("DELETE", address.url, None, f"the scratch database {name} could not be dropped")
 
-    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
+    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:  # noqa: ARG002
         raise _no_copies()
 
-    async def load(self, path: Path) -> None:
+    async def load(self, path: Path) -> None:  # noqa: ARG002
         raise _no_copies()
 
     async def database_name(self) -> str:

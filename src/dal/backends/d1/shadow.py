@@ -7,13 +7,14 @@ the transaction's own in their place. The names are the tables', so the statemen
 # ruff: noqa: S608  (names come from dal.tables only)
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import orjson
 
 from dal.backends.overlay import Overlay
-from dal.backends.rows import Change, Drop, Stored, decode
+from dal.backends.rows import Change, Drop, decode
 from dal.backends.sql import Compiler, Statement
 from dal.backends.sql.search import SEARCHED
 from dal.limits import D1_LONG_TEXT_CHARS, D1_MAX_COMPOUND_TERMS, D1_PART_BYTES
@@ -24,16 +25,27 @@ _DOC_ID: Final = "doc_id"
 
 
 def shadowed(
-    statement: Statement, overlays: Iterable[Overlay], compiler: Compiler, *, but: Collection[str] = ()
+    statement: Statement,
+    overlays: Iterable[Overlay],
+    compiler: Compiler,
+    *,
+    but: Collection[str] = (),
+    whole: bool = True,
 ) -> Statement:
-    """The statement over the tables as these overlays will make them; tables in `but` stay as they are stored."""
+    """The statement over the tables as these overlays will make them; tables in `but` stay as they are stored.
+
+    whole  False: long texts of the transaction's own rows are left out, for a statement that only tells rows apart.
+    """
     sql, params = statement.sql, list(statement.params)
     tables: list[str] = []
     given: list[object] = []
     for overlay in overlays:
+        name = overlay.table.name
+        if name in but or re.search(rf"\b{name}\b", statement.sql) is None:
+            continue
         changes = list(overlay.changes())
-        if changes and overlay.table.name not in but:
-            table_sql, table_params = _table(overlay.table, changes, compiler)
+        if changes:
+            table_sql, table_params = _table(overlay.table, changes, compiler, whole)
             tables.append(table_sql)
             given += table_params
             if overlay.table is SEARCHED:
@@ -44,7 +56,7 @@ def shadowed(
     return Statement(f"WITH {', '.join(tables)} {sql}", [*given, *params], returns=True)
 
 
-def _table(table: Table, changes: Sequence[Change | Drop], compiler: Compiler) -> tuple[str, list[object]]:
+def _table(table: Table, changes: Sequence[Change | Drop], compiler: Compiler, whole: bool) -> tuple[str, list[object]]:
     hidden = [change.id for change in changes if isinstance(change, Change)]
     conditions = [f"{table.key} NOT IN (SELECT value FROM json_each(?))"]
     params: list[object] = [_json(hidden)]
@@ -56,32 +68,33 @@ def _table(table: Table, changes: Sequence[Change | Drop], compiler: Compiler) -
     names = ", ".join((*table.names, *extra))
     stored = f"SELECT {names} FROM main.{table.name} WHERE {' AND '.join(conditions)}"
     rows = [change.row for change in changes if isinstance(change, Change) and change.row is not None]
-    arms, own = _arms(table, rows, compiler, ", NULL" * len(extra))
+    values = [compiler.encode(table, dict(zip(table.names, decode(table, row), strict=True))) for row in rows]
+    if not whole:
+        values = [[None if _is_long(value) else value for value in row] for row in values]
+    arms, own = _arms(len(table.names), values, ", NULL" * len(extra))
     return f"{table.name} ({names}) AS NOT MATERIALIZED ({_union([stored, *arms])})", [*params, *own]
 
 
-def _arms(table: Table, rows: Sequence[Stored], compiler: Compiler, extra: str) -> tuple[list[str], list[object]]:
+def _arms(width: int, rows: Sequence[Sequence[object]], extra: str) -> tuple[list[str], list[object]]:
     """SELECTs that give these rows: short rows together as JSON, each long one by itself."""
     arms: list[str] = []
     params: list[object] = []
     part: list[bytes] = []
     size_bytes = 0
-    columns = ", ".join(f"value ->> {place}" for place in range(len(table.names)))
-    from_json = f"SELECT {columns}{extra} FROM json_each(?)"
+    columns = ", ".join(f"value ->> {place}" for place in range(width))
 
     def end_part() -> None:
         if part:
-            arms.append(from_json)
+            arms.append(f"SELECT {columns}{extra} FROM json_each(?)")
             params.append(f"[{b','.join(part).decode()}]")
             part.clear()
 
     for row in rows:
-        values = compiler.encode(table, dict(zip(table.names, decode(table, row), strict=True)))
-        if any(type(value) is str and len(value) > D1_LONG_TEXT_CHARS for value in values):
-            arms.append(f"SELECT {', '.join('?' * len(values))}{extra}")
-            params.extend(values)
+        if any(map(_is_long, row)):
+            arms.append(f"SELECT {', '.join('?' * width)}{extra}")
+            params += row
             continue
-        data = orjson.dumps(values)
+        data = orjson.dumps(row)
         if size_bytes + len(data) > D1_PART_BYTES:
             end_part()
             size_bytes = 0
@@ -89,6 +102,10 @@ def _arms(table: Table, rows: Sequence[Stored], compiler: Compiler, extra: str) 
         size_bytes += len(data)
     end_part()
     return arms, params
+
+
+def _is_long(value: object) -> bool:
+    return type(value) is str and len(value) > D1_LONG_TEXT_CHARS
 
 
 def _union(arms: list[str]) -> str:

@@ -129,7 +129,7 @@ class UnitOfWork:
         digests: list[_Digest] = []
         for statement, digested, but in wanted:
             statements.append(shadowed(statement, overlays, self._compiler, but=but))
-            inner = shadowed(digested, overlays, self._compiler, but=but)
+            inner = shadowed(digested, overlays, self._compiler, but=but, whole=False)
             digests.append(_Digest(f"SELECT json_group_array(d) FROM ({inner.sql})", tuple(inner.params)))
         self._moments += 1
         found = await self._executor.fetch_all(
