@@ -49,6 +49,18 @@ def test_a_backup_brings_back_what_was_there(run: Command, filled: str, files: s
     assert run("schema", "status", "--dir", files, "--url", filled).exit_code == 0
 
 
+def test_a_database_that_was_lost_is_made_again(run: Command, files: str, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'database.db'}"
+    assert run("schema", "up", "--dir", files, "--url", url).exit_code == 0
+    path = backup(run, url)
+    (tmp_path / "database.db").unlink()
+    typo = run("schema", "restore", path, "--url", f"sqlite:{tmp_path / 'databse.db'}", "--yes")
+    assert typo.exit_code == 1
+    assert not (tmp_path / "databse.db").exists()
+    assert run("schema", "restore", path, "--url", url, "--yes").exit_code == 0
+    assert run("schema", "status", "--dir", files, "--url", url).exit_code == 0
+
+
 def test_both_as_json(run: Command, filled: str, tmp_path: Path) -> None:
     made = document(run("schema", "backup", "--url", filled, "--into", "elsewhere", "--json"))
     assert Path(made["path"]).resolve().parent == tmp_path / "elsewhere"

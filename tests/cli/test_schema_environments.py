@@ -105,6 +105,9 @@ def test_a_wrongly_bound_environment_is_not_touched(
         assert "wrongly bound" in result.stderr
         assert "'shop-*'" in result.stderr
     assert run("schema", "status", "--env", "dev").exit_code == 0
+    monkeypatch.setenv("PROD_URL", f"sqlite:{project / 'typo.db'}")
+    assert "wrongly bound" in run("schema", "up", "--env", "prod").stderr
+    assert not (project / "typo.db").exists()
 
 
 def test_a_name_that_is_not_known_lists_those_that_are(run: Command, project: Path) -> None:

@@ -13,6 +13,7 @@ from dal.cli.running import FAILED, complain, run
 from dal.cli.schema.confirm import confirmed
 from dal.cli.schema.options import DatabaseUrl, Env, Yes
 from dal.cli.schema.target import target
+from dal.errors import SchemaError
 
 if TYPE_CHECKING:
     from dal.schema.backup import Backup
@@ -86,6 +87,10 @@ def restore(
 
         chosen = target(url, env, None)
         known = read_backup(file)
+        path, name = chosen.place.path, known.manifest.database
+        if path is not None and not path.exists() and path.stem != name and not other_database:
+            # Before a file of the wrong name is made.
+            raise SchemaError(f"{path} is not there, and this is a backup of database {name!r} (nothing was restored)")
         async with chosen.connect(create=True) as connection:
             what = f"{connection.address} becomes what it was at {known.manifest.created_at:%Y-%m-%d %H:%M:%S} UTC."
             if not confirmed(what, yes=yes):

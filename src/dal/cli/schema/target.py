@@ -85,9 +85,12 @@ class Target:
         from dal.factory import schema_connection
 
         path = self.place.path
-        if path is not None and not create and not path.exists():
-            env = "" if self.environment is None else f" --env {self.environment.name}"
-            raise SchemaError(f"{path} is not there yet; `dal schema up{env}` makes it", operation="schema")
+        if path is not None and not path.exists():
+            if self.environment is not None:
+                self.environment.check_name(path.stem)  # before a file of the wrong name is made
+            if not create:
+                env = "" if self.environment is None else f" --env {self.environment.name}"
+                raise SchemaError(f"{path} is not there yet; `dal schema up{env}` makes it", operation="schema")
         async with schema_connection(self.url, create=create) as connection:
             if self.environment is not None:
                 await self.environment.check_database(connection)
