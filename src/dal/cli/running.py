@@ -46,6 +46,8 @@ def run(work: Coroutine[None, None, int], *, log_level: int = logging.ERROR) -> 
     log_level  of what the library logs, what is shown on standard error; `dal doctor` shows warnings too.
     """
     logging.basicConfig(format="dal: %(message)s", level=log_level)
+    # It warns of each failed pipeline, which is told as an error anyway.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         code = asyncio.run(work)
         sys.stdout.flush()
