@@ -272,6 +272,7 @@ async def test_what_is_set_holds_for_the_rest_of_the_file_also_when_it_goes_on(
     text = (
         "CREATE SCHEMA other;\nSET search_path = other;\nCREATE TABLE o (id INTEGER);\n"
         "CREATE INDEX CONCURRENTLY o_id ON o (id);\nINSERT INTO public.nowhere VALUES (1);\nINSERT INTO o VALUES (1);\n"
+        "DROP INDEX CONCURRENTLY o_id;\n"
     )
     with pytest.raises(SchemaError, match="nowhere"):
         await schema.up(connection, write(directory, connection, text))
