@@ -11,6 +11,7 @@ import pytest
 
 from dal import schema
 from dal.errors import SchemaError
+from dal.factory import schema_connection
 from dal.schema import Connection, MigrationSet, Progress, Statement, indexes
 from tests.schema.faulty import Fault, Faulty
 from tests.schema.written import write_set
@@ -267,7 +268,7 @@ async def test_another_sessions_build_is_waited_for(connection: Connection, dire
 
 @on_postgresql
 async def test_what_is_set_holds_for_the_rest_of_the_file_also_when_it_goes_on(
-    connection: Connection, directory: Path
+    connection: Connection, directory: Path, url: str
 ) -> None:
     text = (
         "CREATE SCHEMA other;\nSET search_path = other;\nCREATE TABLE o (id INTEGER);\n"
@@ -276,8 +277,11 @@ async def test_what_is_set_holds_for_the_rest_of_the_file_also_when_it_goes_on(
     )
     with pytest.raises(SchemaError, match="nowhere"):
         await schema.up(connection, write(directory, connection, text))
+    await connection.run_alone("CREATE TABLE where_now (id INTEGER)")
+    assert await rows(connection, "public.where_now") == []
     mended = write(directory, connection, text.replace("public.nowhere", "o"))
-    assert names(await schema.up(connection, mended)) == ["0002_x.sql"]
+    async with schema_connection(url) as another:
+        assert names(await schema.up(another, mended)) == ["0002_x.sql"]
     assert await rows(connection, "other.o") == [1, 1]
     after = write_set(directory, "postgresql", {"0003_y.sql": "-- dal:no-transaction\nCREATE TABLE y (id INTEGER);\n"})
     await schema.up(connection, after)

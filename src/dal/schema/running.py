@@ -117,7 +117,18 @@ class _FileRun:
     async def one_by_one(self, done: int, last: Sequence[Run], *, in_doubt: bool) -> Migrated:
         """Each statement by itself, from the one behind those that are done."""
         statements = self._script.statements
-        await self._set_again(statements[:done])
+        try:
+            await self._set_again(statements[:done])
+            await self._go_on(done, in_doubt=in_doubt)
+        finally:
+            if self._engine == "postgresql" and any(self._sets(statement) for statement in statements):
+                with suppress(StatementError, DalError):
+                    await self._connection.run_alone("RESET ALL")  # for the next file
+        await self.note(last)
+        return self.done(len(statements) - done)
+
+    async def _go_on(self, done: int, *, in_doubt: bool) -> None:
+        statements = self._script.statements
         for place in range(done, len(statements)):
             self._tell("running", place + 1)
             statement = statements[place]
@@ -128,11 +139,6 @@ class _FileRun:
             if not (in_doubt and place == done and await indexes.is_done(self._connection, statement)):
                 await self._alone(statement, place)
             await self.note([counted])
-        await self.note(last)
-        if self._engine == "postgresql" and any(self._sets(statement) for statement in statements):
-            with suppress(StatementError, DalError):
-                await self._connection.run_alone("RESET ALL")  # for the next file
-        return self.done(len(statements) - done)
 
     async def _set_again(self, statements: Sequence[Statement]) -> None:
         """What an earlier run has set in its session, for the statements that this one goes on with."""
