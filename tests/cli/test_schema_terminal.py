@@ -125,8 +125,8 @@ def test_restore_asks_as_well(run: Command, migrated: list[str]) -> None:
 def test_up_shows_what_runs_now_and_asks_nothing(files: str, tmp_path: Path) -> None:
     code, shown = Terminal("schema", "up", "--dir", files, "--url", f"sqlite:{tmp_path / 'new.db'}").finish()
     assert code == 0
-    assert "file 1 of 2" in shown or "file 2 of 2" in shown
-    for name in (AUTHORS, BOOKS):
+    for place, name in enumerate((AUTHORS, BOOKS), start=1):
+        assert f"file {place} of 2  {name}" in shown
         assert f"applied {name} in " in shown
     assert "[y/N]" not in shown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -117,17 +118,42 @@ def test_up_says_whom_it_waits_for(files: str, database: str, run: Command) -> N
     async def work() -> None:
         async with schema_connection(database) as connection:
             async with held(connection, wait_s=TIMEOUT_S, on_wait=lambda _: None):
-                process = await asyncio.create_subprocess_exec(
-                    *command_line("schema", "up", *options), stderr=asyncio.subprocess.PIPE
-                )
-                assert process.stderr is not None
-                while b"waiting for the migration lock: process " not in (line := await process.stderr.readline()):
-                    assert line, "it ended without waiting"
-            rest = (await process.stderr.read()).decode()
+                process, errors = await up_that_waits(options)
+            rest = (await errors.read()).decode()
             assert f"applied {BOOKS} in " in rest
             assert await process.wait() == 0
 
     asyncio.run(work())
+
+
+def test_ctrl_c_while_it_waits_leaves_everything_as_it_is(files: str, database: str, run: Command) -> None:
+    options = ["--dir", files, "--url", database]
+    assert run("schema", "up", *options, "--to", AUTHORS).exit_code == 0
+
+    async def work() -> None:
+        async with schema_connection(database) as connection:
+            async with held(connection, wait_s=TIMEOUT_S, on_wait=lambda _: None):
+                process, errors = await up_that_waits(options)
+                process.send_signal(signal.SIGINT)
+                rest = await errors.read()
+                assert await process.wait() == 130
+            assert rest.endswith(b"dal: interrupted\n")
+            assert b"Traceback" not in rest
+
+    asyncio.run(work())
+    found = document(run("schema", "status", *options, "--json"), code=1)
+    assert found["pending"] == [BOOKS]
+    assert run("schema", "up", *options).exit_code == 0
+
+
+async def up_that_waits(options: list[str]) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+    """`dal schema up` as a process, once it has said that it waits, and its standard error from there on."""
+    command = command_line("schema", "up", *options)
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    while b"waiting for the migration lock: process " not in (line := await process.stderr.readline()):
+        assert line, "it ended without waiting"
+    return process, process.stderr
 
 
 def test_an_edited_file_is_refused_until_it_is_allowed(run: Command, files: str, database: str) -> None:

@@ -72,12 +72,15 @@ class MigrationProgress:
         tried = self._verb is None or self._phase == "validate"
         if so_far.phase == "done" and not tried:
             self._line(f"{self._verb} {so_far.name} in {so_far.elapsed_ms:,} ms")
-        if so_far.name not in self._begun and not tried:
+        is_new = so_far.name not in self._begun and not tried
+        if is_new:
             self._begun.append(so_far.name)
         place = f"{len(self._begun)} of {self._total}" if self._total else f"{len(self._begun)}"
         what = f"trying {so_far.name}" if tried else f"file {place}  {so_far.name}"
         many = f"  statement {so_far.statement} of {so_far.of}" if so_far.statement else ""
         self._describe(f"{what}{many}", so_far.statement, so_far.of)
+        if is_new and self._bars is not None:
+            self._bars.refresh()  # each file is seen, however short it takes
 
     def _show_waiting(self, so_far: Progress) -> None:
         what = f"for a lock, to go on with {so_far.name}" if so_far.name else "for the migration lock"
