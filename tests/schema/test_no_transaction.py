@@ -155,6 +155,24 @@ async def test_a_begun_file_that_is_gone_is_a_finding(connection: Connection, di
     assert await rules(connection, schema.read_set(directory, connection.engine)) == ["deleted-migration"]
 
 
+async def test_a_begun_file_may_become_one_transaction(connection: Connection, directory: Path) -> None:
+    text, back = (
+        "INSERT INTO t VALUES (1);\nINSERT INTO nowhere VALUES (2);\n",
+        "DELETE FROM t;\nDELETE FROM nowhere;\n",
+    )
+    with pytest.raises(SchemaError):
+        await schema.up(connection, write(directory, connection, text, back))
+    files = {"0002_x.sql": text.replace("nowhere", "t")}
+    assert names(await schema.up(connection, write_set(directory, connection.engine, files))) == ["0002_x.sql"]
+    assert (await rows(connection), await counts(connection)) == ([1, 2], (2, 0, 0))
+    with pytest.raises(SchemaError):
+        await schema.down(connection, schema.read_set(directory, connection.engine))
+    await connection.run([("INSERT INTO t VALUES (9)", ())])
+    files = {"rollback/0002_x.sql": back.replace("nowhere", "t WHERE id = 0")}
+    assert names(await schema.down(connection, write_set(directory, connection.engine, files))) == ["0002_x.sql"]
+    assert await rows(connection) == [9]
+
+
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_settings_of_a_sqlite_file_can_be_changed(connection: Connection, directory: Path) -> None:
     text = "PRAGMA journal_mode = WAL;\nVACUUM;\nPRAGMA user_version = 7;\n"
@@ -267,11 +285,14 @@ async def test_another_sessions_build_is_waited_for(connection: Connection, dire
 
 
 @on_postgresql
+@pytest.mark.parametrize(
+    "setting", ["SET search_path = other", "SELECT pg_catalog.set_config('search_path', 'other', false)"]
+)
 async def test_what_is_set_holds_for_the_rest_of_the_file_also_when_it_goes_on(
-    connection: Connection, directory: Path, url: str
+    connection: Connection, directory: Path, url: str, setting: str
 ) -> None:
     text = (
-        "CREATE SCHEMA other;\nSET search_path = other;\nCREATE TABLE o (id INTEGER);\n"
+        f"CREATE SCHEMA other;\n{setting};\nCREATE TABLE o (id INTEGER);\n"
         "CREATE INDEX CONCURRENTLY o_id ON o (id);\nINSERT INTO public.nowhere VALUES (1);\nINSERT INTO o VALUES (1);\n"
         "DROP INDEX CONCURRENTLY o_id;\n"
     )

@@ -27,7 +27,7 @@ from dal.schema.patience import is_busy, patiently
 from dal.schema.progress import Migrated, OnProgress, Progress
 from dal.schema.statements import Statement, tokens, words_of
 
-_CHANGES_ROWS: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "WITH"})
+_ROWS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "WITH"})
 _SETS: Final = (["SET"], ["RESET"], ["PRAGMA"])
 _DEFINES: Final = frozenset({"CREATE", "ALTER", "DROP"})
 _DEFINED: Final = frozenset({"TABLE", "VIEW", "INDEX", "UNIQUE", "TRIGGER", "FUNCTION", "SEQUENCE"})
@@ -63,10 +63,11 @@ class Runner:
         all_done = len(migration.statements) if migration.directives.transaction else 0
         describe = ledger.describe(engine, migration, self.schema_set, all_done, self.backup_ref)
         enter, finish = ledger.enter(engine, name), ledger.finish(engine, name)
-        if migration.directives.transaction:
-            return await run.at_once([enter, describe], finish)
-        await run.note([describe])
         done, in_doubt = (begun.done_count, begun.in_doubt) if begun else (0, False)
+        if migration.directives.transaction:
+            whole = ledger.progress(engine, name, migration.statements, back=False)
+            return await run.at_once([enter, describe, whole], finish, done=done)
+        await run.note([describe])
         return await run.one_by_one(done, [enter, finish], in_doubt=in_doubt)
 
     async def back(self, migration: Migration, details: Details | None, *, is_applied: bool) -> Migrated:
@@ -81,11 +82,11 @@ class Runner:
         if not is_applied and details is not None and not (details.done_count or details.in_doubt):
             await run.note(gone)  # nothing of it has happened
             return run.done(0)
+        undone = details.undone_count if details else 0
         if migration.down.directives.transaction:
-            return await run.at_once(gone)
+            return await run.at_once(gone, done=undone)
         if details is None:
             await run.note([ledger.describe(engine, migration, self.schema_set, 0, None)])
-        undone = details.undone_count if details else 0
         # Of a file that was never finished, the doubt may be about its way forward.
         in_doubt = bool(details and details.in_doubt and (is_applied or undone))
         return await run.one_by_one(undone, gone, in_doubt=in_doubt)
@@ -102,13 +103,15 @@ class _FileRun:
         self._back = back
         self._started = perf_counter()
 
-    async def at_once(self, first: Sequence[Run], afterwards: Run | None = None) -> Migrated:
-        """The whole file as one transaction. Nothing of the ledger's comes behind the statements, for they may have set
-        another search path; what is to be noted afterwards is no loss when it is lost."""
-        statements = self._script.statements
+    async def at_once(self, first: Sequence[Run], afterwards: Run | None = None, *, done: int = 0) -> Migrated:
+        """The whole file as one transaction, behind what was done when it was not one yet. Nothing of the ledger's
+        comes behind the statements, for they may have set another search path; what is to be noted afterwards is no
+        loss when it is lost."""
+        statements = self._script.statements[done:]
         batch = [*first, self._guard, *((s.sql, ()) for s in statements)]
+        places = range(done, done + len(statements))
         self._tell("running", 0)
-        await self._attempt(lambda: self._run(batch), range(len(statements)), before=len(first) + 1)
+        await self._attempt(lambda: self._run(batch), places, before=len(first) + 1)
         if afterwards is not None:
             with suppress(LeaseLostError, LostAnswerError, DalError):
                 await self.note([afterwards])
@@ -148,7 +151,7 @@ class _FileRun:
                 await self._attempt(again, range(place, place + 1), before=0)
 
     def _sets(self, statement: Statement) -> bool:
-        return words_of(statement.sql, self._engine, 1) in _SETS
+        return _sets(statement, self._engine)
 
     async def _together(self, statement: Statement, counted: Run, place: int) -> None:
         settings: list[Run] = []
@@ -273,11 +276,19 @@ class _FileRun:
 def _fits_transaction(statement: Statement, engine: EngineName) -> bool:
     """Whether it may run in a transaction, for certain."""
     words = words_of(statement.sql, engine, 2)
-    if words and words[0] in _CHANGES_ROWS:
-        return True
+    if words and words[0] in _ROWS:
+        return not _sets(statement, engine)
     return (
         len(words) == 2
         and words[0] in _DEFINES
         and words[1] in _DEFINED
         and not any(token.says("CONCURRENTLY") for token in tokens(statement.sql, engine))
     )
+
+
+def _sets(statement: Statement, engine: EngineName) -> bool:
+    """Whether it changes the session rather than the database."""
+    words = words_of(statement.sql, engine, 1)
+    if words == ["SELECT"]:
+        return any(token.says("SET_CONFIG") for token in tokens(statement.sql, engine))
+    return words in _SETS
