@@ -1,7 +1,7 @@
 -- dal:optional
 -- Purpose: full-text search over messages. May be left out: search then raises UnsupportedError.
 -- Locks:   SHARE ROW EXCLUSIVE on messages for an instant (the foreign key). Rows already there are indexed by
---          `dal schema rebuild-search`.
+--          `dal search rebuild`.
 -- The library makes the terms; they stand in a table of their own, so that the index can be dropped and rebuilt, a bulk
 -- load can go before it, and a message's own row stays narrow.
 

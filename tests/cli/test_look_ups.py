@@ -162,14 +162,6 @@ def test_the_search_migration_can_be_left_out(run: Command, tmp_path: Path) -> N
     assert run("schema", "up", "--url", url, "--leave-out", "0001_core.sql").exit_code == 1
 
 
-def test_the_search_index_can_be_built_anew(run: Command, url: str) -> None:
-    result = run("schema", "rebuild-search", "--url", url)
-    assert result.exit_code == 0
-    assert "4 messages indexed" in result.stderr
-    assert "0 messages indexed" in run("schema", "rebuild-search", "--only-missing", "--url", url).stderr
-    assert "c-1" in run("search", "difference", "--url", url).stdout
-
-
 def test_doctor_shows_no_secret(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_STORAGE_TYPE", "postgresql")
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter2@127.0.0.1:1/db?password=hunter3")

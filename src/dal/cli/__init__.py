@@ -2,7 +2,7 @@
 
 Tables for people, `--json` for programs on standard output, progress and errors on standard error. Exit codes: 0 fine,
 1 failed or found something, 2 wrong usage, 130 interrupted. It asks a question only of a person at a terminal, and only
-before `dal schema down` and `dal schema restore` destroy something.
+before `dal schema down`, `dal schema restore` and `dal search drop` take something away.
 """
 
 from __future__ import annotations

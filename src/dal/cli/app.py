@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dal import __version__
-from dal.cli import chats, demo, doctor, imports, schema, search, users
+from dal.cli import chats, demo, doctor, imports, schema, search, search_index, users
+
+
+class TwoWords(TyperGroup):
+    """Commands of which some have names of two words: `search rebuild` beside `search TEXT`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # typer's types for these are not public
+        both = " ".join(args[:2])
+        if len(args) > 1 and both in self.commands:
+            args = [both, *args[2:]]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
+    cls=TwoWords,
     help="Users, chats, messages, memory, files and audit logs, the same on every store.\n\n"
     "A store is named by --url (file:DIR, sqlite:FILE, postgresql://…) or by the environment (DATA_STORAGE_TYPE, …).",
     no_args_is_help=True,
@@ -22,6 +35,8 @@ app.add_typer(chats.app, name="chats")
 app.add_typer(users.app, name="users")
 app.command("import")(imports.import_files)
 app.command("search")(search.search)
+app.command("search rebuild")(search_index.rebuild)
+app.command("search drop")(search_index.drop)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

@@ -1,4 +1,4 @@
-"""`dal search`."""
+"""`dal search TEXT`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def search(
     after: After = None,
     json: AsJson = False,
 ) -> None:
-    """Find messages, newest first."""
+    """Find messages, newest first.
+
+    `dal search rebuild` and `dal search drop` are commands of their own; to search for such a word, put `--` before it.
+    """
 
     async def work(dal: DataAccess) -> int:
         user_id = None

@@ -80,6 +80,7 @@ async def down(
     *,
     steps: int = 1,
     to: str | None = None,
+    only: str | None = None,
     on_progress: OnProgress | None = None,
     wait_s: float | None = None,
 ) -> list[Migrated]:
@@ -87,6 +88,7 @@ async def down(
 
     steps   how many.
     to      instead: all that were applied after this file; the file itself stays.
+    only    instead: this optional file, wherever it stands; nothing where it is not applied.
     Raises  SchemaError: a rollback is missing, or an applied file was edited or deleted (nothing has happened), or a
             rollback fails (it is rolled back, those before it stay taken back).  Others as `up`.
     """
@@ -96,7 +98,7 @@ async def down(
     async def look() -> Mine:
         return Mine(chosen, await ledger.read(connection))
 
-    wanted = _to_take_back(chosen, await run.patiently(look), steps, to)
+    wanted = _to_take_back(chosen, await run.patiently(look), steps, to, only)
     if not wanted:
         return []
     done: dict[str, Migrated] = {}
@@ -152,14 +154,28 @@ def _refuse(found: Plan, allow: Collection[str]) -> None:
     raise SchemaError(f"{found.address}: nothing was applied: {shown}{more}", operation="schema.up")
 
 
-def _to_take_back(migrations: MigrationSet, mine: Mine, steps: int, to: str | None) -> list[str]:
+def _to_take_back(migrations: MigrationSet, mine: Mine, steps: int, to: str | None, only: str | None) -> list[str]:
     """Newest first. A file that was begun and not finished is the newest of all. Refused before anything is done."""
     names = [*mine.begun, *reversed(mine.applied)]
     if to is not None and to not in mine.applied:
         raise SchemaError(f"{to} is not applied; nothing was taken back", operation="schema.down")
-    names = names[:steps] if to is None else names[: names.index(to)]
+    if only is not None:
+        _check_alone(migrations, mine, only)
+        names = [name for name in names if name == only]
+    else:
+        names = names[:steps] if to is None else names[: names.index(to)]
     _checked(migrations, mine, names)
     return names
+
+
+def _check_alone(migrations: MigrationSet, mine: Mine, name: str) -> None:
+    """Raises SchemaError where later files may stand on this one."""
+    migration = migrations.get(name)
+    if migration is None or not migration.directives.optional:
+        raise SchemaError(f"{name} is not optional, so it cannot be taken back alone", operation="schema.down")
+    for other in migrations.migrations:
+        if name in other.directives.requires and other.name in mine.applied:
+            raise SchemaError(f"{name} cannot be taken back: {other.name} requires it", operation="schema.down")
 
 
 def _checked(migrations: MigrationSet, mine: Mine, names: list[str]) -> list[tuple[Migration, Details | None]]:

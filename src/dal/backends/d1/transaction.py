@@ -63,7 +63,7 @@ class UnitOfWork:
         if isinstance(query, Search):
             if not self._capabilities.search:
                 raise UnsupportedError(
-                    "this database has no search index: run `dal schema up` without leaving out the search migration",
+                    "this database has no search index: `dal search rebuild` makes it",
                     operation="read",
                     backend=BACKEND,
                 )

@@ -17,7 +17,7 @@ from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Dialect, Executor, Session, Statement, Step, Violation
 from dal.backends.sql.refusal import name_clash, refusal
 from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_search
-from dal.errors import DalError, UnavailableError, UnsupportedError
+from dal.errors import ConflictError, DalError, SchemaError, UnavailableError, UnsupportedError
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row, Search, Select
 from dal.schema.connection import EngineName
@@ -70,12 +70,10 @@ class SqlStore:
             await self._executor.open()
             try:
                 await self._check_schema()
-                present = await self._executor.fetch(Statement(self._compiler.dialect.search.present, (), returns=True))
+                await self._look_for_search()
             except BaseException:
                 await self._executor.close()
                 raise
-            self._capabilities = replace(self._full_capabilities, search=bool(present))
-            self._session = _SqlSession(self._executor, self._compiler, self._capabilities)
             self._opened = True
 
     async def _check_schema(self) -> None:
@@ -101,15 +99,42 @@ class SqlStore:
 
     async def read(self, query: Query) -> list[Row]:
         self._check_open("read")
+        if isinstance(query, Search) and not self._capabilities.search:
+            await self._look_for_search()  # somebody may have made it since
+        try:
+            return await self._session.read(query)
+        except SchemaError as error:
+            if not isinstance(query, Search) or not await self._has_lost_search(error):
+                raise
         return await self._session.read(query)
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         self._check_open("commit")
+        try:
+            return await self._session.commit(ops)
+        except SchemaError as error:
+            if not await self._has_lost_search(error):
+                raise
         return await self._session.commit(ops)
 
     def transaction(self) -> AbstractAsyncContextManager[ReadCommit]:
         self._check_open("transaction")
-        return self._transaction()
+        return self._watched_transaction()
+
+    @asynccontextmanager
+    async def _watched_transaction(self) -> AsyncIterator[ReadCommit]:
+        try:
+            async with self._transaction() as session:
+                yield session
+        except SchemaError as error:
+            if not await self._has_lost_search(error):
+                raise
+            raise ConflictError(
+                "the search index was dropped meanwhile; run the transaction again",
+                operation="commit",
+                backend=self._capabilities.backend,
+                retryable=True,
+            ) from error
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[ReadCommit]:
@@ -170,6 +195,19 @@ class SqlStore:
         self._check_search("drop_search")
         self._pending_after = None
         await self._executor.batch([Statement(sql) for sql in self._compiler.dialect.search.clear])
+
+    async def _look_for_search(self) -> None:
+        """Takes note of whether the index is there now."""
+        present = await self._executor.fetch(Statement(self._compiler.dialect.search.present, (), returns=True))
+        self._capabilities = replace(self._full_capabilities, search=bool(present))
+        self._session = _SqlSession(self._executor, self._compiler, self._capabilities)
+
+    async def _has_lost_search(self, error: SchemaError) -> bool:
+        """Whether something was refused because the index was dropped since: it may be tried again, without."""
+        if not self._capabilities.search or error.outcome != "not_applied":
+            return False
+        await self._look_for_search()
+        return not self._capabilities.search
 
     def _check_search(self, operation: str) -> None:
         self._check_open(operation)
@@ -243,7 +281,7 @@ class _SchemaReader:
 def _require_search(capabilities: Capabilities, operation: str) -> None:
     if not capabilities.search:
         raise UnsupportedError(
-            "this database has no search index: run `dal schema up` without leaving out the search migration",
+            "this database has no search index: `dal search rebuild` makes it",
             operation=operation,
             backend=capabilities.backend,
         )

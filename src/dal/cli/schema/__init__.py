@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dal.cli.schema import backups, check, directory, down, plan, search, status, up
+from dal.cli.schema import backups, check, directory, down, plan, status, up
 
 app = typer.Typer(
     help="The schema of a database: plan, check, apply, verify and take back its migrations.\n\n"
@@ -25,6 +25,5 @@ for command, function in (
     ("restore", backups.restore),
     ("baseline", down.baseline),
     ("new", directory.new),
-    ("rebuild-search", search.rebuild_search),
 ):
     app.command(command)(function)

@@ -1,4 +1,4 @@
-"""The one question that the command line ever asks: before something is destroyed, and only of a person."""
+"""The one question that the command line ever asks: before something is taken away, and only of a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dal.errors import InvalidInputError
 def confirmed(what: str, *, yes: bool) -> bool:
     """Whether to go on. Without `--yes` a person at a terminal is asked; only y or yes goes on.
 
-    what    what would be destroyed, in a sentence.
+    what    what would be taken away, in a sentence.
     Raises  InvalidInputError: there is nobody to ask.
     """
     if yes:
