@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.engines import d1, honesty, postgres
+from tests.engines import d1, d1_worker, honesty, postgres
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,5 +68,16 @@ def own_d1() -> Iterator[d1.D1Engine]:
         engine = d1.D1Engine()
     except (postgres.EngineMissingError, OSError) as error:
         honesty.not_tested("d1", str(error))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def d1_worker_engine() -> Iterator[d1_worker.D1WorkerEngine]:
+    """The companion Worker on D1's real binding, for this run; `clean` it before use."""
+    try:
+        engine = d1_worker.D1WorkerEngine()
+    except (postgres.EngineMissingError, OSError) as error:
+        honesty.not_tested("d1-worker", str(error))
     yield engine
     engine.close()

@@ -24,18 +24,25 @@ from dal.layers.retry import Retry
 from dal.store import Store
 from tests.engines import postgres
 from tests.engines.d1 import D1Engine
+from tests.engines.d1_worker import D1WorkerEngine
 
 BACKENDS: Final = ("memory", "file", "sqlite", "postgresql", "d1")
 LAYERS: Final = ("group", "retry", "metrics")
 
 
 class Subject(NamedTuple):
-    """A backend and the layers around it, innermost first."""
+    """A backend and the layers around it, innermost first.
+
+    is_worker  D1 behind its companion Worker, on D1's own binding.
+    """
 
     backend: str
     layers: tuple[str, ...]
+    is_worker: bool = False
 
     def __str__(self) -> str:
+        if self.is_worker:
+            return f"{self.backend}-worker"
         if not self.layers:
             return f"{self.backend}-bare"
         return self.backend if self.layers == LAYERS else f"{self.backend}-{'-'.join(self.layers)}"
@@ -45,6 +52,7 @@ class Subject(NamedTuple):
 SUBJECTS: Final = [
     *(Subject(backend, LAYERS) for backend in BACKENDS),
     *(Subject(backend, layers) for backend in ("memory", "sqlite") for layers in ((), *((name,) for name in LAYERS))),
+    Subject("d1", LAYERS, is_worker=True),
 ]
 
 
@@ -136,6 +144,16 @@ def d1_url(request: pytest.FixtureRequest) -> str:
     return database.url
 
 
+def d1_worker_url(request: pytest.FixtureRequest) -> str:
+    """The address of the database behind the companion Worker, empty; the Worker's own is in the environment."""
+    engine: D1WorkerEngine = request.getfixturevalue("d1_worker_engine")
+    engine.clean(request.getfixturevalue("d1_schema"))
+    environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    for name, value in engine.environment.items():
+        environment.setenv(name, value)
+    return engine.store_url
+
+
 @pytest.fixture(params=SUBJECTS, ids=str)
 def subject(request: pytest.FixtureRequest) -> Subject:
     """One backend in its layers; a test that asks for it, or for `store`, runs once for each."""
@@ -146,7 +164,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture
 def store_url(subject: Subject, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of the subject's store, empty."""
-    yield url_of(subject.backend, request, tmp_path)
+    yield d1_worker_url(request) if subject.is_worker else url_of(subject.backend, request, tmp_path)
     if subject.backend == "postgresql":
         assert connections_left(request.getfixturevalue("postgres_with_schema")) == 0, "a connection was left behind"
 

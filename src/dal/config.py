@@ -18,7 +18,7 @@ from dal.errors import ConfigurationError
 StorageType = Literal["file", "sqlite", "d1", "postgresql", "memory"]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-_SECRETS = {"db_password", "d1_api_token", "database_url", "migration_target_url", "blob_url"}
+_SECRETS = {"db_password", "d1_api_token", "d1_worker_token", "database_url", "migration_target_url", "blob_url"}
 
 
 class Settings(BaseSettings):
@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     d1_database_id: str | None = None
     d1_api_token: SecretStr | None = None
     d1_api_base: str = "https://api.cloudflare.com/client/v4"
+    d1_worker_url: str | None = None
+    d1_worker_token: SecretStr | None = None
 
     database_url: SecretStr | None = None
     db_host: str | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
 
-    from dal.backends.d1 import D1Address
+    from dal.backends.d1 import D1Address, D1Worker
     from dal.schema.connection import Connection
 
 
@@ -91,7 +91,10 @@ def create_store(
         case "d1":
             from dal.backends.d1 import d1_store
 
-            return d1_store(_d1_address(place, settings), _d1_token(settings), auto_migrate=bool(auto_migrate))
+            worker = _d1_worker(settings)
+            # Only migrating goes over the API where there is a Worker: an application then needs no API token.
+            token = _d1_token(settings) if worker is None or auto_migrate else ""
+            return d1_store(_d1_address(place, settings), token, worker=worker, auto_migrate=bool(auto_migrate))
     raise AssertionError(f"unreachable: parse_url knows no {place.backend}")
 
 
@@ -154,6 +157,19 @@ def _d1_token(settings: Settings) -> str:
     if settings.d1_api_token is None:
         raise ConfigurationError("D1_API_TOKEN: not set; D1 needs an API token that may edit it")
     return settings.d1_api_token.get_secret_value()
+
+
+def _d1_worker(settings: Settings) -> D1Worker | None:
+    from dal.backends.d1 import D1Worker
+
+    url, token = settings.d1_worker_url, settings.d1_worker_token
+    if url is None and token is None:
+        return None
+    if url is None:
+        raise ConfigurationError("D1_WORKER_URL: not set; D1_WORKER_TOKEN is of no use without it")
+    if token is None:
+        raise ConfigurationError("D1_WORKER_TOKEN: not set; D1_WORKER_URL needs the token that the Worker was given")
+    return D1Worker(url, token.get_secret_value())
 
 
 def _conninfo(settings: Settings) -> str:

@@ -43,6 +43,14 @@ def wrangler() -> tuple[Path, Path]:
     return node(), script
 
 
+def miniflare() -> tuple[Path, Path]:
+    """Node, and the directory of modules with Miniflare, the platform on one machine. Raises EngineMissingError."""
+    _require_install()
+    if not (_MODULES / "miniflare").is_dir():
+        raise EngineMissingError(f"no Miniflare under {_MODULES}; {INSTALL} installs it")
+    return node(), _MODULES
+
+
 def node() -> Path:
     """A Node that is new enough: the machine's, else the wheel's. Raises EngineMissingError."""
     found = _on_path()

@@ -11,10 +11,11 @@ from dal.backends.d1.plan import plan, plan_searched
 from dal.backends.d1.schema_connection import open_schema
 from dal.backends.d1.store import D1Store
 from dal.backends.d1.transport import D1Address, D1Transport
+from dal.backends.d1.worker import D1Worker, WorkerTransport
 from dal.limits import D1_MAX_VALUE_BYTES, MAX_BATCH_OPS
 from dal.store import Capabilities
 
-__all__ = ["D1Address", "d1_store"]
+__all__ = ["D1Address", "D1Worker", "d1_store"]
 
 _CAPABILITIES: Final = Capabilities(
     backend=BACKEND,
@@ -29,14 +30,16 @@ _CAPABILITIES: Final = Capabilities(
 )
 
 
-def d1_store(address: D1Address, token: str, *, auto_migrate: bool = False) -> D1Store:
+def d1_store(address: D1Address, token: str, *, worker: D1Worker | None = None, auto_migrate: bool = False) -> D1Store:
     """A store in the database at this address; nothing is touched before it is opened.
 
-    token         an API token that may edit D1.
+    token         an API token that may edit D1; through a worker it serves auto_migrate only.
+    worker        the companion Worker that everything but migrations goes through.
     auto_migrate  True: bring the schema up at opening; False: never change it.
-    Raises        ConfigurationError: the base address or the token cannot be meant.
+    Raises        ConfigurationError: an address or a token cannot be meant.
     """
-    executor = D1Executor(D1Transport(address, token), address.label)
+    transport = D1Transport(address, token) if worker is None else WorkerTransport(address, worker)
+    executor = D1Executor(transport, address.label)
     return D1Store(
         executor,
         d1_dialect(plan, plan_searched),

@@ -82,10 +82,10 @@ _SPENT: Final = Meaning(DalTimeoutError, "a statement used up the time or memory
 
 #: By HTTP status where it says enough by itself.
 _STATUSES: Final[dict[int, Meaning]] = {
-    401: Meaning(ConfigurationError, "the API refused the token; check D1_API_TOKEN"),
+    401: Meaning(ConfigurationError, "the token was refused; check D1_API_TOKEN, or D1_WORKER_TOKEN"),
     403: Meaning(ConfigurationError, "the token may not use this account or database; check D1_API_TOKEN"),
     404: Meaning(ConfigurationError, "there is no such account or database; check the URL or D1_DATABASE_ID"),
-    405: Meaning(ConfigurationError, "this is not the API of D1; check D1_API_BASE"),
+    405: Meaning(ConfigurationError, "this is not the API of D1; check D1_API_BASE, or D1_WORKER_URL"),
     408: _LOST,
     413: Meaning(LimitExceededError, "the request is larger than the API takes; write in smaller batches"),
     429: Meaning(UnavailableError, "too many requests", passes=True),

@@ -31,7 +31,7 @@ from dal.limits import (
 PUBLIC_HOST: Final = "api.cloudflare.com"
 #: D1 ends a statement at STATEMENT_TIMEOUT_S; this is for a server or network that has gone silent.
 _SILENCE_S: Final = STATEMENT_TIMEOUT_S + 5
-_JSON: Final = {"content-type": "application/json"}
+JSON: Final = {"content-type": "application/json"}
 _SHOWN_CHARS: Final = 300
 _OK: Final = 200
 Rows = list[tuple[object, ...]]
@@ -70,14 +70,20 @@ class Usage:
 class D1Transport:
     """The REST API of one database. Not open until open(); may be opened again after close()."""
 
+    #: For messages: the setting of its base address, what that looks like, and the setting of its token.
+    settings = ("D1_API_BASE", "https://HOST/client/v4", "D1_API_TOKEN")
+
     def __init__(self, address: D1Address, token: str, *, client: httpx.AsyncClient | None = None) -> None:
+        base_variable, form, token_variable = self.settings
         parts = urlsplit(address.base)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise ConfigurationError(
-                "D1_API_BASE: must be https://HOST/client/v4, without a user, password or query", backend=BACKEND
+                f"{base_variable}: must be {form}, without a user, password or query", backend=BACKEND
             )
         if not token.isascii() or not token.isprintable() or not token:
-            raise ConfigurationError("D1_API_TOKEN: is empty or holds characters that no token has", backend=BACKEND)
+            raise ConfigurationError(
+                f"{token_variable}: is empty or holds characters that no token has", backend=BACKEND
+            )
         self._address = address
         self._token = token
         self._given = client
@@ -128,12 +134,15 @@ class D1Transport:
         self.usage.requests += 1
         try:
             async with asyncio.timeout(_SILENCE_S + CONNECT_TIMEOUT_S):  # httpx bounds each read, not their number
-                answer = await client.request(method, url, content=body, headers=_JSON)
+                answer = await self._send(client, method, url, body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Failure(type(error).__name__, is_sent=False) from error
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise Failure(type(error).__name__) from error
         return self._result(answer)
+
+    async def _send(self, client: httpx.AsyncClient, method: str, url: str, body: bytes | None) -> httpx.Response:
+        return await client.request(method, url, content=body, headers=JSON)
 
     def _result(self, answer: httpx.Response) -> Any:
         try:

@@ -32,7 +32,8 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
         raise ValueError(f"{query.table} has no search column")
     wanted = query.columns or table.names
     place = tuple(name.lstrip("-") for name in table.search_order)
-    columns = (*wanted, table.search, *place)
+    columns = tuple(dict.fromkeys((*wanted, table.search, *place)))  # each once: texts are long
+    text_at, place_at = columns.index(table.search), [columns.index(name) for name in place]
     after, found = query.after, []
     # Nearly every candidate matches, so a page's worth is asked for: half as many more rows cost half as much again.
     size = query.limit
@@ -40,13 +41,13 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
         statement, read = compiler.candidates(query, after, size, columns)
         rows = read.decode(await session.fetch(statement))
         for row in rows:
-            if search.matches(query.query, cast(str, row[len(wanted)])):
+            if search.matches(query.query, cast(str, row[text_at])):
                 found.append(row[: len(wanted)])
                 if len(found) == query.limit:
                     return found
         if len(rows) < size:
             return found
-        after = rows[-1][len(wanted) + 1 :]
+        after = tuple([rows[-1][at] for at in place_at])
         size = min(max(size * 2, _MORE_CANDIDATES), _MAX_CANDIDATES)
 
 
