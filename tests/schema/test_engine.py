@@ -68,7 +68,7 @@ async def test_search_can_be_left_out_and_says_so(url: str) -> None:
     store = store_of(url, auto_migrate=False)
     await store.open()
     assert not store.capabilities.search
-    with pytest.raises(UnsupportedError, match="dal schema up"):
+    with pytest.raises(UnsupportedError, match="dal search rebuild"):
         await store.read(Search("messages", parse_query("x")))
     with pytest.raises(UnsupportedError):
         await store.index_pending()
