@@ -26,39 +26,40 @@ from tests.engines import child, node
 from tests.engines.postgres import START_TIMEOUT_S, EngineMissingError
 
 SOURCE: Final = Path(__file__).parents[2] / "examples" / "d1-worker"
-_SERVE: Final = Path(__file__).parent / "worker" / "serve.mjs"
+_BESIDE: Final = Path(__file__).parent / "worker"
 
 
 class D1WorkerEngine:
     """The Worker with a database of its own. Raises EngineMissingError where it cannot start.
 
-    token  what the Worker is given as its secret; None: nothing, as when somebody forgot it.
+    has_token  False: the Worker is given no secret, as when somebody forgot it.
     """
 
-    def __init__(self, *, token: str | None = None, has_token: bool = True) -> None:
+    def __init__(self, *, has_token: bool = True) -> None:
         program, modules = node.miniflare()
         self.account, self.database = secrets.token_hex(16), str(uuid.uuid4())
-        self.token = token or f"token-{secrets.token_hex(16)}"
+        self.token = f"token-{secrets.token_hex(16)}"
         self.directory = child.private_directory("dal-d1-worker-")
         self._log: IO[bytes] = (self.directory / "log").open("ab")
         self.port = child.free_port()
         self._tables: list[str] = []
         # The engine may run as another user, who must be able to read its worker.
-        worker = Path(shutil.copy(SOURCE / "worker.mjs", self.directory))
-        script = Path(shutil.copy(_SERVE, self.directory))
-        for path in (worker, script):
-            child.give_to_child(path)
+        for source in (SOURCE / "worker.mjs", *_BESIDE.iterdir()):
+            child.give_to_child(Path(shutil.copy(source, self.directory)))
         given = {
             "modules": str(modules),
-            "worker": str(worker),
+            "directory": str(self.directory),
             "port": self.port,
-            "token": self.token if has_token else None,
-            "database": self.database,
             "date": tomllib.loads((SOURCE / "wrangler.toml").read_text())["compatibility_date"],
+            "bindings": {"DATABASE_ID": self.database, **({"TOKEN": self.token} if has_token else {})},
+            "database": self.database,
         }
         self._client = httpx.Client(headers={"authorization": f"Bearer {self.token}"}, timeout=START_TIMEOUT_S)
         self._process = child.start(
-            [program, script, json.dumps(given)], cwd=self.directory, log=self._log, stop_signal=signal.SIGTERM
+            [program, self.directory / "serve.mjs", json.dumps(given)],
+            cwd=self.directory,
+            log=self._log,
+            stop_signal=signal.SIGTERM,
         )
         try:
             self._wait()
