@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dal.schema.connection import EngineName
-from dal.schema.objects import ColumnInfo, ForeignKeyInfo, IndexInfo, Snapshot, TableInfo, UniqueInfo
+from dal.schema.inspection.objects import ColumnInfo, ForeignKeyInfo, IndexInfo, Snapshot, TableInfo, UniqueInfo
 from dal.tables import TABLES, Column, Kind, Table
 
 #: What the files make beside the declared tables, as a comparison says it.

@@ -14,7 +14,7 @@ from dal.errors import InvalidInputError, SchemaError, UnavailableError
 from dal.factory import schema_connection
 from dal.limits import SCHEMA_RESUMPTIONS
 from dal.schema import Connection, MigrationSet, Progress
-from dal.schema.objects import snapshot
+from dal.schema.inspection.objects import snapshot
 from tests.schema.faulty import Fault, Faulty
 from tests.schema.written import write_set
 

@@ -12,7 +12,7 @@ import pytest
 from dal import schema
 from dal.errors import DalTimeoutError, SchemaError, UnavailableError
 from dal.schema import Connection, Progress
-from dal.schema.objects import snapshot
+from dal.schema.inspection.objects import snapshot
 from tests.schema.faulty import Faulty
 from tests.schema.test_apply import ALL, applied, names, write
 

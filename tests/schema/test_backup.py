@@ -19,11 +19,11 @@ import psycopg
 import pytest
 
 from dal.errors import CorruptDataError, DalError, SchemaError, UnavailableError
-from dal.schema import backup as module
-from dal.schema.backup import Backup, backup, list_backups, read_backup, restore
+from dal.schema.backups import backup as module
+from dal.schema.backups.backup import Backup, backup, list_backups, read_backup, restore
+from dal.schema.backups.digest import TableDigest, content_digests
+from dal.schema.backups.manifest import manifest_path
 from dal.schema.connection import Reader
-from dal.schema.digest import TableDigest, content_digests
-from dal.schema.manifest import manifest_path
 from tests.engines import postgres
 from tests.schema.opened import execute, opened, rows
 
@@ -240,7 +240,7 @@ async def test_an_edited_manifest_is_refused(tmp_path: Path, edit: Callable[[byt
 
 
 async def test_a_manifest_of_a_later_format_is_left_to_a_later_version(tmp_path: Path) -> None:
-    from dal.schema import manifest as manifests
+    from dal.schema.backups import manifest as manifests
 
     url = f"sqlite:{tmp_path}/dal.db"
     made = await make(url, tmp_path)
@@ -344,7 +344,7 @@ def killed(url: str, directory: Path, when: str) -> None:
 import asyncio, os, signal
 from pathlib import Path
 from dal.factory import schema_connection
-from dal.schema import backup as module
+from dal.schema.backups import backup as module
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 module.{when} = kill

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dal.schema.compare import differences
 from dal.schema.connection import EngineName
-from dal.schema.objects import (
+from dal.schema.inspection.compare import differences
+from dal.schema.inspection.objects import (
     ColumnInfo,
     ForeignKeyInfo,
     IndexInfo,

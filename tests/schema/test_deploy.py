@@ -13,12 +13,12 @@ from secrets import token_hex
 import pytest
 from pydantic import SecretStr
 
-from dal.schema.backup import list_backups, restore
-from dal.schema.deploy import deploy
-from dal.schema.deployment import Deployment, Phase
-from dal.schema.environments import Project, load_environments
+from dal.schema.backups.backup import list_backups, restore
+from dal.schema.deploying.deploy import deploy
+from dal.schema.deploying.deployment import Deployment, Phase
+from dal.schema.deploying.environments import Project, load_environments
+from dal.schema.deploying.statuses import status_all
 from dal.schema.files import MigrationSet, read_set
-from dal.schema.statuses import status_all
 from tests.engines import postgres
 from tests.engines.d1 import D1Engine
 from tests.schema.opened import execute, opened, rows
@@ -225,7 +225,7 @@ import asyncio, resource, signal
 from pathlib import Path
 from dal.factory import schema_connection
 from dal.schema import read_set
-from dal.schema.deploy import deploy
+from dal.schema.deploying.deploy import deploy
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 async def main():

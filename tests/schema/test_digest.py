@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dal.schema import digest_sqlite
-from dal.schema.digest import TableDigest, compare_digests, content_digests
+from dal.schema.backups import digest_sqlite
+from dal.schema.backups.digest import TableDigest, compare_digests, content_digests
 from tests.engines import postgres
 from tests.engines.d1 import D1Engine
 from tests.schema.opened import execute, opened

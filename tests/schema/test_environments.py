@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from dal.errors import ConfigurationError, SchemaError
-from dal.schema.environments import Project, load_environments
+from dal.schema.deploying.environments import Project, load_environments
 
 SECRET = "hunter2"
 FILE = """

@@ -9,9 +9,9 @@ import pytest
 
 from dal.errors import SchemaError
 from dal.schema import Connection
-from dal.schema.checks import Query, queries
-from dal.schema.explain import Explained, explain
-from dal.schema.query_plan import postgresql_plan, sqlite_plan
+from dal.schema.checking.explain import Explained, explain
+from dal.schema.checking.query_plan import postgresql_plan, sqlite_plan
+from dal.schema.checking.questions import Query, queries
 from tests.schema.written import make
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from dal.schema import Connection, library_set, up
-from dal.schema.compare import differences
 from dal.schema.connection import EngineName, StatementError
+from dal.schema.inspection.compare import differences
+from dal.schema.inspection.objects import ForeignKeyInfo, IndexInfo, UniqueInfo, snapshot
 from dal.schema.ledger import LEDGER_TABLES, creation
-from dal.schema.objects import ForeignKeyInfo, IndexInfo, UniqueInfo, snapshot
 from tests.engines.d1 import D1Engine
 from tests.schema.written import made, make
 

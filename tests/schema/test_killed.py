@@ -21,7 +21,7 @@ from dal import schema
 from dal.factory import schema_connection
 from dal.schema import Connection
 from dal.schema.connection import EngineName
-from dal.schema.objects import Snapshot, snapshot
+from dal.schema.inspection.objects import Snapshot, snapshot
 from tests.schema.written import write_set
 
 FILES = 30

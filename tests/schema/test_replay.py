@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dal import schema
 from dal.schema import Connection
-from dal.schema.compare import differences
-from dal.schema.objects import snapshot
+from dal.schema.inspection.compare import differences
+from dal.schema.inspection.objects import snapshot
 from tests.schema.declared import OWN_OBJECTS, declared
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dal.schema.deploy import deploy
-from dal.schema.deployment import Deployment
+from dal.schema.deploying.deploy import deploy
+from dal.schema.deploying.deployment import Deployment
+from dal.schema.deploying.report import write_reports
 from dal.schema.files import read_set
-from dal.schema.report import write_reports
 from tests.schema.opened import execute, opened, rows
 
 REPORTS = ["baseline-timings", "execution-log", "validation-report"]

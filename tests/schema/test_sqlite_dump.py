@@ -20,8 +20,8 @@ import pytest
 from dal.backends.sqlite import dump as module
 from dal.backends.sqlite.dump import dump, load
 from dal.errors import CorruptDataError, DalTimeoutError, UnavailableError
+from dal.schema.backups.digest import TableDigest, content_digests
 from dal.schema.connection import Reader
-from dal.schema.digest import TableDigest, content_digests
 
 _SPAWN = multiprocessing.get_context("spawn")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dal.schema import Connection, Progress, library_set, up
-from dal.schema.objects import snapshot
-from dal.schema.validate import ValidationReport, validate
-from dal.schema.verify import verify
+from dal.schema.checking.validate import ValidationReport, validate
+from dal.schema.checking.verify import verify
+from dal.schema.inspection.objects import snapshot
 from tests.schema.written import write_set
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)

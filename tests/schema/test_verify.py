@@ -11,9 +11,9 @@ import pytest
 from dal.errors import SchemaError
 from dal.factory import schema_connection
 from dal.schema import Connection, MigrationSet, baseline, down, library_set, up
+from dal.schema.checking.verify import drift, verify
 from dal.schema.connection import StatementError
 from dal.schema.ledger import LEDGER_TABLES, creation, enter
-from dal.schema.verify import drift, verify
 from tests.schema.written import make, write_set
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from dal.schema import Connection
 from dal.schema.connection import EngineName
 from dal.schema.files import MigrationSet, read_set
-from dal.schema.objects import Snapshot, snapshot
+from dal.schema.inspection.objects import Snapshot, snapshot
 from dal.schema.statements import split_statements
 
 

@@ -18,7 +18,7 @@ import pytest
 from dal.errors import SchemaError
 from dal.factory import schema_connection
 from dal.schema import Progress, down, plan, read_set, up
-from dal.schema.verify import verify
+from dal.schema.checking.verify import verify
 from tests.schema_sets.conftest import MakeUrl
 from tests.schema_sets.sets import CITADEL, CITADEL_BAD_ORDER, ledger, names_in, rows
 

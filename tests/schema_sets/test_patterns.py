@@ -6,7 +6,7 @@ import pytest
 
 from dal.factory import schema_connection
 from dal.schema import plan, read_set, up
-from dal.schema.verify import verify
+from dal.schema.checking.verify import verify
 from tests.schema_sets.conftest import MakeUrl
 from tests.schema_sets.sets import PATTERNS, ledger, rows
 

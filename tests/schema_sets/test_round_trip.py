@@ -6,11 +6,11 @@ import pytest
 
 from dal.factory import schema_connection
 from dal.schema import Connection, MigrationSet, down, plan, read_set, up
-from dal.schema.compare import differences
-from dal.schema.explain import explain
-from dal.schema.objects import snapshot
-from dal.schema.validate import validate
-from dal.schema.verify import drift, verify
+from dal.schema.checking.explain import explain
+from dal.schema.checking.validate import validate
+from dal.schema.checking.verify import drift, verify
+from dal.schema.inspection.compare import differences
+from dal.schema.inspection.objects import snapshot
 from tests.schema_sets.conftest import MakeUrl
 from tests.schema_sets.sets import NOTHING, PLACES, SchemaSet, ledger, names_in
 

@@ -14,8 +14,8 @@ import pytest
 
 from dal.factory import create_data_access, schema_connection
 from dal.schema import baseline, down, library_set, plan, read_set, schema_directory, status, up
-from dal.schema.objects import snapshot
-from dal.schema.verify import verify
+from dal.schema.checking.verify import verify
+from dal.schema.inspection.objects import snapshot
 from tests.engines import honesty
 from tests.engines.postgres import EngineMissingError
 from tests.engines.wrangler import Wrangler

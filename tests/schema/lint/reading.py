@@ -8,7 +8,7 @@ from typing import Final
 from dal.schema.connection import EngineName, Place
 from dal.schema.files import MigrationSet, read_set
 from dal.schema.findings import Finding
-from dal.schema.lint import lint
+from dal.schema.linting import lint
 
 _BASE: Final = """
 CREATE TABLE users (id {id} PRIMARY KEY, name VARCHAR(20), email TEXT, amount NUMERIC(10, 2));

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from dal.schema.connection import Place
-from dal.schema.lint import explain_rules, lint
-from dal.schema.lint.rules import BREAKS_RUNNING, RULES
+from dal.schema.linting import explain_rules, lint
+from dal.schema.linting.rules import BREAKS_RUNNING, RULES
 from tests.engines.postgres import PostgresServer
 from tests.schema.lint.reading import base, findings_of, rules_of, write_set
 

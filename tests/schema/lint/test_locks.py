@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from dal.schema.findings import Finding
-from dal.schema.lint import explain_rules, lint
+from dal.schema.linting import explain_rules, lint
 from tests.schema.lint.reading import base, findings_of, rules_of, write_set
 
 _ALTER: Final = "ALTER TABLE users "

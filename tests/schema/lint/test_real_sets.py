@@ -9,7 +9,7 @@ import pytest
 
 from dal.schema.connection import Place
 from dal.schema.files import library_set, read_set
-from dal.schema.lint import lint
+from dal.schema.linting import lint
 from tests.schema.lint.reading import engine_of
 
 _SETS: Final = Path(__file__).parents[2] / "schema_sets"

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from dal.schema.lint import Rule, explain_rules
+from dal.schema.linting import Rule, explain_rules
 
 _PAGE: Final = Path(__file__).parents[3] / "docs" / "reference" / "lint.md"
 _NAMES: Final = {"postgresql": "PostgreSQL", "sqlite": "SQLite", "d1": "D1"}

@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 from dal.schema.findings import Finding
-from dal.schema.lint import lint, squawk
-from dal.schema.lint.rules import RULES
+from dal.schema.linting import lint, squawk
+from dal.schema.linting.rules import RULES
 from tests.schema.lint.reading import base, findings_of, write_set
 
 pytestmark = pytest.mark.skipif(squawk.executable() is None, reason="squawk is not installed (extra `lint`)")

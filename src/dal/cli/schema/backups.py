@@ -16,7 +16,7 @@ from dal.cli.schema.target import target
 from dal.errors import SchemaError
 
 if TYPE_CHECKING:
-    from dal.schema.backup import Backup
+    from dal.schema.backups.backup import Backup
 
 
 def backup(
@@ -38,7 +38,7 @@ def backup(
 
     async def work() -> int:
         from dal.cli.schema.show import shown_path
-        from dal.schema.backup import backup as back_up
+        from dal.schema.backups.backup import backup as back_up
 
         chosen = target(url, env, None)
         async with chosen.connect() as connection:
@@ -82,8 +82,8 @@ def restore(
 
     async def work() -> int:
         from dal.cli.schema.show import shown_path
-        from dal.schema.backup import read_backup
-        from dal.schema.backup import restore as bring_back
+        from dal.schema.backups.backup import read_backup
+        from dal.schema.backups.backup import restore as bring_back
 
         chosen = target(url, env, None)
         known = read_backup(file)

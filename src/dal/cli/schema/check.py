@@ -20,7 +20,7 @@ from dal.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dal.schema import Connection
-    from dal.schema.explain import Explained
+    from dal.schema.checking.explain import Explained
 
 
 def validate(directory: Dir = None, url: DatabaseUrl = None, env: Env = None, json: AsJson = False) -> None:
@@ -33,7 +33,7 @@ def validate(directory: Dir = None, url: DatabaseUrl = None, env: Env = None, js
     async def work() -> int:
         from dal.cli.schema.progress import MigrationProgress
         from dal.cli.schema.show import findings_json, print_findings
-        from dal.schema.validate import validate as check
+        from dal.schema.checking.validate import validate as check
 
         chosen = target(url, env, directory)
         async with _engine(chosen) as connection:
@@ -61,7 +61,7 @@ def verify(directory: Dir = None, url: DatabaseUrl = None, env: Env = None, json
 
     async def work() -> int:
         from dal.cli.schema.show import findings_json, print_findings
-        from dal.schema.verify import verify as check
+        from dal.schema.checking.verify import verify as check
 
         chosen = target(url, env, directory)
         async with chosen.connect() as connection:
@@ -95,7 +95,7 @@ def drift(directory: Dir = None, url: DatabaseUrl = None, env: Env = None, json:
     async def work() -> int:
         from dataclasses import asdict
 
-        from dal.schema.verify import drift as check
+        from dal.schema.checking.verify import drift as check
 
         chosen = target(url, env, directory)
         async with chosen.connect() as connection:
@@ -127,7 +127,7 @@ def explain(
     """Show how the database finds the rows of key queries. Exits with 1 when one reads a whole table."""
 
     async def work() -> int:
-        from dal.schema.explain import explain as plans
+        from dal.schema.checking.explain import explain as plans
 
         chosen = target(url, env, directory)
         async with chosen.connect() as connection:

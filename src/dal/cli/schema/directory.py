@@ -41,7 +41,7 @@ def lint(
         from dal.cli.schema.show import findings_json, print_findings
         from dal.schema import library_set, read_set
         from dal.schema.findings import errors
-        from dal.schema.lint import lint as check
+        from dal.schema.linting import lint as check
 
         root, known = _directory(directory, env), _place(url, env, place)
         sets: list[dict[str, object]] = []
@@ -120,7 +120,7 @@ def new(
 
 def _directory(directory: Path | None, env: str | None) -> Path | None:
     """None: the library's own."""
-    from dal.schema.environments import load_environments
+    from dal.schema.deploying.environments import load_environments
 
     if directory is not None:
         return directory
@@ -130,7 +130,7 @@ def _directory(directory: Path | None, env: str | None) -> Path | None:
 
 def _place(url: str | None, env: str | None, place: PlaceName | None) -> Place | None:
     """Where the files are to run, as the options say; None where they do not."""
-    from dal.schema.environments import load_environments
+    from dal.schema.deploying.environments import load_environments
     from dal.urls import parse_url
 
     if sum(given is not None for given in (url, env)) > 1:

@@ -135,7 +135,7 @@ async def _kept(connection: Connection, chosen: Target) -> Path | None:
     if chosen.environment is None or not chosen.environment.require_backup:
         return None
     from dal.cli.schema.show import shown_path
-    from dal.schema.backup import backup
+    from dal.schema.backups.backup import backup
 
     made = await backup(connection, chosen.backups)
     complain(f"backed up to {shown_path(made.path)}")

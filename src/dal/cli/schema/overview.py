@@ -13,7 +13,7 @@ from dal.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dal.schema import Connection
-    from dal.schema.statuses import EnvironmentStatus
+    from dal.schema.deploying.statuses import EnvironmentStatus
 
 #: Of many pending files, how many the table names.
 _NAMED = 3
@@ -21,8 +21,8 @@ _NAMED = 3
 
 async def overview(directory: Path | None, *, json: bool) -> int:
     """Shows all of them. 1 unless every one is up to date."""
-    from dal.schema.environments import load_environments
-    from dal.schema.statuses import status_all
+    from dal.schema.deploying.environments import load_environments
+    from dal.schema.deploying.statuses import status_all
 
     project = load_environments(Path.cwd())
     if not project.environments:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from dal.schema import Progress
-    from dal.schema.deployment import Phase, PhaseName
+    from dal.schema.deploying.deployment import Phase, PhaseName
 
 #: Phases that say something when they are done; the others only when they fail.
 _TELLING: Final[tuple[PhaseName, ...]] = ("order", "validate", "backup", "verify", "explain", "report")

@@ -18,7 +18,7 @@ from dal.errors import InvalidInputError, SchemaError
 if TYPE_CHECKING:
     from dal.schema import Connection, MigrationSet
     from dal.schema.connection import EngineName
-    from dal.schema.environments import Environment
+    from dal.schema.deploying.environments import Environment
     from dal.urls import StoreUrl
 
 _OWN_LAYOUT = ("file", "memory")
@@ -114,7 +114,7 @@ def target(url: str | None, env: str | None, directory: Path | None) -> Target:
         return Target(url=url, directory=directory)
     if url is not None:
         raise InvalidInputError("--url and --env both name a database; give one of them")
-    from dal.schema.environments import load_environments
+    from dal.schema.deploying.environments import load_environments
 
     environment = load_environments(Path.cwd()).environment(env)
     return Target(

@@ -1,4 +1,4 @@
-"""`dal schema up`: looks, checks, backs up, applies and looks again, as `dal.schema.deploy` does it."""
+"""`dal schema up`: looks, checks, backs up, applies and looks again, as `dal.schema.deploying.deploy` does it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dal.errors import DalError, InvalidInputError
 
 if TYPE_CHECKING:
     from dal.schema import Connection, MigrationSet
-    from dal.schema.deployment import Deployment, Phase
+    from dal.schema.deploying.deployment import Deployment, Phase
 
 
 _OF_OWN_LAYOUT: dict[str, object] = {
@@ -70,8 +70,8 @@ def up(
     async def work() -> int:
         from dal.cli.schema.progress import MigrationProgress
         from dal.factory import schema_connection
-        from dal.schema.deploy import deploy
-        from dal.schema.environments import load_environments
+        from dal.schema.deploying.deploy import deploy
+        from dal.schema.deploying.environments import load_environments
 
         chosen = target(url, env, directory)
         if chosen.keeps_own_layout and directory is None:

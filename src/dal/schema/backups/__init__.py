@@ -1,0 +1,1 @@
+"""The whole of a database in a file, with proof of what it holds."""

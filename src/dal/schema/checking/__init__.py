@@ -1,0 +1,1 @@
+"""Whether files and databases are right: trials on scratch databases, comparison, questions and plans."""

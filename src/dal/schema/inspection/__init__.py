@@ -1,0 +1,1 @@
+"""What a database holds, by name: read from the engine's own catalogue, and compared."""
