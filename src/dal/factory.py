@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
 
-    from dal.backends.d1 import D1Address, D1Worker
+    from dal.backends.d1 import D1Address, D1Worker, SelfCheck
     from dal.schema.connection import Connection
 
 
@@ -126,6 +126,23 @@ def schema_connection(
     raise UnsupportedError(
         f"{place.backend}: this store has no SQL schema; it keeps its layout itself", operation="schema_connection"
     )
+
+
+async def self_check(url: str | None = None, *, settings: Settings | None = None) -> SelfCheck | None:
+    """Whether the database does what the library rests on, where only a trial can tell; None where no trial is needed.
+
+    On D1 it takes some fifty requests and a hundred written rows, in a scratch table of its own, which it removes.
+    Raises  ConfigurationError, UnavailableError: nothing could be tried.
+    """
+    settings = Settings() if settings is None else settings
+    place = parse_url(url) if url is not None else store_url(settings)
+    if place.backend != "d1":
+        return None
+    from dal.backends.d1 import d1_self_check
+
+    worker = _d1_worker(settings)
+    token = _d1_token(settings) if worker is None else ""
+    return await d1_self_check(_d1_address(place, settings), token, worker=worker)
 
 
 def store_url(settings: Settings) -> StoreUrl:

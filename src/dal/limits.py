@@ -73,6 +73,7 @@ D1_PART_BYTES: Final = 500_000
 D1_LONG_TEXT_CHARS: Final = 20_000
 D1_COMMITS_KEPT_S: Final = 3_600  # how long a commit is known by its id; retries end long before
 D1_PRUNE_EVERY_S: Final = 300.0
+D1_MAX_CLOCK_OFF_S: Final = 60.0  # of this machine against D1, before the self-check fails
 
 # Schema changes.
 SCHEMA_LEASE_S: Final = (

@@ -1,17 +1,20 @@
-"""`dal doctor`: what somebody who helps you would ask first."""
+"""`dal doctor`: what somebody who helps you would ask first, and on D1 a trial of what the library rests on."""
 
 from __future__ import annotations
 
 import logging
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dal.cli.options import AsJson, Url
 from dal.cli.output import console, print_json, table
 from dal.cli.running import FAILED, complain, run
 
 if TYPE_CHECKING:
+    from dal.backends.d1 import SelfCheck
     from dal.config import Settings
     from dal.models import Health
     from dal.ops import JsonValue
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 _PACKAGES = (
     "dal",
     "aiosqlite",
+    "h2",
+    "httpx",
     "orjson",
     "psycopg",
     "psycopg-binary",
@@ -31,18 +36,25 @@ _PACKAGES = (
 )
 
 
-def doctor(url: Url = None, json: AsJson = False) -> None:
+def doctor(
+    url: Url = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Try D1 out, in a scratch table of its own; costs some requests.")
+    ] = True,
+    json: AsJson = False,
+) -> None:
     """Check a store and show versions, settings (without secrets) and what this backend can do.
 
-    Exits with 1 when the store is not well.
+    On D1 it tries out what the library rests on, in a scratch table that it makes and removes; nothing else is touched.
+    Exits with 1 when the store is not well, or a check fails.
     """
 
     async def work() -> int:
         from dataclasses import asdict
 
         from dal.config import Settings
-        from dal.errors import DalError
-        from dal.factory import create_data_access
+        from dal.errors import DalError, SchemaError
+        from dal.factory import create_data_access, self_check
         from dal.models import Health
         from dal.urls import mask_url
 
@@ -55,6 +67,10 @@ def doctor(url: Url = None, json: AsJson = False) -> None:
         except DalError as error:
             failure = error
             health = Health(status="down", parts={"reachable": False, "problems": [error.message]})
+        tried: SelfCheck | None = None
+        # A database that is reached can be tried, whatever its schema.
+        if probe and (failure is None or isinstance(failure, SchemaError)):
+            tried = await self_check(url, settings=settings)
         capabilities = asdict(data_access.capabilities)
         place = mask_url(url) if url is not None else _masked_place(settings)
         if json:
@@ -62,6 +78,7 @@ def doctor(url: Url = None, json: AsJson = False) -> None:
                 {
                     "store": place,
                     "health": health,
+                    "self_check": None if tried is None else asdict(tried),
                     "capabilities": capabilities,
                     "settings": _settings(settings),
                     "versions": _versions(),
@@ -70,12 +87,17 @@ def doctor(url: Url = None, json: AsJson = False) -> None:
         else:
             out = console()
             out.print(table(None, ("store", place), [("health", health.status), *_parts(health)]))
+            if tried is not None:
+                out.print(table(None, ("self-check", "", "found"), _tried(tried)))
             out.print(table(None, ("can do", ""), capabilities.items()))
             out.print(table(None, ("setting", ""), _settings(settings).items()))
             out.print(table(None, ("version", ""), _versions().items()))
         if failure is not None:
             complain(f"{type(failure).__name__}: {failure.message}")
-        return 0 if health.status == "ok" else FAILED
+        if tried is not None:
+            cost = f"{tried.requests:,} requests, {tried.rows_written:,} rows written, {tried.rows_read:,} rows read"
+            complain(f"the self-check took {cost}")
+        return 0 if health.status == "ok" and (tried is None or tried.ok) else FAILED
 
     run(work(), log_level=logging.WARNING)
 
@@ -85,6 +107,10 @@ def _parts(health: Health) -> list[tuple[str, JsonValue]]:
     problems = parts.pop("problems", [])
     rows = list(parts.items())
     return rows + [("problem", problem) for problem in (problems if isinstance(problems, list) else [problems])]
+
+
+def _tried(report: SelfCheck) -> list[tuple[str, str, str]]:
+    return [(check.check, "ok" if check.ok else "FAILED", check.found) for check in report.checks]
 
 
 def _masked_place(settings: Settings) -> str:

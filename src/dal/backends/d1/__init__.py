@@ -8,6 +8,7 @@ from dal.backends.d1.dialect import d1_dialect
 from dal.backends.d1.errors import BACKEND
 from dal.backends.d1.executor import D1Executor
 from dal.backends.d1.plan import plan, plan_searched
+from dal.backends.d1.probe import SelfCheck, probe
 from dal.backends.d1.schema_connection import open_schema
 from dal.backends.d1.store import D1Store
 from dal.backends.d1.transport import D1Address, D1Transport
@@ -15,7 +16,7 @@ from dal.backends.d1.worker import D1Worker, WorkerTransport
 from dal.limits import D1_MAX_VALUE_BYTES, MAX_BATCH_OPS
 from dal.store import Capabilities
 
-__all__ = ["D1Address", "D1Worker", "d1_store"]
+__all__ = ["D1Address", "D1Worker", "SelfCheck", "d1_self_check", "d1_store"]
 
 _CAPABILITIES: Final = Capabilities(
     backend=BACKEND,
@@ -38,7 +39,7 @@ def d1_store(address: D1Address, token: str, *, worker: D1Worker | None = None, 
     auto_migrate  True: bring the schema up at opening; False: never change it.
     Raises        ConfigurationError: an address or a token cannot be meant.
     """
-    transport = D1Transport(address, token) if worker is None else WorkerTransport(address, worker)
+    transport = _transport(address, token, worker)
     executor = D1Executor(transport, address.label)
     return D1Store(
         executor,
@@ -48,3 +49,20 @@ def d1_store(address: D1Address, token: str, *, worker: D1Worker | None = None, 
         schema_connection=lambda: open_schema(address, token),
         auto_migrate=auto_migrate,
     )
+
+
+async def d1_self_check(address: D1Address, token: str, *, worker: D1Worker | None = None) -> SelfCheck:
+    """Whether this database does what the library rests on, tried out in a scratch table. See probe.py.
+
+    Raises ConfigurationError, UnavailableError and others of the taxonomy where nothing could be tried.
+    """
+    transport = _transport(address, token, worker)
+    await transport.open()
+    try:
+        return await probe(transport, address.label)
+    finally:
+        await transport.close()
+
+
+def _transport(address: D1Address, token: str, worker: D1Worker | None) -> D1Transport:
+    return D1Transport(address, token) if worker is None else WorkerTransport(address, worker)

@@ -39,6 +39,11 @@ class WorkerTransport(D1Transport):
         self._doubts = 1
         self._settled = 0
 
+    @property
+    def bookmark(self) -> str:
+        """The newest state that an answer has named; empty before the first."""
+        return self._newest
+
     async def _send(self, client: httpx.AsyncClient, method: str, url: str, body: bytes | None) -> httpx.Response:
         doubts = self._doubts
         to_primary = self._settled < doubts
