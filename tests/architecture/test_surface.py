@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import dal
 import dal.errors
+import dal.schema
 from dal.repositories.audit import Audit
 from dal.repositories.chats import Chats
 from dal.repositories.files import Files
@@ -136,6 +138,15 @@ def test_every_name_can_be_had_and_star_import_gives_them_all() -> None:
         assert name in dir(dal)
     with pytest.raises(AttributeError):
         dal.no_such_name  # noqa: B018
+
+
+def test_every_name_of_the_schema_engine_is_what_it_says_and_no_module() -> None:
+    for module in ("checking.validate", "linting.linter", "backups.backup", "deploying.deploy"):
+        importlib.import_module(f"dal.schema.{module}")  # a submodule of the same name would take the name's place
+    for name in dal.schema.__all__:
+        assert not inspect.ismodule(getattr(dal.schema, name)), name
+    with pytest.raises(AttributeError):
+        dal.schema.no_such_name  # noqa: B018
 
 
 def test_the_errors_are_those_of_the_contract_and_no_others() -> None:
