@@ -6,6 +6,7 @@ page's own directory. An HTML comment right before a fence, which readers do not
     <!-- not run: why -->     the reason is for whoever reads the source; there should be few
     <!-- prints -->           the block is what the block before it printed; `…` stands for anything within a line
     <!-- needs: postgresql -->  from here on DATABASE_URL names an empty PostgreSQL database
+    <!-- needs: d1 -->  from here on the D1_… variables name an empty D1 database, on the engine that D1 runs on
 
 A fence with `title="name"` is a file: it is written there, and a shell block of the page has to use it.
 """

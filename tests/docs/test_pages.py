@@ -19,6 +19,7 @@ import pytest
 
 from dal.config import Settings
 from tests.docs import pages
+from tests.engines.d1 import D1Engine
 from tests.engines.postgres import PostgresServer
 
 
@@ -50,6 +51,10 @@ def test_every_block_runs(
             if block.comment.startswith("needs: postgresql"):
                 server: PostgresServer = request.getfixturevalue("postgres_server")
                 monkeypatch.setenv("DATABASE_URL", server.create_database())
+            if block.comment.startswith("needs: d1"):
+                engine: D1Engine = request.getfixturevalue("d1_engine")
+                for name, value in engine.create_database().variables.items():
+                    monkeypatch.setenv(name, value)
             if block.comment.startswith("not run:") or block.text.startswith("--8<--"):
                 continue  # what is included from examples/ runs there
             if block.comment.startswith("prints"):
@@ -70,7 +75,7 @@ def test_no_block_escapes_by_an_odd_language_or_comment(page: Path) -> None:
         where = f"{pages.name(page)}:{block.line}"
         assert block.language in (*pages.RUN, *pages.SHOWN_ONLY), where
         if block.comment:
-            assert re.match(r"not run: .|prints$|needs: postgresql$", block.comment), where
+            assert re.match(r"not run: .|prints$|needs: (postgresql|d1)$", block.comment), where
         if block.language == "json":
             json.loads(block.text)
 

@@ -47,6 +47,11 @@ class D1Database(NamedTuple):
         """What a process needs beside the URL."""
         return {"D1_API_TOKEN": self.token, "D1_API_BASE": self.base}
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process needs that is given no URL."""
+        return {"D1_ACCOUNT_ID": self.account, "D1_DATABASE_ID": self.id, **self.environment}
+
 
 class D1Engine:
     """workerd of our own, in a directory that goes away with it. Raises EngineMissingError where it cannot start."""
