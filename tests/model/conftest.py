@@ -1,7 +1,7 @@
-"""The database that the PostgreSQL store is driven on."""
+"""The databases that stores are driven on."""
 
 from __future__ import annotations
 
-from tests.subjects import postgres_with_schema
+from tests.subjects import d1_schema, postgres_with_schema
 
-__all__ = ["postgres_with_schema"]
+__all__ = ["d1_schema", "postgres_with_schema"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from dal.backends.memory import MemoryStore
+from dal.config import Settings
 from dal.errors import AlreadyExistsError, ConflictError, DalError, MissingReferenceError
 from dal.factory import create_store
 from dal.ops import Insert, Op, Query, Receipt
@@ -27,6 +28,7 @@ from dal.store import ReadCommit, Store
 from dal.tables import TABLES
 from dal.testing import rows
 from tests.engines import postgres
+from tests.engines.d1 import D1Engine
 from tests.model import operations
 from tests.subjects import wrap
 
@@ -158,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 #: How many random programs each backend runs: about twenty seconds' worth. DAL_MODEL_EXAMPLES sets another number.
-EXAMPLES = {"memory": 10, "file": 12, "sqlite": 20, "postgresql": 12}
+EXAMPLES = {"memory": 10, "file": 12, "sqlite": 20, "postgresql": 12, "d1": 6}
 
 
 def drive(make: Callable[[], Store], backend: str) -> None:
@@ -200,3 +202,14 @@ def test_the_postgresql_store(layers: tuple[str, ...], postgres_with_schema: str
         return wrap(create_store(postgres_with_schema), layers)
 
     drive(make, "postgresql")
+
+
+@LAYERINGS
+def test_the_d1_store(layers: tuple[str, ...], d1_engine: D1Engine, d1_schema: list[str]) -> None:
+    def make() -> Store:
+        database = d1_engine.create_database()
+        d1_engine.query(database, *d1_schema)
+        engine = Settings(d1_api_base=database.base, d1_api_token=database.token)
+        return wrap(create_store(database.url, settings=engine), layers)
+
+    drive(make, "d1")

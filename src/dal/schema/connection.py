@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 EngineName: TypeAlias = Literal["sqlite", "postgresql"]
 #: Where the dialect runs: D1 speaks SQLite's with rules of its own.
@@ -132,4 +132,13 @@ class Connection(Reader, Protocol):
 
         Raises DalError.
         """
+        ...
+
+
+@runtime_checkable
+class Bookmarks(Protocol):
+    """What a connection offers beside that whose engine can go back by itself, as D1 does with Time Travel."""
+
+    async def bookmark(self) -> str | None:
+        """The engine's name for the present state; None where this database has none."""
         ...

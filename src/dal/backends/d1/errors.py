@@ -124,6 +124,8 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 _REFUSED: Final = Meaning(DalError, "D1 refused the statement; the cause has its words")
 
 _CONSTRAINT: Final = re.compile(r"(UNIQUE|FOREIGN KEY|NOT NULL|CHECK) constraint failed(?:: ([\w., ]*\w))?")
+#: What D1 says where a constraint that was checked at the end of the batch has undone it.
+_AT_THE_END: Final = "rolled back to its last known good state"
 _KINDS: Final[dict[str, _Kind]] = {
     "UNIQUE": "unique",
     "FOREIGN KEY": "foreign key",
@@ -142,7 +144,9 @@ class Broken(NamedTuple):
 
 def broken_constraint(failure: Failure) -> Broken | None:
     """The constraint that the failure reports, if it is one."""
-    if failure.code != STATEMENT_ERROR or failure.status is None or failure.status >= 500:
+    if failure.code != STATEMENT_ERROR or failure.status is None:
+        return None
+    if failure.status >= 500 and _AT_THE_END not in failure.text:
         return None
     found = _CONSTRAINT.search(failure.text)
     if found is None:

@@ -14,8 +14,10 @@ from dal.schema.connection import StatementError
 from dal.schema.statements import tokens
 
 _CHILDREN: Final = (
-    "SELECT child.name, fk.on_delete FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS fk "
-    "WHERE child.type = 'table' AND lower(fk.\"table\") = lower(?) AND fk.on_delete NOT IN ('NO ACTION', 'RESTRICT') "
+    # Cloudflare's own tables must not even be asked about.
+    "WITH child AS MATERIALIZED (SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 4) <> '_cf_') "
+    "SELECT child.name, fk.on_delete FROM child, pragma_foreign_key_list(child.name) AS fk "
+    "WHERE lower(fk.\"table\") = lower(?) AND fk.on_delete NOT IN ('NO ACTION', 'RESTRICT') "
     "AND lower(child.name) <> lower(?)"
 )
 

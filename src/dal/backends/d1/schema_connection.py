@@ -75,7 +75,7 @@ class D1SchemaConnection:
 
     @property
     def backup_suffix(self) -> str:
-        return ".json"
+        return ".db"
 
     async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
         return (await self._reader.read([plain(sql, params)]))[0]
@@ -114,15 +114,19 @@ class D1SchemaConnection:
         finally:
             await self._call("DELETE", address.url, None, f"the scratch database {name} could not be dropped")
 
-    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:  # noqa: ARG002
-        raise _no_copies()
+    async def dump(self, path: Path, *, look: Callable[[Reader], Awaitable[None]] | None = None) -> None:
+        from dal.backends.d1.dump import dump
 
-    async def load(self, path: Path) -> None:  # noqa: ARG002
-        raise _no_copies()
+        await dump(self, path, look=look)
+
+    async def load(self, path: Path) -> None:
+        from dal.backends.d1.dump import load
+
+        await load(self, path)
 
     async def database_name(self) -> str:
-        """Its name in the account; the address has only its id."""
-        found = await self._call("GET", self._address.url, None, "the name of the database could not be asked")
+        """The name that its administrators gave it; its address holds an id only."""
+        found = await self._call("GET", self._address.url, None, f"{self.address}: its name is not told")
         return str(found["name"])
 
     async def bookmark(self) -> str | None:
@@ -207,17 +211,9 @@ class D1SchemaConnection:
 
     async def _drop_old_scratch(self) -> None:
         with suppress(Failure):
-            for found in await self._transport.call("GET", f"{self._address.databases}?name={_SCRATCH}&per_page=100"):
+            for found in await self._transport.call("GET", f"{self._address.databases}?per_page=1000"):
                 made_at = str(found.get("name", "")).removeprefix(_SCRATCH).partition("-")[0]
                 is_ours = str(found.get("name", "")).startswith(_SCRATCH) and made_at.isdecimal()
                 if is_ours and int(made_at) < time.time() - SCRATCH_LIFETIME_S:
                     url = self._address._replace(database=str(found["uuid"])).url
                     await self._transport.call("DELETE", url)
-
-
-def _no_copies() -> UnsupportedError:
-    return UnsupportedError(
-        "this version copies no D1 database into a file; Time Travel restores it to any minute of the last 30 days",
-        operation="schema.backup",
-        backend=BACKEND,
-    )

@@ -26,7 +26,7 @@ from dal.schema.checking.explain import Explained, explain
 from dal.schema.checking.questions import DIRECTORY
 from dal.schema.checking.validate import ValidationReport, validate
 from dal.schema.checking.verify import VerifyReport, lacking, verify
-from dal.schema.connection import Connection
+from dal.schema.connection import Bookmarks, Connection
 from dal.schema.deploying.after import Connect, check_order
 from dal.schema.deploying.deployment import Deployment, Phase, PhaseFailedError, Phases
 from dal.schema.deploying.environments import Environment, Project
@@ -216,6 +216,12 @@ class _Run:
             self.backup = await backup(self.connection, directory, clock=clock)
             outcome.message = f"{self.backup.path}, {self.backup.manifest.size_bytes} bytes"
 
+    async def _way_back(self) -> str | None:
+        """By what the state before this run can be had again: the backup, else the engine's own bookmark."""
+        if self.backup is not None:
+            return self.backup.path.name
+        return await self.connection.bookmark() if isinstance(self.connection, Bookmarks) else None
+
     async def _apply(self) -> None:
         seen: dict[str, Migrated] = {}
 
@@ -230,7 +236,7 @@ class _Run:
                     self.connection,
                     self.migrations,
                     allow=self.allow,
-                    backup_ref=self.backup.path.name if self.backup else None,
+                    backup_ref=await self._way_back(),
                     on_progress=note,
                     wait_s=self.wait_s,
                     **self.scope,
