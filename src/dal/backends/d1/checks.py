@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from dal.backends.d1.commits import BURNT, Commit
 from dal.backends.d1.errors import Failure, meaning_of
-from dal.backends.d1.scratch import Disproved, Scratch, unless_it_passes
+from dal.backends.d1.scratch import Disproved, Scratch, disprove
 from dal.backends.d1.wire import Entry, entries_of
 from dal.backends.d1.worker import WorkerTransport
 from dal.backends.sql import Statement
@@ -175,9 +175,7 @@ async def deferred(scratch: Scratch) -> str:
     try:
         await scratch.send(_DEFERRED, scratch.insert(child, parent), scratch.insert(parent))
     except Failure as failure:
-        raise unless_it_passes(
-            failure, "defer_foreign_keys had no effect: a row that came before its parent"
-        ) from failure
+        disprove(failure, "defer_foreign_keys had no effect: a row that came before its parent")
     if not await scratch.refused("foreign key", scratch.insert(orphan, _NOWHERE)):
         raise Disproved("defer_foreign_keys went on behind its batch")
     return "a row may come before its parent, in that batch only"
@@ -222,13 +220,13 @@ async def _limit(scratch: Scratch, what: str, at: Entry, beyond: Entry) -> str:
     try:
         await scratch.send(at)
     except Failure as failure:
-        raise unless_it_passes(failure, f"{what} are refused") from failure
+        disprove(failure, f"{what} are refused")
     try:
         await scratch.send(beyond)
     except Failure as failure:
         meaning = meaning_of(failure)
         if meaning.error is not LimitExceededError:
-            raise unless_it_passes(failure, "more is refused, with an answer that does not name the limit") from failure
+            disprove(failure, "more is refused, with an answer that does not name the limit")
         return f"{what} are taken, more is refused"
     return f"{what} are taken; more is too here, but is not promised"
 

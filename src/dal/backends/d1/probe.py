@@ -6,10 +6,11 @@ too. What fails on its way is tried again; a check that could not be carried out
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dal.backends.d1.checks import CHECKS, Named
 from dal.backends.d1.errors import Failure
@@ -20,6 +21,7 @@ from dal.errors import DalError
 
 _T = TypeVar("_T")
 _TABLE: Final = "scratch table"
+_REMOVED: Final = "scratch table removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +57,29 @@ async def probe(
     clock: Callable[[], float] = time.time,
     timer: Callable[[], float] = time.perf_counter,
 ) -> SelfCheck:
-    """Makes every check over this transport, which is open.
-
-    Raises  DalError: the database could not be asked at all, or is not to be written to.
-    """
+    """Makes every check over this transport, which is open."""
     usage = transport.usage
     requests, rows_read, rows_written = usage.requests, usage.rows_read, usage.rows_written
     scratch = Scratch(transport, clock=clock, timer=timer)
-    removed = Check(_TABLE, False, "")
     try:
-        old = await _patiently(scratch.make, label)
-        done = [await _checked(check, scratch, label) for check in checks]
+        done = await _all(checks, scratch, label)
     finally:
-        removed = await _removed(scratch, label)
-    found = removed.found + (f"; also {old} that a killed run had left" if old else "")
+        removed = await _to_the_end(_removed(scratch, label))
     return SelfCheck(
-        checks=(*done, Check(_TABLE, removed.ok, found)),
+        checks=(*done, *removed),
         requests=usage.requests - requests,
         rows_read=usage.rows_read - rows_read,
         rows_written=usage.rows_written - rows_written,
     )
+
+
+async def _all(checks: Sequence[Named], scratch: Scratch, label: str) -> list[Check]:
+    try:
+        old = await _patiently(scratch.make, label)
+    except DalError as error:
+        return [Check(_TABLE, False, f"could not be made: {error.message}")]
+    made = "made" + (f"; {old} that a killed run had left removed" if old else "")
+    return [Check(_TABLE, True, made), *[await _checked(check, scratch, label) for check in checks]]
 
 
 async def _checked(check: Named, scratch: Scratch, label: str) -> Check:
@@ -86,14 +91,28 @@ async def _checked(check: Named, scratch: Scratch, label: str) -> Check:
         return Check(check.name, False, f"could not be checked: {error.message}")
 
 
-async def _removed(scratch: Scratch, label: str) -> Check:
+async def _removed(scratch: Scratch, label: str) -> list[Check]:
+    """What to say of it; nothing where it was never made."""
+    if not scratch.table:
+        return []
     try:
         if await _patiently(scratch.remove, label):
-            return Check(_TABLE, True, "removed")
+            return [Check(_REMOVED, True, "removed")]
         trouble = "it is still there"
     except DalError as error:
         trouble = error.message
-    return Check(_TABLE, False, f"{scratch.table} could not be removed ({trouble}); drop it, or run this again later")
+    left = f"{scratch.table} could not be removed ({trouble}); drop it, or run this again in an hour"
+    return [Check(_REMOVED, False, left)]
+
+
+async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Awaits it, also where a Ctrl-C comes just now."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _patiently(call: Callable[[], Awaitable[_T]], label: str) -> _T:

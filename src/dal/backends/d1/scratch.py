@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from dal.backends.d1.errors import Failure, broken_constraint, meaning_of
 from dal.backends.d1.transport import D1Transport, Rows
@@ -82,8 +82,6 @@ class Scratch:
         """Drops the table; False where it is still there. Raises Failure; may be called again."""
         if self._under_way:  # of a check that was cancelled: a statement must not come behind the DROP
             await asyncio.wait(self._under_way, timeout=CLOSE_TIMEOUT_S)
-        if not self.table:
-            return True
         _, tables = await self.send(Entry(f"DROP TABLE IF EXISTS {self.table}", ()), _TABLES)
         return not any(str(name).startswith(self.table) for (name,) in tables)
 
@@ -104,7 +102,7 @@ class Scratch:
             broken = broken_constraint(failure)
             if broken is not None and broken.kind == kind:
                 return True
-            raise unless_it_passes(failure, f"refused, but not by a {kind} constraint") from failure
+            disprove(failure, f"refused, but not by a {kind} constraint")
         return False
 
     async def write(self, sql: str, *params: object) -> list[Rows]:
@@ -141,10 +139,12 @@ class Scratch:
             task.exception()  # looked at: nobody else may be there to do it
 
 
-def unless_it_passes(failure: Failure, finding: str) -> Exception:
-    """What to raise: the finding, or the failure itself where trying again may help."""
+def disprove(failure: Failure, finding: str) -> NoReturn:
+    """Raises Disproved, or the failure itself where trying again may help."""
     meaning = meaning_of(failure)
-    return failure if meaning.passes else Disproved(f"{finding}: {meaning.words}")
+    if meaning.passes:
+        raise failure
+    raise Disproved(f"{finding}: {meaning.words}") from failure
 
 
 def _json(values: Sequence[object]) -> str:
