@@ -28,12 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--corpus", type=Path, help="take the texts from this .jsonl.gz in the import format")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md, or its sections of --only")
     chosen = parser.parse_args(arguments)
     words = [word.strip().lower() for word in chosen.only.split(",") if word.strip()]
     pace = _QUICK if chosen.quick else _FULL
     if chosen.rounds:
         pace = pace._replace(rounds=chosen.rounds)
+    if chosen.write_docs and not set(words) <= set(BACKENDS):
+        parser.error("--write-docs writes whole sections: with it, --only takes names of backends")
     console = Console(width=None if sys.stdout.isatty() else 200)
     described = machine.describe()
     for name, value in described.items():
@@ -42,11 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found:
         console.print(f"nothing to measure; backends are {', '.join(BACKENDS)}")
         return 2
-    described |= engines
     if chosen.json:
-        chosen.json.write_text(report.as_json(described, found), encoding="utf-8")
+        chosen.json.write_text(report.as_json(described | engines, found), encoding="utf-8")
     if chosen.write_docs:
-        report.write_page(_ROOT / "docs" / "benchmarks.md", described, found)
+        report.write_page(_ROOT / "docs" / "benchmarks.md", described, engines, found)
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-_DRIVERS: Final = ("psycopg", "psycopg-pool", "aiosqlite", "pydantic", "orjson")
+_DRIVERS: Final = ("psycopg", "psycopg-pool", "aiosqlite", "httpx", "pydantic", "orjson")
 _SYNCS: Final = 200
 
 

@@ -40,6 +40,7 @@ class Side:
     tasks     how many make calls at the same time.
     per_call  messages (or whatever is counted) that one call handles.
     calls     in each round; None fills the round's time.
+    requests  how many requests a server was sent until now, where there is one that counts them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Side:
     tasks: int = 1
     per_call: int = 1
     calls: int | None = None
+    requests: Callable[[], int] | None = None
     _next: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Side:
         """Makes the calls, shared out among the tasks."""
         latencies_s: list[float] = []
         gc.collect()
+        sent = None if self.requests is None else self.requests()
         memory = _forget_peak()
         cpu, start = process_time(), perf_counter()
         if self.tasks == 1:
@@ -67,7 +70,10 @@ class Side:
                     group.create_task(self._work(task, share, latencies_s))
         elapsed_s = perf_counter() - start
         cpu_s = process_time() - cpu
-        return Round(latencies_s, elapsed_s, cpu_s, _peak_since(memory), calls * self.per_call)
+        peak_bytes = _peak_since(memory)
+        if self.requests is not None and sent is not None:
+            sent = self.requests() - sent
+        return Round(latencies_s, elapsed_s, cpu_s, peak_bytes, calls * self.per_call, sent)
 
     async def _work(self, task: int, calls: int, latencies_s: list[float]) -> None:
         call, first = self.call, self._next[task]
@@ -84,6 +90,7 @@ class Round(NamedTuple):
     cpu_s: float
     peak_bytes: int | None
     handled: int
+    requests: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,7 @@ class Stats:
     cpu_us      of this process, all threads; the server's own is not in it.
     peak_bytes  memory above that at the beginning of the round, the largest of all rounds; None where the system
                 does not tell (it does on Linux).
+    requests    to the server, a call; None where nobody counts them.
     rounds      the same of each round alone, in order: how far they spread is how much a median can be trusted.
     """
 
@@ -104,6 +112,7 @@ class Stats:
     per_second: float
     cpu_us: float
     peak_bytes: int | None
+    requests: float | None = None
     rounds: tuple[Stats, ...] = ()
 
 
@@ -142,6 +151,7 @@ async def _warm_up(side: Side, warm_up_s: float) -> float:
 def _stats(side: Side, rounds: Sequence[Round]) -> Stats:
     every = sorted(latency for one in rounds for latency in one.latencies_s)
     peaks = [one.peak_bytes for one in rounds if one.peak_bytes is not None]
+    sent = [one.requests for one in rounds if one.requests is not None]
     return Stats(
         name=side.name,
         calls=len(every),
@@ -151,6 +161,7 @@ def _stats(side: Side, rounds: Sequence[Round]) -> Stats:
         per_second=statistics.median(one.handled / one.elapsed_s for one in rounds),
         cpu_us=statistics.median(one.cpu_s / len(one.latencies_s) for one in rounds) * 1e6,
         peak_bytes=max(peaks) if peaks else None,
+        requests=sum(sent) / len(every) if sent else None,
         rounds=tuple(_stats(side, [one]) for one in rounds) if len(rounds) > 1 else (),
     )
 

@@ -60,6 +60,16 @@ def get_chat(subject: Subject, data: Data) -> Call:
     return lambda n: get(chats[n % len(chats)])
 
 
+def create_chat(subject: Subject, data: Data) -> Call:
+    create = subject.create_chat
+    return lambda n: create(f"new-{n}")
+
+
+def list_chats(subject: Subject, data: Data) -> Call:
+    read = subject.list_chats
+    return lambda _: read(50)
+
+
 def get_message(subject: Subject, data: Data) -> Call:
     ids, get = data.message_ids, subject.get_message
     return lambda n: get(ids[n % len(ids)])

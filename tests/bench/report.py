@@ -1,8 +1,13 @@
-"""The results as a table for people, JSON for programs, and the page docs/benchmarks.md."""
+"""The results as a table for people, JSON for programs, and the page docs/benchmarks.md.
+
+The page has a section for each backend, with the machine it was measured on; sections of backends that were not
+measured this time stay as they are.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,17 +54,18 @@ _HEADINGS: Final = (
     "target",
     "verdict",
 )
-_PAIRS: Final = {"median µs", "p95 µs", "per second", "CPU µs a call", "peak MB"}
+_REQUESTS: Final = "requests a call"
+_PAIRS: Final = {"median µs", "p95 µs", "per second", "CPU µs a call", "peak MB", _REQUESTS}
 
 
 def show(console: Console, backend: str, found: Sequence[Comparison]) -> None:
     """Prints the table of one backend."""
     table = Table(title=f"{backend}: dal / beside", title_justify="left")
-    for heading in _HEADINGS:
+    headings, rows = _table(found)
+    for heading in headings:
         table.add_column(heading, justify="right" if heading in _PAIRS else "left")
-    for comparison in found:
-        cells = _cells(comparison)
-        missed = "MISSED" in cells[_HEADINGS.index("verdict")]
+    for cells in rows:
+        missed = "MISSED" in cells[headings.index("verdict")]
         table.add_row(*(cell.replace("<br>", "\n") for cell in cells), style="red" if missed else None)
     console.print(table)
 
@@ -81,19 +87,73 @@ def as_json(machine: Mapping[str, str], found: Sequence[Comparison]) -> str:
     return json.dumps({"machine": machine, "comparisons": comparisons}, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_page(path: Path, machine: Mapping[str, str], found: Sequence[Comparison]) -> None:
-    """Writes the documentation page; the text around the tables is `_PAGE`."""
-    tables = []
+def write_page(path: Path, machine: Mapping[str, str], engines: Mapping[str, str], found: Sequence[Comparison]) -> None:
+    """Writes the documentation page; the text around the sections is `_PAGE`.
+
+    engines  by backend, what its numbers were measured on beside the machine.
+    """
+    sections = _sections(path)
     for backend in dict.fromkeys(c.backend for c in found):
-        rows = [_cells(c) for c in found if c.backend == backend]
-        lines = [" | ".join(_HEADINGS), " | ".join("---" for _ in _HEADINGS), *(" | ".join(row) for row in rows)]
-        tables.append(f"## {_TITLES.get(backend, backend)}\n\n" + "\n".join(f"| {line} |" for line in lines))
-    described = "\n".join(f"- {name}: {value}" for name, value in machine.items())
+        described = {**machine, **({"engine": engines[backend]} if backend in engines else {})}
+        sections[_TITLES.get(backend, backend)] = _section(
+            backend, described, [c for c in found if c.backend == backend]
+        )
+    known = list(_TITLES.values())
+    titles = sorted(sections, key=lambda title: known.index(title) if title in known else len(known))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_PAGE.format(machine=described, tables="\n\n".join(tables)), encoding="utf-8")
+    path.write_text(_PAGE + "".join(f"\n## {title}\n\n{sections[title]}\n" for title in titles), encoding="utf-8")
 
 
-_TITLES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "file": "Files", "nothing": "The library's own cost"}
+def _sections(path: Path) -> dict[str, str]:
+    """The sections that the page has already, by title."""
+    if not path.exists():
+        return {}
+    _, *parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {title: text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _section(backend: str, described: Mapping[str, str], found: Sequence[Comparison]) -> str:
+    headings, rows = _table(found)
+    lines = [" | ".join(headings), " | ".join("---" for _ in headings), *(" | ".join(row) for row in rows)]
+    measured = "\n".join(f"- {name}: {value}" for name, value in described.items())
+    note = _NOTES.get(backend, "")
+    return "\n\n".join(part for part in (note, measured, "\n".join(f"| {line} |" for line in lines)) if part)
+
+
+def _table(found: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows; how many requests a call took is said where somebody counted them."""
+    headings, rows = list(_HEADINGS), [_cells(c) for c in found]
+    if any(c.ours.requests is not None for c in found):
+        place = headings.index("reached")
+        headings.insert(place, _REQUESTS)
+        for comparison, row in zip(found, rows, strict=True):
+            row.insert(place, f"{_requests(comparison.ours)} / {_requests(comparison.theirs)}")
+    return headings, rows
+
+
+#: In the order of the page.
+_TITLES: Final = {
+    "nothing": "The library's own cost",
+    "sqlite": "SQLite",
+    "postgresql": "PostgreSQL",
+    "d1": "D1",
+    "file": "Files",
+}
+
+_NOTES: Final = {
+    "d1": """The engine that hosted D1 runs on, on this machine: what is seen is the cost of the client and of the
+engine, without a network. The hand-written client (httpx, orjson) sends one request a call with the best SQL, atomic
+like the library's; it checks nothing, tries nothing again, and a write sent again after a lost answer may be stored
+twice. The library's writes carry an id that is stored with them, one row more, which makes the repeat harmless.
+
+Hosted D1 turns these numbers into others. A request takes 30 to 100 ms there, so that the client's own half millisecond
+no longer counts and the number of requests is everything: it is one for each of these calls. The REST API takes 1,200
+requests in five minutes from all tokens of a user, four a second in the long run; the library keeps under it and waits
+where it must. One database carries out one request after another. All three favour large batches: concurrent commits of
+one process become one request by themselves (up to 256 of them), so 16 tasks that append wait for two round trips at
+most, not for 16 requests' worth of the rate; `add_many`, `set_many` and `dal import` write thousands of rows in one.
+Services that need more than four requests a second use the companion Worker, which has no such limit.""",
+}
 
 _PAGE: Final = """# Benchmarks
 
@@ -105,7 +165,8 @@ settings on both sides.
 make bench
 ```
 
-`python -m tests.bench --write-docs` writes the results of the machine it runs on to this page.
+`python -m tests.bench --write-docs` writes the results of the machine it runs on to this page; `--only` with names of
+backends writes their sections alone.
 
 Both sides have the same tables, indexes and rows. PostgreSQL runs with its own defaults of durability, SQLite in WAL
 mode with `synchronous=FULL`, files with fsync. Numbers are `dal / the other`; medians are medians of rounds,
@@ -120,10 +181,6 @@ In parentheses stand the lowest and the highest round. A verdict is given only w
 else it is `unclear`: the machine was too noisy to say. The row `control` measures one piece of code beside itself; how
 far it is from 1 is the error of the rows like it. A busy machine flatters whatever commits in groups, because each
 single commit beside it waits longer: read the load average first.
-
-{machine}
-
-{tables}
 """
 
 
@@ -139,6 +196,10 @@ def _cells(comparison: Comparison) -> list[str]:
         f"{_megabytes(ours.peak_bytes)} / {_megabytes(theirs.peak_bytes)}",
         *("<br>".join(verdict[place] for verdict in verdicts) for place in range(3)),
     ]
+
+
+def _requests(stats: Stats) -> str:
+    return "?" if stats.requests is None else f"{stats.requests:.2f}".rstrip("0").rstrip(".")
 
 
 def _us(value: float) -> str:

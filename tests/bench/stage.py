@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from dal import create_data_access, schema
+from dal import Settings, create_data_access, schema
 from dal.factory import schema_connection
 from tests.bench.data import Data
 from tests.bench.measure import Side
@@ -65,18 +65,19 @@ class Stage:
         """The library's side and those of its baselines, in the row's order."""
         per_call = self.data.scale.bulk_messages if row.bulk else 1
         ours = await self.subject(row.who)
-        sides = [Side(ours.name, row.workload(ours, self.data), row.tasks, per_call, row.calls)]
+        sides = [Side(ours.name, row.workload(ours, self.data), row.tasks, per_call, row.calls, ours.requests)]
         for against in row.against:
             subject = await self.subject(against.subject)
             workload = against.workload or row.workload
             tasks = row.tasks if against.tasks is None else against.tasks
-            sides.append(Side(subject.name, workload(subject, self.data), tasks, per_call, row.calls))
+            call = workload(subject, self.data)
+            sides.append(Side(subject.name, call, tasks, per_call, row.calls, subject.requests))
         return sides
 
 
-async def fill_sql(url: str, data: Data, *, search: bool) -> None:
+async def fill_sql(url: str, data: Data, *, search: bool, settings: Settings | None = None) -> None:
     """Makes the schema in an empty database, with or without the search migration, and writes the data."""
-    async with schema_connection(url, create=True) as connection:
+    async with schema_connection(url, settings=settings, create=True) as connection:
         await schema.up(connection, leave_out=() if search else ("0002_search.sql",))
-    async with create_data_access(url) as dal:
+    async with create_data_access(url, settings=settings) as dal:
         await data.fill(dal)

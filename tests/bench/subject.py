@@ -5,7 +5,7 @@ Each subject works on its own copy of the data. A baseline does what it is compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dal import DataAccess
@@ -15,9 +15,13 @@ from tests.bench.data import MEMORY_TYPE
 
 
 class Subject:
-    """One side. Every call returns when its work is done, a write when it is durable."""
+    """One side. Every call returns when its work is done, a write when it is durable.
+
+    requests  how many requests its server has been sent, where it speaks to one that counts them.
+    """
 
     name: str
+    requests: Callable[[], int] | None = None
 
     async def open(self) -> None:
         raise NotImplementedError
@@ -26,6 +30,13 @@ class Subject:
         raise NotImplementedError
 
     async def get_chat(self, chat_id: str) -> object:
+        raise NotImplementedError
+
+    async def create_chat(self, chat_id: str) -> object:
+        raise NotImplementedError
+
+    async def list_chats(self, limit: int) -> Sequence[object]:
+        """The first page: those with the latest activity."""
         raise NotImplementedError
 
     async def get_message(self, message_id: str) -> object:
@@ -69,6 +80,12 @@ class Ours(Subject):
 
     async def get_chat(self, chat_id: str) -> object:
         return await self.dal.chats.get(chat_id)
+
+    async def create_chat(self, chat_id: str) -> object:
+        return await self.dal.chats.create(chat_id, title="Engines")
+
+    async def list_chats(self, limit: int) -> Sequence[object]:
+        return (await self.dal.chats.list(limit=limit)).items
 
     async def get_message(self, message_id: str) -> object:
         return await self.dal.messages.get(message_id)

@@ -11,8 +11,10 @@ import pytest
 from rich.console import Console
 
 from tests.bench import report
+from tests.bench.__main__ import main
 from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, Side, Stats, compare
+from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_sqlite import SqliteStage
@@ -22,6 +24,7 @@ from tests.bench.subject import Subject
 from tests.bench.targets import Measure, Target
 
 TINY = Scale(chats=100, chat_messages=2, lengths=(3, 4, 25), users=2, memory_items=2, bulk_messages=50)
+TINY_D1 = TINY._replace(chats=16, lengths=(3, 4, 400))  # every request takes a millisecond
 ONCE = Pace(rounds=1, round_s=0.0, warm_up_s=0.0)
 
 
@@ -37,6 +40,16 @@ async def test_every_row_is_measured_beside_each_of_its_baselines(stage: type[St
     assert len(found) == sum(len(row.against) for row in stage.rows)
     assert all(c.ours.calls > 0 and c.theirs.calls > 0 for c in found)
     assert stage.backend in console.export_text()
+
+
+@pytest.mark.usefixtures("d1_engine")  # where it cannot start, that is said
+async def test_every_row_of_d1_is_measured(console: Console) -> None:
+    found, engines = await run(console, ONCE, TINY_D1, words=["d1"])
+
+    assert len(found) == sum(len(row.against) for row in D1Stage.rows)
+    assert engines["d1"].startswith("workerd ")
+    alone = [c for c in found if "16 tasks" not in c.path and "bulk" not in c.path]
+    assert {(c.ours.requests, c.theirs.requests) for c in alone} == {(1, 1)}
 
 
 async def test_words_choose_backends_and_paths(console: Console) -> None:
@@ -58,6 +71,19 @@ async def test_both_sides_of_sqlite_give_the_same_answers(tmp_path: Path) -> Non
     assert found["dal with search"] == found["raw with search"] > 0
 
 
+@pytest.mark.usefixtures("d1_engine")
+async def test_both_sides_of_d1_give_the_same_answers(tmp_path: Path) -> None:
+    data = Data(TINY_D1)
+    data.write_bulk_files(tmp_path, 1)
+    async with D1Stage(tmp_path, data) as stage:
+        answers = [await _answers(await stage.subject(name), data) for name in ("dal", "dal, no coalescing", "httpx")]
+        found = {name: await (await stage.subject(name)).search("differential") for name in _D1_SEARCHERS}
+
+    assert answers[0] == answers[1] == answers[2]
+    assert found["dal with search"] == found["httpx with search"] > 0
+
+
+_D1_SEARCHERS = ("dal with search", "httpx with search")
 _SEARCHERS = ("dal with search", "raw with search")
 
 
@@ -144,10 +170,57 @@ def test_a_verdict_needs_rounds_that_agree(rounds: tuple[int, ...], verdict: str
 async def test_the_page_and_the_json_hold_every_comparison(console: Console, tmp_path: Path) -> None:
     found, _ = await run(console, ONCE, TINY, words=["nothing"])
 
-    report.write_page(tmp_path / "benchmarks.md", {"disk": "fast | slow"}, found)
+    report.write_page(tmp_path / "benchmarks.md", {"disk": "fast | slow"}, {"nothing": "none"}, found)
     page = (tmp_path / "benchmarks.md").read_text()
     parsed = json.loads(report.as_json({"disk": "fast"}, found))
 
     assert all(f"| {c.path} | {c.theirs.name} |" in page for c in found)
+    assert "- disk: fast | slow\n- engine: none\n" in page
     assert [c["path"] for c in parsed["comparisons"]] == [c.path for c in found]
     assert parsed["machine"] == {"disk": "fast"}
+
+
+def _comparison(backend: str, path: str) -> report.Comparison:
+    return report.Comparison(backend, path, _stats(10, 100), _stats(10, 100), ())
+
+
+def test_the_page_keeps_the_sections_of_backends_that_were_not_measured(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    report.write_page(page, {"disk": "old"}, {}, [_comparison("file", "f"), _comparison("sqlite", "s")])
+    before = page.read_text()
+
+    report.write_page(page, {"disk": "new"}, {"d1": "workerd"}, [_comparison("d1", "d"), _comparison("sqlite", "s2")])
+    after = page.read_text()
+
+    assert [line for line in after.splitlines() if line.startswith("## ")] == ["## SQLite", "## D1", "## Files"]
+    assert after.endswith(before[before.index("## Files") :])
+    assert "| s2 |" in after
+    assert "| s |" not in after
+    assert after.count("- disk: new") == 2
+
+
+def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    report.write_page(page, {"disk": "old"}, {}, [_comparison("d1", "f")])
+    before = page.read_text()
+
+    report.write_page(page, {"disk": "old"}, {}, [])
+
+    assert page.read_text() == before
+
+
+@pytest.mark.parametrize("words", ["append", "d1,append", "nosuch"])
+def test_a_part_of_a_section_is_not_written(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", words, "--write-docs"])
+
+    assert "whole sections" in capsys.readouterr().err
+
+
+def test_requests_a_call_are_shown_where_they_were_counted(console: Console) -> None:
+    counted = _comparison("d1", "d")._replace(ours=replace(_stats(10, 100), requests=1.0))
+
+    report.show(console, "d1", [counted])
+    report.show(console, "file", [_comparison("file", "f")])
+
+    assert console.export_text().count("requests") == 1
