@@ -338,6 +338,7 @@ async def test_where_nothing_may_be_written_it_says_so(place: Place) -> None:
 @pytest.mark.parametrize("is_sent", [False, True])
 async def test_a_check_that_is_interrupted_takes_its_table_along(place: Place, at: str, is_sent: bool) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
+    too_early = []
 
     class Stopping(Bent):
         async def query(self, body: bytes, count: int) -> list[Rows]:
@@ -346,6 +347,8 @@ async def test_a_check_that_is_interrupted_takes_its_table_along(place: Place, a
                 reached.set()
                 await go_on.wait()
                 return await super().query(body, count) if rows is None else rows
+            if not go_on.is_set() and reached.is_set():
+                too_early.append(body)
             return await super().query(body, count)
 
     database = place.database
@@ -355,12 +358,14 @@ async def test_a_check_that_is_interrupted_takes_its_table_along(place: Place, a
         task = asyncio.create_task(probe(made, database.url))
         await reached.wait()
         task.cancel()
-        # What was sent arrives after the Ctrl-C, and before the table is dropped.
-        asyncio.get_running_loop().call_soon(go_on.set)
+        for _ in range(50):  # enough for the next request, were it not waiting
+            await asyncio.sleep(0)
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
     finally:
         await made.close()
+    assert too_early == []
     assert scratch_tables(place) == []
 
 
