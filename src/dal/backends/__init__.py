@@ -1,1 +1,1 @@
-"""The stores: memory, file, SQLite and PostgreSQL."""
+"""The stores: memory, file, SQLite, PostgreSQL and D1."""

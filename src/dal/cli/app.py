@@ -24,7 +24,8 @@ class TwoWords(TyperGroup):
 app = typer.Typer(
     cls=TwoWords,
     help="Users, chats, messages, memory, files and audit logs, the same on every store.\n\n"
-    "A store is named by --url (file:DIR, sqlite:FILE, postgresql://…) or by the environment (DATA_STORAGE_TYPE, …).",
+    "A store is named by --url (file:DIR, sqlite:FILE, postgresql://…, d1://…) or by the environment "
+    "(DATA_STORAGE_TYPE, …).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -11,7 +11,7 @@ Url = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="The store: file:DIR, sqlite:FILE or postgresql://…; without it the environment says.",
+        help="The store: file:DIR, sqlite:FILE, postgresql://… or d1://…; without it the environment says.",
         show_default=False,
     ),
 ]
