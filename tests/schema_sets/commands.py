@@ -21,7 +21,7 @@ class Project:
         self._directory = directory
         self._url = url
         (directory / "dal.toml").write_text(
-            f'[schema]\ndirectory = "{schema_set.directory}"\n[environments.dev]\nurl = "$DEV_URL"\nseed = true\n'
+            f'[schema]\ndirectory = "{schema_set.copy(directory)}"\n[environments.dev]\nurl = "$DEV_URL"\nseed = true\n'
         )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:

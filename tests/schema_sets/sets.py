@@ -23,9 +23,13 @@ HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True)
 class SchemaSet:
-    """A directory of migrations and its `expected.json`."""
+    """A directory of migrations and its `expected.json`.
+
+    of  the set whose files these are, numbered anew: `copy` makes them.
+    """
 
     name: str
+    of: SchemaSet | None = None
 
     @property
     def directory(self) -> Path:
@@ -59,13 +63,21 @@ class SchemaSet:
 
     def copy(self, to: Path) -> Path:
         """A copy that a test may change, under the same name: the name tells sets apart in the ledger."""
-        return Path(shutil.copytree(self.directory, to / self.name))
+        if self.of is None:
+            return Path(shutil.copytree(self.directory, to / self.name))
+        made = to / self.name
+        (made / "rollback").mkdir(parents=True)
+        for file in self.files:
+            (original,) = (name for name in self.of.files if name[5:] == file[5:])
+            for place in (Path(), Path("rollback")):
+                shutil.copy(self.of.directory / place / original, made / place / file)
+        return made
 
 
 CUTTY: Final = SchemaSet("cutty")
 PATTERNS: Final = SchemaSet("patterns")
 CITADEL: Final = SchemaSet("citadel")
-CITADEL_BAD_ORDER: Final = SchemaSet("citadel_bad_order")
+CITADEL_BAD_ORDER: Final = SchemaSet("citadel_bad_order", of=CITADEL)
 SETS: Final = (CUTTY, PATTERNS, CITADEL)
 #: Each set on each engine that it is written for.
 PLACES: Final = (
