@@ -38,9 +38,7 @@ _PACKAGES = (
 
 def doctor(
     url: Url = None,
-    probe: Annotated[
-        bool, typer.Option("--probe/--no-probe", help="Try D1 out, in a scratch table of its own; costs some requests.")
-    ] = True,
+    no_probe: Annotated[bool, typer.Option("--no-probe", help="Write nothing: do not try D1 out.")] = False,
     json: AsJson = False,
 ) -> None:
     """Check a store and show versions, settings (without secrets) and what this backend can do.
@@ -69,7 +67,7 @@ def doctor(
             health = Health(status="down", parts={"reachable": False, "problems": [error.message]})
         tried: SelfCheck | None = None
         # A database that is reached can be tried, whatever its schema.
-        if probe and (failure is None or isinstance(failure, SchemaError)):
+        if not no_probe and (failure is None or isinstance(failure, SchemaError)):
             tried = await self_check(url, settings=settings)
         capabilities = asdict(data_access.capabilities)
         place = mask_url(url) if url is not None else _masked_place(settings)
