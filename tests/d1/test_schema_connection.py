@@ -17,7 +17,7 @@ import pytest_asyncio
 from dal import schema
 from dal.backends.d1.schema_connection import D1SchemaConnection, open_schema
 from dal.backends.d1.transport import D1Address
-from dal.errors import ConfigurationError, CorruptDataError, UnavailableError
+from dal.errors import ConfigurationError, CorruptDataError, SchemaError, UnavailableError
 from dal.factory import schema_connection
 from dal.schema import Connection, Reader
 from dal.schema.connection import Bookmarks, StatementError
@@ -137,6 +137,28 @@ async def test_triggers_go_through_the_api(connection: Connection) -> None:
         "INSERT INTO t VALUES (1)",
     )
     assert await connection.fetch("SELECT a FROM log") == [(10,)]
+
+
+async def test_what_a_trigger_refuses_is_the_statements_fault(connection: Connection) -> None:
+    await run(
+        connection,
+        "CREATE TABLE t (a INTEGER)",
+        "CREATE TRIGGER never BEFORE INSERT ON t BEGIN SELECT RAISE(ABORT, 'not here'); END",
+    )
+    with pytest.raises(StatementError) as caught:
+        await run(connection, "INSERT INTO t VALUES (1)")
+    assert (caught.value.reason, caught.value.index) == ("not here", 0)
+
+
+async def test_a_query_that_is_wrong_is_told_in_d1s_words(connection: Connection) -> None:
+    with pytest.raises(SchemaError, match="no such column: nonsense"):
+        await connection.fetch("SELECT nonsense FROM sqlite_master")
+    assert (await connection.explain("SELECT 1"))[0][3] == "SCAN CONSTANT ROW"
+
+
+async def test_cloudflares_own_tables_do_not_count(connection: Connection) -> None:
+    assert await connection.fetch("SELECT 1 FROM sqlite_master WHERE name LIKE '_cf%'")
+    assert (await schema.status(connection)).empty
 
 
 async def test_a_lost_answer_leaves_the_outcome_open(

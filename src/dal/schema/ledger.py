@@ -51,7 +51,8 @@ _ELAPSED_MS: Final[dict[EngineName, str]] = {
     "postgresql": "CAST(round(extract(epoch FROM clock_timestamp() - started_at) * 1000) AS INTEGER)",
 }
 _TABLES: Final[dict[EngineName, str]] = {
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+    "AND substr(name, 1, 4) <> '_cf_'",  # Cloudflare's own
     "postgresql": "SELECT tablename::text FROM pg_catalog.pg_tables WHERE schemaname = current_schema()",
 }
 _LEDGER_COLUMNS: Final[dict[EngineName, str]] = {

@@ -25,8 +25,8 @@ from dal.backends.d1.objects import DbObject, DbTable, in_order_of_parents, obje
 from dal.backends.d1.wire import Entry, body_of
 from dal.errors import CorruptDataError, LimitExceededError, UnavailableError
 from dal.limits import D1_MAX_REQUEST_BYTES, D1_PART_BYTES
-from dal.schema.connection import EngineName, Reader, Run
 from dal.schema.backups.digest import content_digests
+from dal.schema.connection import EngineName, Reader, Run
 
 _PAGE_ROWS: Final = 1000
 _PAGE_BYTES: Final = 4 * 1024 * 1024

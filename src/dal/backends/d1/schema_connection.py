@@ -10,22 +10,28 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from dal.backends.d1.errors import BACKEND, Failure, broken_constraint, error_of, meaning_of
+from dal.backends.d1.errors import (
+    BACKEND,
+    STATEMENT_ERROR,
+    Failure,
+    broken_constraint,
+    error_of,
+    meaning_of,
+)
 from dal.backends.d1.executor import D1Executor, Tries
 from dal.backends.d1.foreign_keys import refuse_lost_children
 from dal.backends.d1.transport import D1Address, D1Transport
 from dal.backends.d1.wire import Entry, body_of, plain
-from dal.errors import DalError, LimitExceededError, SchemaError, UnsupportedError
+from dal.errors import DalError, SchemaError, UnavailableError
 from dal.limits import SCRATCH_LIFETIME_S
 from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
 
-#: Classes of errors that a statement is to blame for.
-_STATEMENTS: Final = (SchemaError, UnsupportedError, LimitExceededError)
 _DEFERRED: Final = Entry("PRAGMA defer_foreign_keys = on", ())
 #: A statement that always fails, and by what it is known.
 _STOP: Final = Entry("SELECT json('dal')", ())
@@ -78,7 +84,13 @@ class D1SchemaConnection:
         return ".db"
 
     async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
-        return (await self._reader.read([plain(sql, params)]))[0]
+        try:
+            return (await self._reader.read([plain(sql, params)]))[0]
+        except DalError as error:
+            failure = error.__cause__
+            if isinstance(failure, Failure) and _is_refusal(failure):
+                raise SchemaError(f"{self.address}: {_words(failure)}", operation="read", backend=BACKEND) from failure
+            raise
 
     async def explain(self, sql: str) -> Sequence[tuple[object, ...]]:
         return await self.fetch(f"EXPLAIN QUERY PLAN {sql}")
@@ -154,7 +166,7 @@ class D1SchemaConnection:
                 return
             except Failure as failure:
                 meaning = meaning_of(failure)
-                if broken_constraint(failure) is not None or (failure.status == 400 and meaning.error in _STATEMENTS):
+                if _is_refusal(failure):
                     raise await self._refusal(failure, entries, before) from failure
                 if meaning.outcome == "unknown":
                     raise error_of(failure, "schema", self.address, writes=True) from failure
@@ -165,11 +177,11 @@ class D1SchemaConnection:
         place = await self._place_of_failure(failure, entries)
         index = None if place is None or place < before else place - before
         kind = "unique" if broken is not None and broken.kind == "unique" else "other"
-        text, _, code = failure.text.partition(": SQLITE_")
-        position = text.rpartition(" at offset ")[2]
+        position = _words(failure).rpartition(" at offset ")[2]
+        code = failure.text.partition(": SQLITE_")[2]
         return StatementError(
             index,
-            " ".join(text.split()),
+            _words(failure),
             code=f"SQLITE_{code.partition(' ')[0]}" if code else "",
             kind="unique" if kind == "unique" else "other",
             position=int(position) if position.isdecimal() else None,
@@ -196,7 +208,7 @@ class D1SchemaConnection:
             try:
                 await self._transport.query(body_of(attempt), len(attempt))
             except Failure as failure:
-                if failure.status == 400:
+                if failure.status == HTTPStatus.BAD_REQUEST:
                     return _STOPPED in failure.text
                 await tries.another(failure)
             else:
@@ -217,3 +229,16 @@ class D1SchemaConnection:
                 if is_ours and int(made_at) < time.time() - SCRATCH_LIFETIME_S:
                     url = self._address._replace(database=str(found["uuid"])).url
                     await self._transport.call("DELETE", url)
+
+
+def _is_refusal(failure: Failure) -> bool:
+    """Whether a statement is to blame, and not D1 or the way to it."""
+    if broken_constraint(failure) is not None:
+        return True
+    is_answer = failure.status == HTTPStatus.BAD_REQUEST and failure.code == STATEMENT_ERROR
+    return is_answer and not issubclass(meaning_of(failure).error, UnavailableError)
+
+
+def _words(failure: Failure) -> str:
+    """What D1 said, on one line, without its name for the error."""
+    return " ".join(failure.text.partition(": SQLITE_")[0].split())
