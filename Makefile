@@ -35,7 +35,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/dal demo
 
 test: lint $(VENV)/.installed-postgresql $(VENV)/.installed-npm
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(PY) -m ruff check src tests examples docs

@@ -17,6 +17,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("dal")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of a run in several processes hands over what it was missing."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["missing_engines"] = honesty.missing()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    output: dict[str, dict[str, str]] = getattr(node, "workeroutput", {})  # a worker that crashed has none
+    honesty.remember(output.get("missing_engines", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in honesty.lines():
         terminalreporter.write_line(line, yellow=True)

@@ -34,6 +34,16 @@ def not_tested(engine: str, why: str) -> NoReturn:
     pytest.skip(f"engine {engine} is not there: {why}")
 
 
+def missing() -> dict[str, str]:
+    """The engines that tests of this process wanted and did not get, each with why."""
+    return dict(_missing)
+
+
+def remember(engines: Mapping[str, str]) -> None:
+    """Takes over what another process of the run was missing."""
+    _missing.update(engines)
+
+
 def lines() -> list[str]:
     """One line for each engine that a test wanted and did not get."""
     return [f"ENGINE NOT TESTED: {engine} ({why})" for engine, why in sorted(_missing.items())]

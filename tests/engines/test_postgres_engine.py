@@ -62,10 +62,11 @@ def test_the_server_ends_when_its_starter_is_killed(postgres_server: postgres.Po
         child.remove(child.private_directory("dal-pg-"))
 
 
-def _run(test: Path, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if k not in {"DAL_TEST_DSN", "DB_HOST", "DAL_REQUIRE_ENGINES"}}
+def _run(test: Path, tmp_path: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    left_out = {"DAL_TEST_DSN", "DB_HOST", "DAL_REQUIRE_ENGINES"}
+    kept = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("PYTEST_XDIST")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(test)],
         cwd=ROOT,
         env={**kept, postgres.BINARIES_VARIABLE: str(tmp_path / "nothing"), **environment},
         capture_output=True,
@@ -87,3 +88,9 @@ def test_an_engine_that_is_not_there_is_said_or_fails(tmp_path: Path, required: 
     done = _run(Path(f"{__file__}::{claim}"), tmp_path, **{honesty.REQUIRE_VARIABLE: required})
     assert said in done.stdout + done.stderr
     assert done.returncode == code
+
+
+def test_an_engine_that_a_worker_process_missed_is_said_at_the_end(tmp_path: Path) -> None:
+    claim = "test_a_role_with_a_password_must_show_it"
+    done = _run(Path(f"{__file__}::{claim}"), tmp_path, "--numprocesses", "2")
+    assert done.stdout.count("ENGINE NOT TESTED: postgresql") == 1
