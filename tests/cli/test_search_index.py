@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dal import ConflictError, UnsupportedError, create_data_access
+from dal import ConflictError, DataAccess, UnsupportedError, create_data_access
 from dal.access import Transaction
 from dal.factory import schema_connection
 from dal.schema.search_index import drop_search_index, make_search_index
@@ -191,3 +193,28 @@ def test_an_index_is_not_made_in_what_is_no_store(run: Command, tmp_path: Path) 
         assert result.exit_code == 1
         assert "dal schema up" in result.stderr
     assert path.stat().st_size == 0
+
+
+async def test_a_rebuild_beside_writers_misses_nothing(
+    place: str, spawn: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
+    async def write_until(done: asyncio.Event, dal: DataAccess) -> int:
+        written = 0
+        while not done.is_set():
+            await dal.messages.add("c-1", "user", f"engine number {written}")
+            written += 1
+        return written
+
+    done = asyncio.Event()
+    async with create_data_access(place) as dal:
+        writers = [asyncio.create_task(write_until(done, dal)) for _ in range(2)]
+        for _ in range(2):
+            result = await asyncio.to_thread(spawn, "search", "rebuild", "--url", place)
+            assert result.returncode == 0, result.stderr
+        done.set()
+        written = sum(await asyncio.gather(*writers))
+        found_now, after = 0, None
+        while found_now == 0 or after is not None:
+            page = await dal.messages.search("engine", limit=1000, after=after)
+            found_now, after = found_now + len(page.items), page.next
+        assert found_now == written + 1
