@@ -162,6 +162,29 @@ async def test_settings_that_do_not_fit_are_named_and_no_token_shown(engine: D1W
         create_store("d1://a/d", settings=Settings(d1_worker_url="ftp://x", d1_worker_token="t"))
 
 
+@pytest.mark.parametrize(
+    ("url", "is_taken"),
+    [
+        ("https://dal-d1.example.workers.dev", True),
+        ("http://dal-d1.example.workers.dev", False),
+        ("http://8.8.8.8", False),
+        ("http://localhost:8787", True),
+        ("http://[::1]:8787", True),
+        ("http://10.0.0.7:8787", True),
+        ("http://worker:8787", True),
+    ],
+)
+def test_a_token_is_sent_in_the_clear_to_private_networks_alone(url: str, is_taken: bool) -> None:
+    """Cloudflare answers over http too, so that nobody would notice."""
+    settings = Settings(d1_worker_url=url, d1_worker_token="t0ken")
+    if is_taken:
+        create_store("d1://a/d", settings=settings)
+        return
+    with pytest.raises(ConfigurationError, match="D1_WORKER_URL") as caught:
+        create_store("d1://a/d", settings=settings)
+    assert "t0ken" not in str(caught.value)
+
+
 def test_migrating_goes_over_the_api_and_needs_its_token(engine: D1WorkerEngine) -> None:
     with pytest.raises(ConfigurationError, match="D1_API_TOKEN"):
         create_store(engine.store_url, settings=engine.settings, auto_migrate=True)

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
+from ipaddress import ip_address
 from time import time
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -80,6 +81,8 @@ class D1Transport:
             raise ConfigurationError(
                 f"{base_variable}: must be {form}, without a user, password or query", backend=BACKEND
             )
+        if parts.scheme == "http" and not _is_near(parts.hostname):
+            raise ConfigurationError(f"{base_variable}: must be {form}: http would show the token", backend=BACKEND)
         if not token.isascii() or not token.isprintable() or not token:
             raise ConfigurationError(
                 f"{token_variable}: is empty or holds characters that no token has", backend=BACKEND
@@ -189,6 +192,14 @@ class D1Transport:
 @lru_cache(16)
 def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
+
+
+def _is_near(host: str) -> bool:
+    """Whether the host is this machine or in a private network, as a local engine is."""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or "." not in host
 
 
 @cache
