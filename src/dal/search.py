@@ -158,14 +158,17 @@ def _runs(text: str) -> list[tuple[str, str]]:
 def _fold(text: str) -> str:
     """NFKC, case-folded, without Latin accents and variation selectors; folding twice changes nothing more."""
     folded = normalize("NFKC", text).casefold()
-    if folded.isascii():
-        return folded
     # Most text is done here. Otherwise: a Latin letter may carry an accent, or folding left something to normalise.
-    if is_normalized("NFKC", folded) and not _SUSPECT.search(folded):
+    if _is_folded(folded):
         return folded
     bare = text.translate(_VARIATION_SELECTORS)
     decomposed = normalize("NFKD", normalize("NFKD", bare).casefold())
     return normalize("NFC", _patterns()[1].sub("", decomposed))
+
+
+def _is_folded(text: str) -> bool:
+    """Whether case-folded text is certainly folded, as nearly all is; asks for no more than a look at it."""
+    return text.isascii() or (is_normalized("NFKC", text) and not _SUSPECT.search(text))
 
 
 def _first_match(patterns: Sequence[str], text: str) -> int:
@@ -193,21 +196,30 @@ def _windows(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _origin(text: str, place: int) -> int:
-    """The offset in the text of the character that stands at this place of its canonical form.
-
-    Folding shifts offsets (㌔ becomes two letters, ｶﾞ one), so it is done again, one grapheme at a time, with a map.
-    """
+    """The offset in the text of the grapheme that stands at this place of its canonical form."""
+    quick = text.casefold()
+    if len(quick) == len(text) and is_normalized("NFKC", text) and _is_folded(quick):
+        # Most text: folding only expands, so of the same length is letter for letter. A mark belongs to what it marks.
+        offset = _offset(quick, place)
+        begin = max(text.rfind(" ", 0, offset), 0)
+        return next((c.start() for c in _patterns()[2].finditer(text, begin) if c.end() > offset), offset)
+    # Folding shifts offsets (㌔ becomes two letters, ｶﾞ one), so it is done again, one grapheme at a time, with a map.
     folded: list[str] = []
     origins: list[int] = []
     for cluster in _patterns()[2].finditer(text):
         piece = _fold_piece(cluster[0])
         folded.append(piece)
         origins.extend([cluster.start()] * len(piece))
+    return origins[_offset("".join(folded), place)] if origins else 0
+
+
+def _offset(folded: str, place: int) -> int:
+    """The offset in folded text of what stands at this place of its canonical form; 0 where nothing does."""
     at = 1  # canonical text begins with a space
-    for run in _patterns()[0].finditer("".join(folded)):
+    for run in _patterns()[0].finditer(folded):
         start, end = run.span()
         if place < at + end - start:
-            return origins[start + max(0, place - at)]
+            return start + max(0, place - at)
         at += end - start + 1
     return 0
 

@@ -252,8 +252,8 @@ def test_a_snippet_shows_the_first_match_in_the_original_text() -> None:
     assert len(cut) == 40
 
 
-@pytest.mark.parametrize("filler", ["㌔", "ｶﾞ", "ﷺ ", "か\u3099", "日本。", "ß "])
-def test_a_snippet_finds_its_place_where_folding_shifts_it(filler: str) -> None:
+@pytest.mark.parametrize("filler", ["㌔", "ｶﾞ", "ﷺ ", "か\u3099", "日本。", "ß ", "Plain, ", "日本 ", "한글A。"])
+def test_a_snippet_finds_its_place_wherever_folding_leaves_it(filler: str) -> None:
     for repeats in (100, 3000):
         text = filler * repeats + "針" + filler * repeats
         assert "針" in snippet(parse_query("針"), text, max_chars=30)
