@@ -68,6 +68,11 @@ class Wrangler:
         """Runs a statement; the database is there afterwards."""
         self._d1("execute", "DB", "--local", "--command", sql)
 
+    def export(self, path: Path) -> str:
+        """The database as SQL, which is also written to this file."""
+        self._d1("export", "DB", "--local", "--output", str(path))
+        return path.read_text("utf-8")
+
     @property
     def database(self) -> Path:
         """The file that holds the database: one of SQLite's, beside one that lists them all."""
