@@ -262,6 +262,23 @@ async def test_lookups_go_together(place: Place, store: Store) -> None:
     assert await store.read(Count("users")) == [(202,)]
 
 
+async def test_thousands_of_rows_may_be_read_and_deleted(store: Store, rival: Store) -> None:
+    """What stands for so many rows in full is longer than any value of D1's."""
+    await store.commit([Insert("system_logs", rows.log(n, message="m" * 150, context={"n": n})) for n in range(9000)])
+    every = (Compare("action", "=", "test"),)
+    async with store.transaction() as transaction:
+        assert len(await transaction.read(Select("system_logs", every, ("id",)))) == 9000
+        assert (await transaction.commit([Delete("system_logs", every)])).counts == (9000,)
+        assert await transaction.read(Count("system_logs")) == [(0,)]
+    assert await store.read(Count("system_logs")) == [(0,)]
+    await store.commit([Insert("system_logs", rows.log(n, message="m" * 150)) for n in range(9000)])
+    with pytest.raises(ConflictError):
+        async with store.transaction() as transaction:
+            await transaction.commit([Delete("system_logs", every)])
+            await rival.commit([Insert("system_logs", rows.log(9001))])
+    assert await store.read(Count("system_logs")) == [(9001,)]
+
+
 async def test_what_is_too_large_for_d1_is_refused_where_it_is_said(store: Store) -> None:
     await _fill(store)
     async with store.transaction() as transaction:
@@ -307,3 +324,18 @@ async def test_sixteen_tasks_on_two_stores_win_in_the_end(store: Store, rival: S
     found = await both[0].chats.get("chat-4")
     assert found is not None
     assert found.metadata == {"n": 16}
+
+
+async def test_a_transaction_begins_when_cancelled_commits_have_ended(place: Place, store: Store) -> None:
+    """A cancelled commit goes on by itself; half of it must not turn up between two reads."""
+    sent = place.engine.requests(place.database)
+    place.faults({"when": "before", "match": "INSERT INTO users", "delay_ms": 300})
+    commit = asyncio.create_task(store.commit([Insert("users", rows.user(1)), Insert("system_logs", rows.log(1))]))
+    while await asyncio.to_thread(place.engine.requests, place.database) == sent:
+        pass
+    commit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await commit
+    async with store.transaction() as transaction:
+        assert await transaction.read(Count("users")) == [(1,)]
+        assert await transaction.read(Count("system_logs")) == [(1,)]

@@ -13,7 +13,7 @@ of one and leaves `version` alone is not noticed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from dal.backends import interpreter
 from dal.backends.d1.errors import BACKEND
@@ -26,7 +26,8 @@ from dal.backends.overlay import carry_out
 from dal.backends.rows import encode
 from dal.backends.sql import Compiler, Result, Statement, Violation
 from dal.backends.sql.search import read_search
-from dal.errors import ConflictError, DalError, UnsupportedError
+from dal.errors import ConflictError, DalError, LimitExceededError, UnsupportedError
+from dal.limits import D1_MAX_VALUE_BYTES
 from dal.ops import Compare, Op, Query, Receipt, Row, Search, Select
 from dal.store import Capabilities
 from dal.tables import Kind, Table
@@ -39,6 +40,9 @@ class _Digest(NamedTuple):
 
     sql: str
     params: tuple[object, ...]
+
+
+_Wanted: TypeAlias = tuple[Statement, Query, Sequence[str]]
 
 
 class UnitOfWork:
@@ -117,24 +121,38 @@ class UnitOfWork:
 
     async def fetch(self, statement: Statement, query: Query) -> Rows:
         """The rows of a statement that was compiled for this query, own writes included."""
-        return (await self._look([(statement, _digested(statement, query, self._compiler), ())]))[0]
+        return (await self._look([(statement, query, ())]))[0]
 
-    async def _look(self, wanted: Sequence[tuple[Statement, Statement, Sequence[str]]]) -> list[Rows]:
-        """The rows of each statement, and their digests, as of one moment.
+    async def _look(self, wanted: Sequence[_Wanted]) -> list[Rows]:
+        """The rows of each statement, as of one moment; what stands for them is kept.
 
-        wanted  statement, the statement to digest, and tables to be seen as they are stored.
+        wanted  statement, the query it was compiled for, and tables to be seen as they are stored.
         """
+        try:
+            return await self._look_closely(wanted, whole=True)
+        except LimitExceededError:
+            # Thousands of rows: what stands for them is longer than a value of D1's. Ids and versions are shorter.
+            return await self._look_closely(wanted, whole=False)
+
+    async def _look_closely(self, wanted: Sequence[_Wanted], *, whole: bool) -> list[Rows]:
         overlays = list(self._staged.tables.values())
         statements: list[Statement] = []
         digests: list[_Digest] = []
-        for statement, digested, but in wanted:
+        for statement, query, but in wanted:
             statements.append(shadowed(statement, overlays, self._compiler, but=but))
+            digested = _digested(statement, query, self._compiler, whole=whole)
             inner = shadowed(digested, overlays, self._compiler, but=but, whole=False)
             digests.append(_Digest(f"SELECT json_group_array(d) FROM ({inner.sql})", tuple(inner.params)))
         self._moments += 1
         found = await self._executor.fetch_all(
             [*statements, *(Statement(digest.sql, digest.params, returns=True) for digest in digests)]
         )
+        if any(len(str(rows[0][0]).encode()) > D1_MAX_VALUE_BYTES for rows in found[len(statements) :]):
+            raise LimitExceededError(
+                "a transaction reads too many rows at once for D1; read them in pages",
+                operation="read",
+                backend=BACKEND,
+            )
         for digest, rows in zip(digests, found[len(statements) :], strict=True):
             if self._digests.setdefault(digest, rows[0][0]) != rows[0][0]:
                 raise _outrun()
@@ -170,7 +188,7 @@ class UnitOfWork:
             self._known[table.name].learn(group, stored)
         return True
 
-    def _look_for(self, group: Sequence[Lookup | Range]) -> tuple[Statement, Statement, Sequence[str]]:
+    def _look_for(self, group: Sequence[Lookup | Range]) -> _Wanted:
         first = group[0]
         table = self._compiler.tables[first.table]
         if isinstance(first, Range):
@@ -182,7 +200,7 @@ class UnitOfWork:
             where = tuple([Compare(*pair) for pair in zip(first.key, "=" * len(first.key), first.values, strict=True)])  # type: ignore[arg-type]
             query = Select(table.name, where, order=(table.key,))
         statement, _ = self._compiler.select(query)
-        return statement, _digested(statement, query, self._compiler), (table.name,)
+        return statement, query, (table.name,)
 
 
 class _Reader:
@@ -208,14 +226,14 @@ def _grouped(wanted: Sequence[Lookup | Range]) -> list[list[Lookup | Range]]:
     return list(groups.values())
 
 
-def _digested(statement: Statement, query: Query, compiler: Compiler) -> Statement:
-    """The statement with one column `d` that stands for each row it gives."""
+def _digested(statement: Statement, query: Query, compiler: Compiler, *, whole: bool) -> Statement:
+    """The statement with one column `d` that stands for each row it gives; not `whole`: its id and version only."""
     table = compiler.tables[query.table]
     if not isinstance(query, Select | Search):
         return Statement(f"SELECT total AS d FROM (SELECT ({statement.sql}) AS total)", statement.params, returns=True)
     # Placeholders stand behind FROM only, and the first FROM of that table is the statement's own.
     rest = statement.sql.partition(f" FROM {table.name}")[2]
-    columns = ", ".join(_changeable(table, query.columns, compiler))
+    columns = ", ".join(_changeable(table, query.columns if whole else (table.key,), compiler))
     return Statement(f"SELECT json_array({columns}) AS d FROM {table.name}{rest}", statement.params, returns=True)
 
 

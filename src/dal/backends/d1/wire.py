@@ -84,6 +84,8 @@ def _single(sql: str, params: Sequence[object]) -> Entry:
     )
     if not long:
         return Entry(_numbered(sql, len(params), ()), (orjson.dumps(params).decode(),))
+    if len(long) >= D1_MAX_PARAMS:
+        raise _exceeded(f"{len(long)} long texts in one statement; D1 takes {D1_MAX_PARAMS} parameters")
     texts = [cast(str, params[place]) for place in long]
     for text in texts:
         check_text(text)
