@@ -6,6 +6,7 @@ The whole contract runs through it elsewhere (tests/subjects.py); here is what o
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
@@ -27,8 +28,9 @@ from dal.store import Store
 from dal.testing import FakeClock, rows, sequential_ids
 from dal.testing.nasty import TEXTS
 from tests.engines import honesty
-from tests.engines.d1_worker import D1WorkerEngine
+from tests.engines.d1_worker import SOURCE, D1WorkerEngine
 from tests.engines.postgres import EngineMissingError
+from tests.engines.wrangler import dry_run
 
 _ONE: Final = '{"sql": "SELECT 1"}'
 _TOO_LARGE: Final = b" " * (33 * 1024 * 1024)
@@ -361,3 +363,17 @@ async def test_after_a_lost_answer_the_primary_is_asked(
     assert wire.sessions[-2] != "first-primary"
     assert wire.sessions[-1] == "first-primary"
     await store.close()
+
+
+# The example as it is deployed ---------------------------------------------------------------------------------------
+
+
+def test_wrangler_takes_the_example_as_it_stands(tmp_path: Path) -> None:
+    try:
+        said = dry_run(SOURCE, tmp_path)
+    except EngineMissingError as error:
+        honesty.not_tested("wrangler", str(error))
+    assert "env.DB (my-database)" in said
+    assert "env.DATABASE_ID" in said
+    settings = tomllib.loads((SOURCE / "wrangler.toml").read_text())
+    assert settings["vars"]["DATABASE_ID"] == settings["d1_databases"][0]["database_id"]

@@ -84,7 +84,7 @@ class Wrangler:
         process = subprocess.Popen(
             [*self._command, "d1", *arguments],
             cwd=self._directory,
-            env=self._environment(),
+            env=_environment(self._directory),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,14 +101,32 @@ class Wrangler:
             raise WranglerError(f"wrangler d1 {' '.join(arguments)}: {output}{errors}")
         return output
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self._directory),
-            "CI": "1",
-            "NO_COLOR": "1",
-            "WRANGLER_SEND_METRICS": "false",
-            "WRANGLER_HIDE_BANNER": "true",  # with the banner it would ask for newer versions of itself
-            "CLOUDFLARE_CF_FETCH_ENABLED": "false",
-            "CLOUDFLARE_LOAD_DEV_VARS_FROM_DOT_ENV": "false",
-        }
+
+def dry_run(worker: Path, directory: Path) -> str:
+    """What wrangler says of a Worker that it would deploy. Raises EngineMissingError, and WranglerError."""
+    copy = shutil.copytree(worker, directory / worker.name)
+    done = subprocess.run(
+        [*wrangler(), "deploy", "--dry-run", "--outdir", str(directory / "out")],
+        cwd=copy,
+        env=_environment(directory),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+    )
+    if done.returncode:
+        raise WranglerError(f"wrangler deploy --dry-run: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(home),
+        "CI": "1",
+        "NO_COLOR": "1",
+        "WRANGLER_SEND_METRICS": "false",
+        "WRANGLER_HIDE_BANNER": "true",  # with the banner it would ask for newer versions of itself
+        "CLOUDFLARE_CF_FETCH_ENABLED": "false",
+        "CLOUDFLARE_LOAD_DEV_VARS_FROM_DOT_ENV": "false",
+    }
