@@ -25,6 +25,8 @@ _CAPABILITIES: Final = Capabilities(
     interactive_transactions=False,
     search=True,
     triggers=True,
+    # Measured with 16 tasks: 1,325 appends a second in one chat and 1,101 in sixteen, against 121 and 150 unmerged, and
+    # a fifteenth of the requests; four lanes gave 1,397 and 468, with four times the requests of one.
     commit_lanes=1,
     max_text_bytes=D1_MAX_VALUE_BYTES,
     max_batch_ops=MAX_BATCH_OPS,
