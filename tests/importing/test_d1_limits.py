@@ -12,6 +12,7 @@ from dal.limits import D1_MAX_REQUEST_BYTES, D1_MAX_VALUE_BYTES
 from tests.engines.d1 import D1Database, D1Engine
 from tests.importing.sources import Fields, conversation, message, write
 
+
 @pytest.fixture
 def database(d1_engine: D1Engine, d1_schema: list[str]) -> D1Database:
     made = d1_engine.create_database()
