@@ -68,7 +68,7 @@ class Commit:
     @property
     def recall(self) -> list[Statement]:
         """What must be read to know what the lost answer said."""
-        return [statement.recall for statement in self.statements if statement.recall is not None]
+        return [statement.recall() for statement in self.statements if statement.recall is not None]
 
     def rows(self, found: Sequence[Rows]) -> list[Rows]:
         """The rows of each statement, from those of the entries."""

@@ -8,6 +8,7 @@ Every statement that returns something also says how to recall it, should the an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, cast
 
 from dal.backends.d1.wire import check_row
@@ -64,8 +65,8 @@ def _inserts(ops: Sequence[Op], place: int, compiler: Compiler) -> list[Step]:
     for row in rows:
         check_row(first.table, row)
     statement = Statement(write.sql, rows, returns=write.returns, many=True)
-    if wanted:
-        statement = statement._replace(recall=_recall_inserts(alike, wanted, compiler))
+    if wanted and not any(type(op.row["id"]) is Ref for op in alike):
+        statement = statement._replace(recall=partial(_recall_inserts, alike, wanted, compiler))
     guards = [_ref_guard(cast(Ref, first.row[name]), place, compiler) for name in write.nullable_refs]
     return [*guards, Step(statement, place, place + len(alike), _inserted(alike, write, wanted))]
 
@@ -102,10 +103,8 @@ def _given(op: Insert, taken: dict[str, Value] | None = None) -> Row:
     return tuple([cast(Value, op.row[n]) if taken is None or n not in taken else taken[n] for n in op.returning])
 
 
-def _recall_inserts(ops: Sequence[Insert], wanted: tuple[str, ...], compiler: Compiler) -> Statement | None:
+def _recall_inserts(ops: Sequence[Insert], wanted: tuple[str, ...], compiler: Compiler) -> Statement:
     ids = tuple([op.row["id"] for op in ops])
-    if any(type(value) is Ref for value in ids):
-        return None
     where = Compare("id", "in", cast("tuple[Value, ...]", ids))
     return compiler.select(Select(ops[0].table, (where,), columns=wanted))[0]
 
@@ -119,7 +118,7 @@ def _update(op: Update, place: int, compiler: Compiler) -> Step:
     check_row(op.table, params)
     # The row is looked for under the key it has afterwards.
     key = {name: op.set.get(name, value) for name, value in op.key.items()}
-    recall = _recall_row(op.table, key, op.returning or tuple(op.key)[:1], compiler)
+    recall = partial(_recall_row, op.table, key, op.returning or tuple(op.key)[:1], compiler)
     return _row_step(op, place, Statement(write.sql, params, returns=True, recall=recall), write)
 
 
@@ -127,7 +126,7 @@ def _upsert(op: Upsert, place: int, compiler: Compiler) -> Step:
     write = compiler.write(op if op.returning else op._replace(returning=op.on[:1]))
     params = write.bind(op)
     check_row(op.table, params)
-    recall = _recall_row(op.table, {name: op.row[name] for name in op.on}, op.returning or op.on[:1], compiler)
+    recall = partial(_recall_row, op.table, {name: op.row[name] for name in op.on}, op.returning or op.on[:1], compiler)
     is_certain = not op.where and (op.update or op.add)
     statement = Statement(write.sql, params, returns=True, recall=recall, counted=not is_certain)
     return _row_step(op, place, statement, write)

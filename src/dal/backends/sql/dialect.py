@@ -47,8 +47,8 @@ class Statement(NamedTuple):
     many     `params` is a list of parameter rows; the statement runs once for each. Never with `returns`.
     links    parameters to fill in at run time; `params` then holds lists. Only planners whose executor resolves links
              between statements without a round trip (SQLite) make them.
-    recall   a SELECT that gives the rows it returned, for an executor that learns later that a batch was carried out
-             and its answer lost (D1). counted: their number goes too, for it could not be found out afterwards.
+    recall   makes a SELECT that gives the rows it returned, for an executor that learns later that a batch was carried
+             out and its answer lost (D1). counted: their number goes too, for it could not be found out afterwards.
     """
 
     sql: str
@@ -56,7 +56,7 @@ class Statement(NamedTuple):
     returns: bool = False
     many: bool = False
     links: Sequence[Link] = ()
-    recall: Statement | None = None
+    recall: Callable[[], Statement] | None = None
     counted: bool = False
 
 
