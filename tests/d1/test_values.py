@@ -10,7 +10,14 @@ import pytest
 from dal import LimitExceededError
 from dal.backends.d1.wire import Entry, body_of, entries_of, plain
 from dal.backends.sql import SqlStore, Statement
-from dal.limits import D1_LONG_TEXT_CHARS, D1_MAX_PARAMS, D1_MAX_SQL_BYTES, D1_MAX_VALUE_BYTES, D1_PART_BYTES
+from dal.limits import (
+    D1_LONG_TEXT_CHARS,
+    D1_MAX_PARAMS,
+    D1_MAX_REQUEST_BYTES,
+    D1_MAX_SQL_BYTES,
+    D1_MAX_VALUE_BYTES,
+    D1_PART_BYTES,
+)
 from dal.ops import Insert, Op, Ref, Select, Sum, Update
 from dal.store import Store
 from dal.testing import rows
@@ -80,6 +87,15 @@ async def test_many_large_rows_go_in_one_batch(place: Place, store: Store) -> No
     assert [row[0] for row in found] == texts
 
 
+async def test_a_batch_beyond_what_one_request_takes_is_refused_unsent(place: Place, store: Store) -> None:
+    sent = place.engine.requests(place.database)
+    text = "x" * 1_900_000
+    ops = [Insert("system_logs", rows.log(n, message=text)) for n in range(D1_MAX_REQUEST_BYTES // len(text) + 1)]
+    with pytest.raises(LimitExceededError, match=str(D1_MAX_REQUEST_BYTES)):
+        await store.commit(ops)
+    assert place.engine.requests(place.database) == sent
+
+
 def test_values_travel_as_one_parameter_and_long_texts_beside_it() -> None:
     long = "x" * (D1_LONG_TEXT_CHARS + 1)
     (entry,) = entries_of(Statement("INSERT INTO t (a, b, c) VALUES (?, ?, ?)", (1, long, None)))
@@ -91,6 +107,12 @@ def test_values_travel_as_one_parameter_and_long_texts_beside_it() -> None:
     assert entries_of(Statement("SELECT '?'")) == [Entry("SELECT '?'", ())]
     with pytest.raises(ValueError, match="1 placeholders for 2 values"):
         entries_of(Statement("SELECT ?", (1, 2)))
+
+
+def test_more_long_texts_than_parameters_are_refused() -> None:
+    texts = ["x" * (D1_LONG_TEXT_CHARS + 1)] * D1_MAX_PARAMS
+    with pytest.raises(LimitExceededError, match=str(D1_MAX_PARAMS)):
+        entries_of(Statement(f"SELECT {', '.join('?' * len(texts))}", texts))
 
 
 def test_rows_are_split_where_they_would_not_fit_into_a_value() -> None:
