@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from urllib.parse import urlsplit
+
+import hpack
+import pytest
 
 from dal import Settings
 from dal.backends.d1.transport import D1Address, D1Transport
@@ -66,6 +70,16 @@ async def test_one_connection_serves_one_caller_and_a_few_serve_many(place: Plac
         await asyncio.gather(*(store.read(Count("users")) for _ in range(100)))
         assert relay.connections <= D1_CONNECTIONS
         await store.close()
+
+
+async def test_the_coder_of_http_2_headers_logs_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    """At level DEBUG it would write every header, in plain text or in its own coding."""
+    caplog.set_level(logging.DEBUG)
+    transport = D1Transport(D1Address("https://api.cloudflare.com/client/v4", "a", "d"), "s3cret")
+    await transport.open()
+    hpack.Encoder().encode([("authorization", "Bearer s3cret")], huffman=False)
+    await transport.close()
+    assert not [record for record in caplog.records if record.name.startswith("hpack")]
 
 
 async def test_http_2_is_offered() -> None:

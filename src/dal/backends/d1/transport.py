@@ -7,6 +7,7 @@ above. The token lives in the client's headers and nowhere else: no log, error o
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from email.utils import parsedate_to_datetime
 from functools import cache, lru_cache
@@ -100,6 +101,7 @@ class D1Transport:
 
     async def open(self) -> None:
         if self._client is None:
+            _keep_headers_out_of_logs()
             self._client = self._given or httpx.AsyncClient(
                 http2=True,
                 headers={"authorization": f"Bearer {self._token}"},
@@ -200,6 +202,13 @@ def _is_near(host: str) -> bool:
         return ip_address(host).is_private
     except ValueError:
         return host == "localhost" or "." not in host
+
+
+def _keep_headers_out_of_logs() -> None:
+    """HTTP/2's header coder writes what it codes to its log at level DEBUG, the token with it."""
+    coder = logging.getLogger("hpack")
+    if coder.level == logging.NOTSET:
+        coder.setLevel(logging.INFO)
 
 
 @cache
