@@ -15,6 +15,7 @@ from dal.layers.retry import Retry
 from dal.values import new_id, now
 from tests.bench import paths
 from tests.bench.baselines.d1 import HandWrittenD1
+from tests.bench.measure import Side
 from tests.bench.paths import DAL, DAL_SEARCH, Against, Row
 from tests.bench.stage import Stage, fill_sql
 from tests.bench.subject import Ours, Subject
@@ -25,6 +26,8 @@ _HAND: Final = "httpx"
 _HAND_TWIN: Final = "httpx twin"
 _HAND_SEARCH: Final = "httpx with search"
 _ALONE: Final = "dal, no coalescing"
+_FAR: Final = ", 50 ms away"
+_FAR_MS: Final = 50
 
 _SLOWDOWN: Final = Target(Measure.SLOWDOWN)
 _THROUGHPUT: Final = Target(Measure.THROUGHPUT)
@@ -63,6 +66,15 @@ class D1Stage(Stage):
         Row("memory.set", paths.memory_set, _by_hand(), writes=True),
         Row("append, 16 tasks, one chat", paths.append_shared, _coalesced(_COALESCED), 16, writes=True),
         Row("append, 16 tasks, own chats", paths.append(16), _coalesced(_COALESCED), 16, writes=True),
+        Row(
+            f"append, 16 tasks, own chats{_FAR}",
+            paths.append(16),
+            (Against(_ALONE + _FAR, (_THROUGHPUT,)), Against(_HAND + _FAR, (_THROUGHPUT,))),
+            16,
+            who=DAL + _FAR,
+            writes=True,
+            calls=160,  # many round trips: the first of a round goes alone
+        ),
         Row("mixed 80/20, 1 task", paths.mixed(1), _by_hand(), writes=True),
         Row("mixed 80/20, 16 tasks", paths.mixed(16), _by_hand(_THROUGHPUT), 16, writes=True),
         Row(
@@ -92,26 +104,30 @@ class D1Stage(Stage):
         self._engine = D1Engine()
         self.stack.callback(self._engine.close)
         self.engine = f"{_version()}, over HTTP/1.1 on loopback"
+        self._far: list[D1Database] = []
+
+    async def sides(self, row: Row) -> list[Side]:
+        found = await super().sides(row)
+        for database in self._far:  # just before it is measured: a database that falls asleep forgets it
+            self._engine.faults(database, {"delay_ms": _FAR_MS, "count": 1_000_000_000})
+        return found
 
     async def make(self, name: str) -> Subject:
         searchable = name in (DAL_SEARCH, _HAND_SEARCH)
         database = self._engine.create_database()
-        settings = _settings(database)
+        settings = Settings(d1_api_base=database.base, d1_api_token=database.token)
         await fill_sql(database.url, self.data, search=searchable, settings=settings)
-        match name:
-            case paths.DAL | paths.DAL_SEARCH:
-                subject: Subject = Ours(create_data_access(database.url, settings=settings), name)
-            case "dal, no coalescing":
-                store = Retry(create_store(database.url, settings=settings))
-                subject = Ours(DataAccess(store, clock=now, new_id=new_id), name)
-            case _:
-                subject = HandWrittenD1(database, searchable=searchable)
+        if name.endswith(_FAR):
+            self._far.append(database)
+        if name.startswith(_HAND):
+            subject: Subject = HandWrittenD1(database, searchable=searchable)
+        elif name.startswith(_ALONE):
+            store = Retry(create_store(database.url, settings=settings))
+            subject = Ours(DataAccess(store, clock=now, new_id=new_id), _ALONE)
+        else:
+            subject = Ours(create_data_access(database.url, settings=settings), name.removesuffix(_FAR))
         subject.requests = lambda: self._engine.requests(database)
         return subject
-
-
-def _settings(database: D1Database) -> Settings:
-    return Settings(d1_api_base=database.base, d1_api_token=database.token)
 
 
 def _version() -> str:
