@@ -183,7 +183,7 @@ def test_every_check_has_been_seen_to_fail() -> None:
         ("numbers as parameters", lambda sql, rows: [("integer",)] if "typeof(?1)" in sql else rows, "has changed"),
         ("RETURNING", lambda sql, rows: rows[::-1] if "RETURNING id" in sql else rows, "another order"),
         ("value", lambda _sql, rows: rows, "not promised"),
-        ("clock", partial(_off, by_s=D1_MAX_CLOCK_OFF_S - 5), "-55"),
+        ("clock", partial(_off, by_s=D1_MAX_CLOCK_OFF_S - 5.5), "-54."),
     ],
 )
 async def test_what_the_library_can_live_with_is_only_told(
