@@ -9,7 +9,7 @@ import pytest
 
 from dal.factory import schema_connection
 from tests.cli.conftest import Command, document, run_sql
-from tests.cli.schema_files import AUTHORS
+from tests.cli.schema_files import AUTHORS, BOOKS
 
 
 def count(url: str) -> int:
@@ -67,7 +67,7 @@ def test_both_as_json(run: Command, filled: str, tmp_path: Path) -> None:
     assert {"path", "created_at", "database", "sha256", "size_bytes", "tables", "ledger"} <= set(made)
     assert made["tables"]["authors"]["rows"] == 2
     back = document(run("schema", "restore", made["path"], "--url", filled, "--yes", "--json"))
-    assert set(back) == {"address", "environment", "restored", "kept", "tables", "differences"}
+    assert set(back) == {"address", "environment", "restored", "kept", "tables", "differences", "pending"}
     assert back["differences"] == []
     assert back["tables"]["authors"] == {"rows": 2}
     assert Path(back["kept"]).is_file()
@@ -75,13 +75,22 @@ def test_both_as_json(run: Command, filled: str, tmp_path: Path) -> None:
     assert alone["kept"] is None
 
 
-def test_restore_off_a_terminal_needs_a_yes(run: Command, filled: str) -> None:
+def test_restore_asks_nobody_off_a_terminal(run: Command, filled: str) -> None:
     path = backup(run, filled)
     run_sql(filled, "DELETE FROM authors")
-    result = run("schema", "restore", path, "--url", filled)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "--yes" in result.stderr
-    assert count(filled) == 0
+    assert run("schema", "restore", path, "--url", filled).exit_code == 0
+    assert count(filled) > 0
+
+
+def test_backup_and_restore_say_what_their_state_lacks(run: Command, filled: str, files: str) -> None:
+    made = document(run("schema", "backup", "--url", filled, "--dir", files, "--json"))
+    assert made["pending"] == []
+    assert run("schema", "down", "--dir", files, "--url", filled).exit_code == 0
+    lacking = document(run("schema", "backup", "--url", filled, "--dir", files, "--json"))
+    assert lacking["pending"] == [BOOKS]
+    back = document(run("schema", "restore", lacking["path"], "--url", filled, "--dir", files, "--json"))
+    assert back["pending"] == [BOOKS]
+    assert document(run("schema", "restore", made["path"], "--url", filled, "--json"))["pending"] == []
 
 
 def test_a_damaged_or_unfinished_backup_is_refused(run: Command, filled: str) -> None:

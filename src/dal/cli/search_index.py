@@ -68,7 +68,8 @@ def drop(url: Url = None, yes: Yes = False) -> None:
             complain("this store searches without an index; there is nothing to drop")
             return 0
         async with schema_connection(url) as connection:
-            if not confirmed(f"{connection.address}: the search index is to be dropped.", yes=yes):
+            what = f"{connection.address}: the search index is to be dropped."
+            if not confirmed(what, yes=yes, is_ambiguous=True):  # it may be a search for the word
                 return FAILED
             was_there = await drop_search_index(connection)
             complain(f"{connection.address}: {'search index dropped' if was_there else 'there is no search index'}")

@@ -11,15 +11,17 @@ from dal.cli.options import AsJson
 from dal.cli.output import print_json
 from dal.cli.running import FAILED, complain, run
 from dal.cli.schema.confirm import confirmed
-from dal.cli.schema.options import DatabaseUrl, Env, Yes
-from dal.cli.schema.target import target
+from dal.cli.schema.options import DatabaseUrl, Env, SeenDir, Yes
+from dal.cli.schema.target import Target, target
 from dal.errors import SchemaError
 
 if TYPE_CHECKING:
+    from dal.schema import Connection
     from dal.schema.backups.backup import Backup
 
 
 def backup(
+    directory: SeenDir = None,
     url: DatabaseUrl = None,
     env: Env = None,
     into: Annotated[
@@ -40,11 +42,12 @@ def backup(
         from dal.cli.schema.show import shown_path
         from dal.schema.backups.backup import backup as back_up
 
-        chosen = target(url, env, None)
+        chosen = target(url, env, directory)
         async with chosen.connect() as connection:
             made = await back_up(connection, chosen.backups if into is None else into)
+            pending = await _pending(connection, chosen)
         if json:
-            print_json(backup_json(made))
+            print_json({**backup_json(made), "pending": pending})
         else:
             print(shown_path(made.path))
             rows = sum(table.rows for table in made.manifest.tables.values())
@@ -62,6 +65,7 @@ def restore(
         Path,
         typer.Argument(metavar="FILE", help="The backup's file, or its manifest.", show_default=False),
     ],
+    directory: SeenDir = None,
     url: DatabaseUrl = None,
     env: Env = None,
     yes: Yes = False,
@@ -85,7 +89,7 @@ def restore(
         from dal.schema.backups.backup import read_backup
         from dal.schema.backups.backup import restore as bring_back
 
-        chosen = target(url, env, None)
+        chosen = target(url, env, directory)
         known = read_backup(file)
         path, name = chosen.place.path, known.manifest.database
         if path is not None and not path.exists() and path.stem != name and not other_database:
@@ -102,6 +106,7 @@ def restore(
                 keep_present=not no_keep,
                 on_progress=lambda phase: complain(_PHASES[phase]),
             )
+            pending = await _pending(connection, chosen)
         if json:
             print_json(
                 {
@@ -111,6 +116,7 @@ def restore(
                     "kept": None if done.kept is None else str(done.kept.path),
                     "tables": {name: {"rows": digest.rows} for name, digest in done.tables.items()},
                     "differences": [{"detail": str(difference)} for difference in done.differences],
+                    "pending": pending,
                 }
             )
         for difference in done.differences:
@@ -122,6 +128,18 @@ def restore(
         return 0 if done.ok else FAILED
 
     run(work())
+
+
+async def _pending(connection: Connection, chosen: Target) -> list[str]:
+    """Which of the migrations this state of the database lacks; said aloud. Empty where none were named."""
+    from dal.schema import plan
+
+    if chosen.directory is None:
+        return []
+    found = await plan(connection, chosen.migrations(connection.engine), environment=chosen.name, seed=chosen.seed)
+    pending = [migration.name for migration in found.pending]
+    complain(f"of {chosen.directory} it lacks {', '.join(pending)}" if pending else f"it has all of {chosen.directory}")
+    return pending
 
 
 _PHASES = {

@@ -10,16 +10,20 @@ from dal.cli.running import complain
 from dal.errors import InvalidInputError
 
 
-def confirmed(what: str, *, yes: bool) -> bool:
-    """Whether to go on. Without `--yes` a person at a terminal is asked; only y or yes goes on.
+def confirmed(what: str, *, yes: bool, is_ambiguous: bool = False) -> bool:
+    """Whether to go on. Without `--yes` a person at a terminal is asked; only y or yes goes on. Elsewhere nobody is
+    asked: who wrote the command into a script has decided.
 
-    what    what would be taken away, in a sentence.
-    Raises  InvalidInputError: there is nobody to ask.
+    what          what would be taken away, in a sentence.
+    is_ambiguous  the command may have been meant otherwise, so that a script must say `--yes`.
+    Raises        InvalidInputError: it must, and did not.
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise InvalidInputError(f"{what} Nothing was done: say --yes, since nobody can be asked here")
+        if is_ambiguous:
+            raise InvalidInputError(f"{what} Nothing was done: say --yes, since nobody can be asked here")
+        return True
     # asyncio takes Ctrl-C for itself, and would first notice it after the answer.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

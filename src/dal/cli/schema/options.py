@@ -29,6 +29,17 @@ Dir = Annotated[
         show_default=False,
     ),
 ]
+SeenDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir",
+        metavar="DIR",
+        help="Migrations, as for the other commands: say which of them the database lacks then.",
+        exists=True,
+        file_okay=False,
+        show_default=False,
+    ),
+]
 NewDir = Annotated[
     Path | None,
     typer.Option(
@@ -61,7 +72,7 @@ UpTo = Annotated[
     str | None,
     typer.Option("--to", metavar="FILE", help="The last file to apply; later ones wait.", show_default=False),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where nobody can answer.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 class PlaceName(StrEnum):
