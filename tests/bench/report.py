@@ -150,7 +150,7 @@ Hosted D1 turns these numbers into others. A request takes 30 to 100 ms there, s
 no longer counts and the number of requests is everything: it is one for each of these calls. The public API takes 1,200
 requests in five minutes; the library keeps below that, 250 at once and then 3 a second, and waits. One database carries
 out one request after another. All three favour large batches. Commits that wait at the same moment become one request
-by themselves: sixteen tasks whose requests are all let through gain little by it at 50 ms (the row below), but on the
+by themselves: sixteen tasks whose requests are all let through gain nothing by it at 50 ms (a row below), but on the
 public API they write 48 messages a second in the long run instead of 3. `add_many`, `set_many` and `dal import` send
 thousands of rows at once: an import of 442,634 messages, made searchable, took 760 requests, which the public API lets
 through in three minutes. What needs more requests takes the companion Worker: [use D1](how-to/use-d1.md).""",
