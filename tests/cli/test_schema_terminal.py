@@ -185,10 +185,23 @@ def test_wrong_usage_exits_with_2(run: Command, tmp_path: Path, arguments: list[
     assert set(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("command", ["status", "plan", "down", "verify", "drift", "backup"])
+@pytest.mark.parametrize("command", ["down", "verify", "drift", "backup"])
 def test_looking_at_a_database_never_makes_one(run: Command, tmp_path: Path, files: str, command: str) -> None:
     more = [] if command == "backup" else ["--dir", files]
     result = run("schema", command, *more, "--url", f"sqlite:{tmp_path / 'typo.db'}")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "typo.db is not there yet; `dal schema up` makes it" in result.stderr
     assert not (tmp_path / "typo.db").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "plan"])
+def test_a_database_that_is_not_there_yet_lacks_everything(
+    run: Command, tmp_path: Path, files: str, command: str
+) -> None:
+    url = f"sqlite:{tmp_path / 'new.db'}"
+    result = run("schema", command, "--dir", files, "--url", url, "--json")
+    pending = document(result, code=1)["pending"]
+    assert [p if isinstance(p, str) else p["name"] for p in pending] == [AUTHORS, BOOKS]
+    assert "new.db is not there yet; `dal schema up`" in result.stderr
+    assert run("schema", "validate", "--dir", files, "--url", url).exit_code == 0
+    assert not (tmp_path / "new.db").exists()

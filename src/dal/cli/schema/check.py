@@ -166,18 +166,21 @@ def _print_plans(found: list[Explained]) -> None:
 
 @asynccontextmanager
 async def _engine(chosen: Target) -> AsyncIterator[Connection]:
-    """A connection of the engine that the files are for: a temporary SQLite database where no database is named."""
+    """A connection of the engine that the files are for: a temporary SQLite database where no database is named, or one
+    that is not there yet."""
     named = chosen.url is not None or not chosen.keeps_own_layout
-    if named:
+    path = chosen.place.path
+    if named and (chosen.keeps_own_layout or path is None or path.exists()):
         async with chosen.connect() as connection:
             yield connection
         return
     root = chosen.directory
-    if root is not None and not any(root.glob("*.sql")) and not (root / "sqlite").is_dir():
+    if not named and root is not None and not any(root.glob("*.sql")) and not (root / "sqlite").is_dir():
         raise InvalidInputError(
             f"{root} holds no files for SQLite; name a database of their engine with --url or --env"
         )
-    complain("no database is named, so the files are tried on SQLite")
+    if not named:
+        complain("no database is named, so the files are tried on SQLite")
     with TemporaryDirectory(prefix="dal-validate-") as temporary:
         scratch = Target(url=f"sqlite:{Path(temporary) / 'empty.db'}", directory=root)
         async with scratch.connect(create=True) as connection:

@@ -35,7 +35,7 @@ def plan(
         from dal.cli.schema.show import findings_json, print_findings, print_statements
 
         chosen = target(url, env, directory)
-        async with chosen.connect() as connection:
+        async with chosen.look() as connection:
             migrations = chosen.migrations(connection.engine)
             check_names(migrations, to, *(leave_out or ()))
             found = await schema.plan(

@@ -53,7 +53,7 @@ def status(
             if json:
                 print_json(_OF_OWN_LAYOUT | {"address": chosen.backend, "environment": chosen.name})
             return 0
-        async with chosen.connect() as connection:
+        async with chosen.look() as connection:
             from dal.schema import plan
 
             migrations = chosen.migrations(connection.engine)

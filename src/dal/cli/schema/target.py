@@ -7,16 +7,17 @@ database: a database that was named by its URL never gets a project's migrations
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dal.cli.running import complain
 from dal.errors import InvalidInputError, SchemaError
 
 if TYPE_CHECKING:
-    from dal.schema import Connection, MigrationSet
+    from dal.schema import Connection, MigrationSet, Reader
     from dal.schema.connection import EngineName
     from dal.schema.deploying.environments import Environment
     from dal.urls import StoreUrl
@@ -96,6 +97,19 @@ class Target:
                 await self.environment.check_database(connection)
             yield connection
 
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Reader]:
+        """As `connect`, to read only: an SQLite database that is not there yet is an empty one, and is not made."""
+        path = self.place.path
+        if self.keeps_own_layout or path is None or path.exists():
+            async with self.connect() as connection:
+                yield connection
+            return
+        if self.environment is not None:
+            self.environment.check_name(path.stem)
+        complain(f"{path} is not there yet; {self.again('up')} makes it")
+        yield _Absent(address=f"sqlite:{path.absolute()}")
+
     def again(self, command: str) -> str:
         """The command line for the same target. Without the URL: it may hold a password."""
         line = f"dal schema {command}"
@@ -103,6 +117,17 @@ class Target:
             return f"`{line} --env {self.environment.name}`"
         same = " and ".join(option for option, given in (("--url", self.url), ("--dir", self.directory)) if given)
         return f"`{line}`" + (f" with the same {same}" if same else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Absent:
+    """A database without anything in it."""
+
+    address: str
+    engine: EngineName = "sqlite"
+
+    async def fetch(self, sql: str, params: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:  # noqa: ARG002
+        return ()
 
 
 def target(url: str | None, env: str | None, directory: Path | None) -> Target:
