@@ -26,6 +26,7 @@ from dal.backends.d1.wire import Entry, body_of
 from dal.errors import CorruptDataError, LimitExceededError, UnavailableError
 from dal.limits import D1_MAX_REQUEST_BYTES, D1_PART_BYTES
 from dal.schema.backups.digest import content_digests
+from dal.schema.backups.new_file import make, settle, unwritable
 from dal.schema.connection import EngineName, Reader, Run
 
 _PAGE_ROWS: Final = 1000
@@ -53,21 +54,18 @@ async def dump(connection: D1, path: Path, *, look: Callable[[Reader], Awaitable
 
     Raises  UnavailableError: it was written to all the time, or there is no room.
     """
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    make(path, backend=BACKEND)
     try:
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as file:
             file.execute("PRAGMA synchronous = OFF")
             await _copy(connection, file)
             if look is not None:
                 await look(_FileReader(file, connection.address))
-        await asyncio.to_thread(_settle, path)
+        await asyncio.to_thread(settle, path, backend=BACKEND)
     except BaseException as error:
         os.unlink(path)
         if isinstance(error, OSError | sqlite3.OperationalError):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error, backend=BACKEND) from error
         raise
 
 
@@ -295,18 +293,3 @@ def _plain(sql: str) -> Entry:
 
 def _read_only(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=ro"
-
-
-def _settle(path: Path) -> None:
-    """Whole on the disk, its name too."""
-    for place, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY)):
-        descriptor = os.open(place, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _unwritable(path: Path, error: Exception) -> UnavailableError:
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    return UnavailableError(f"{path} cannot be written: {reason}", operation="backup", backend=BACKEND, retryable=False)

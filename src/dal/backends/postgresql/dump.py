@@ -25,6 +25,7 @@ from dal.backends.postgresql.schema_connection import PostgresSchemaConnection, 
 from dal.backends.postgresql.tools import Tools, environment, find_tools
 from dal.errors import CorruptDataError, DalError, DalTimeoutError, SchemaError, UnavailableError
 from dal.limits import LOCK_TIMEOUT_S
+from dal.schema.backups.new_file import make, settle
 from dal.schema.connection import Reader
 
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -58,11 +59,8 @@ async def dump(
     connection.require_direct("make a backup")
     tools = await asyncio.to_thread(find_tools, connection.driver.info.server_version)
     variables = environment(connection.driver)
-    try:
-        # pg_dump takes the file as it finds it, mode included; it could not write its offsets to a standard output.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    # pg_dump takes the file as it finds it, mode included; it could not write its offsets to a standard output.
+    make(path, backend=BACKEND)
     try:
         async with _moment(connection) as (reader, snapshot):
             command: list[str | Path] = [tools.pg_dump, "--format=custom", "--no-password", f"--snapshot={snapshot}"]
@@ -79,12 +77,10 @@ async def dump(
                     raise UnavailableError(
                         f"{connection.address}: no backup was made: {_last(words)}", operation="backup", backend=BACKEND
                     )
-        await asyncio.to_thread(_settle, descriptor, path)
+        await asyncio.to_thread(settle, path, backend=BACKEND)
     except BaseException:
         _remove(path)
         raise
-    finally:
-        os.close(descriptor)
 
 
 async def load(connection: PostgresSchemaConnection, path: Path) -> None:
@@ -232,19 +228,6 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
     return "" if stream is None else (await stream.read()).decode(errors="replace")
 
 
-def _settle(descriptor: int, path: Path) -> None:
-    """On the disk, content and name."""
-    try:
-        os.fsync(descriptor)
-        parent = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
@@ -267,11 +250,6 @@ def _damaged(path: Path, words: str) -> CorruptDataError:
     return CorruptDataError(
         f"{path} cannot be read as a backup; nothing was restored: {_last(words)}", operation="restore", backend=BACKEND
     )
-
-
-def _unwritable(path: Path, error: OSError) -> UnavailableError:
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return UnavailableError(f"{path} cannot be written: {reason}", operation="backup", backend=BACKEND, retryable=False)
 
 
 def _last(words: str) -> str:

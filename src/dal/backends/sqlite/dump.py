@@ -22,6 +22,7 @@ from dal.backends.sqlite.connection import to_the_end
 from dal.backends.sqlite.errors import BACKEND, translate
 from dal.errors import CorruptDataError, DalError, DalTimeoutError, UnavailableError
 from dal.limits import LOCK_TIMEOUT_S
+from dal.schema.backups.new_file import make, settle, unwritable
 from dal.schema.connection import Reader
 
 #: Between two looks at whether the caller still wants it.
@@ -38,17 +39,14 @@ async def dump(source: Path, path: Path, *, look: Callable[[Reader], Awaitable[N
     beside it. `look` is called with a Reader of the copy. A file begun and not finished is removed.
     Raises  CorruptDataError: the database is damaged.  UnavailableError: no room or no access there, or it is locked.
     """
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    make(path, backend=BACKEND)
     try:
         await _in_thread(lambda stop: _copy_out(source, path, stop))
         await asyncio.to_thread(_check, source, path)
         if look is not None:
             with closing(_Copy(path)) as copy:
                 await look(copy)
-        await asyncio.to_thread(_settle, path)
+        await asyncio.to_thread(settle, path, backend=BACKEND)
     except BaseException:
         for left in (path, path.with_name(f"{path.name}-journal")):
             left.unlink(missing_ok=True)
@@ -83,7 +81,7 @@ def _copy_out(source: Path, path: Path, stop: threading.Event) -> None:
         closing(_connect(source, "mode=rw")) as live,
         closing(sqlite3.connect(path)) as new,
     ):
-        # Nobody else has the new file: without journal and without waiting for the disk; `_settle` does that once.
+        # Nobody else has the new file: without journal and without waiting for the disk; `settle` does that once.
         new.execute("PRAGMA journal_mode = OFF")
         new.execute("PRAGMA synchronous = OFF")
         # The open transaction keeps one moment in sight over all steps, so that no writer makes the copy start again.
@@ -154,19 +152,6 @@ def _check(named: Path, path: Path) -> None:
         raise CorruptDataError(f"{named} is damaged: {found}", operation="check", backend=BACKEND)
 
 
-def _settle(path: Path) -> None:
-    """On the disk, content and name."""
-    try:
-        for place in (path, path.parent):
-            descriptor = os.open(place, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
 class _Copy:
     """A finished copy as a Reader. Nobody writes to it, so it is read without locks and without files beside it."""
 
@@ -208,9 +193,4 @@ def _told(source: Path, target: Path, operation: str) -> Iterator[None]:
         is_target = primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
         raise translate(error, str(target if is_target else source), operation) from error
     except OSError as error:
-        raise _unwritable(target, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UnavailableError:
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return UnavailableError(f"{path} cannot be written: {reason}", operation="backup", backend=BACKEND, retryable=False)
+        raise unwritable(target, error, backend=BACKEND) from error

@@ -22,6 +22,7 @@ from dal.schema import ledger
 from dal.schema.backups.digest import METHOD, Difference, TableDigest, compare_digests, content_digests
 from dal.schema.backups.identity import database_name, readable, server_version
 from dal.schema.backups.manifest import SUFFIX, Manifest, manifest_path, read_manifest
+from dal.schema.backups.new_file import settle, unwritable
 from dal.schema.connection import Connection, Reader
 from dal.values import Clock, now
 
@@ -97,7 +98,7 @@ def _reserve(directory: Path, clock: Clock, suffix: str) -> tuple[Path, Path]:
                     return path, partial
                 partial.unlink()
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable(directory, error) from error
 
 
 def _measure(path: Path) -> tuple[int, str]:
@@ -113,25 +114,12 @@ def _measure(path: Path) -> tuple[int, str]:
 def _finish(partial: Path, final: Path, manifest: Manifest) -> None:
     """On the disk, then under its name, then the name on the disk."""
     try:
-        with partial.open("wb") as file:
-            file.write(manifest.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
+        partial.write_bytes(manifest.to_bytes())
+        settle(partial)
         partial.rename(final)
-        descriptor = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        settle(final)
     except OSError as error:
-        raise _unwritable(final, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UnavailableError:
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    return UnavailableError(
-        f"{path} cannot be written: {reason}; no backup was made", operation="backup", retryable=False
-    )
+        raise unwritable(final, error) from error
 
 
 # Finding backups ------------------------------------------------------------------------------------------------------
