@@ -62,7 +62,7 @@ def plan(
         if not found.pending:
             complain(f"{found.address}: up to date")
         elif not found.refusals():
-            complain(f"run {chosen.again('up')}")
+            complain(chosen.how_to_apply())
         return FAILED if found.pending or found.refusals() else 0
 
     run(work())

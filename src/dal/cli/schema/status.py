@@ -63,7 +63,7 @@ def status(
         else:
             _print(found, migrations)
         if needed(found):
-            complain(f"run {chosen.again('up')}")
+            complain(chosen.how_to_apply())
         return 0 if usable(found) else FAILED
 
     run(work())

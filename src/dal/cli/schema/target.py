@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dal.cli.running import complain
 from dal.errors import InvalidInputError, SchemaError
 
 if TYPE_CHECKING:
@@ -107,8 +106,14 @@ class Target:
             return
         if self.environment is not None:
             self.environment.check_name(path.stem)
-        complain(f"{path} is not there yet; {self.again('up')} makes it")
         yield _Absent(address=f"sqlite:{path.absolute()}")
+
+    def how_to_apply(self) -> str:
+        """What to do about pending files."""
+        path = self.place.path
+        if path is not None and not path.exists():
+            return f"{path} is not there yet; {self.again('up')} makes it"
+        return f"run {self.again('up')}"
 
     def again(self, command: str) -> str:
         """The command line for the same target. Without the URL: it may hold a password."""
