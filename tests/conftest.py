@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
 from tests.engines import d1, d1_worker, honesty, postgres
+
+_Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -66,31 +69,25 @@ def own_postgres() -> Iterator[postgres.OwnServer]:
 @pytest.fixture(scope="session")
 def d1_engine() -> Iterator[d1.D1Engine]:
     """D1's engine for this run, shared: never stop it (ask for `own_d1` to do that). Ask it for a database."""
-    try:
-        engine = d1.D1Engine()
-    except (postgres.EngineMissingError, OSError) as error:
-        honesty.not_tested("d1", str(error))
-    yield engine
-    engine.close()
+    yield from _running("d1", d1.D1Engine)
 
 
 @pytest.fixture
 def own_d1() -> Iterator[d1.D1Engine]:
     """An engine of this test's own, to be killed and started again at will."""
-    try:
-        engine = d1.D1Engine()
-    except (postgres.EngineMissingError, OSError) as error:
-        honesty.not_tested("d1", str(error))
-    yield engine
-    engine.close()
+    yield from _running("d1", d1.D1Engine)
 
 
 @pytest.fixture(scope="session")
 def d1_worker_engine() -> Iterator[d1_worker.D1WorkerEngine]:
     """The companion Worker on D1's real binding, for this run; `clean` it before use."""
+    yield from _running("d1-worker", d1_worker.D1WorkerEngine)
+
+
+def _running(name: str, start: Callable[[], _Engine]) -> Iterator[_Engine]:
     try:
-        engine = d1_worker.D1WorkerEngine()
+        engine = start()
     except (postgres.EngineMissingError, OSError) as error:
-        honesty.not_tested("d1-worker", str(error))
+        honesty.not_tested(name, str(error))
     yield engine
     engine.close()

@@ -169,8 +169,7 @@ async def _engine(chosen: Target) -> AsyncIterator[Connection]:
     """A connection of the engine that the files are for: a temporary SQLite database where no database is named, or one
     that is not there yet."""
     named = chosen.url is not None or not chosen.keeps_own_layout
-    path = chosen.place.path
-    if named and (chosen.keeps_own_layout or path is None or path.exists()):
+    if named and chosen.absent is None:
         async with chosen.connect() as connection:
             yield connection
         return

@@ -66,6 +66,12 @@ class Target:
         """The store has no migrations; it is up to date when it opens."""
         return self.backend in _OWN_LAYOUT
 
+    @property
+    def absent(self) -> Path | None:
+        """The file of an SQLite database that is not there yet."""
+        path = self.place.path
+        return None if self.keeps_own_layout or path is None or path.exists() else path
+
     def migrations(self, engine: EngineName) -> MigrationSet:
         from dal.schema import library_set, read_set
 
@@ -84,8 +90,8 @@ class Target:
             )
         from dal.factory import schema_connection
 
-        path = self.place.path
-        if path is not None and not path.exists():
+        path = self.absent
+        if path is not None:
             if self.environment is not None:
                 self.environment.check_name(path.stem)  # before a file of the wrong name is made
             if not create:
@@ -99,8 +105,8 @@ class Target:
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Reader]:
         """As `connect`, to read only: an SQLite database that is not there yet is an empty one, and is not made."""
-        path = self.place.path
-        if self.keeps_own_layout or path is None or path.exists():
+        path = self.absent
+        if path is None:
             async with self.connect() as connection:
                 yield connection
             return
@@ -110,8 +116,8 @@ class Target:
 
     def how_to_apply(self) -> str:
         """What to do about pending files."""
-        path = self.place.path
-        if path is not None and not path.exists():
+        path = self.absent
+        if path is not None:
             return f"{path} is not there yet; {self.again('up')} makes it"
         return f"run {self.again('up')}"
 
