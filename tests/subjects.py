@@ -166,7 +166,8 @@ def store_url(subject: Subject, request: pytest.FixtureRequest, tmp_path: Path) 
     """The address of the subject's store, empty."""
     yield d1_worker_url(request) if subject.is_worker else url_of(subject.backend, request, tmp_path)
     if subject.backend == "postgresql":
-        assert connections_left(request.getfixturevalue("postgres_with_schema")) == 0, "a connection was left behind"
+        left = connections_left(request.getfixturevalue("postgres_with_schema"))
+        assert not left, f"connections were left behind: {left}"
 
 
 @pytest_asyncio.fixture
@@ -178,21 +179,20 @@ async def store(subject: Subject, store_url: str) -> AsyncIterator[Store]:
     await made.close()
 
 
-def connections_left(url: str) -> int:
-    """How many connections to this database PostgreSQL still knows, besides the one that asks.
+def connections_left(url: str) -> list[str]:
+    """The connections to this database that PostgreSQL still knows, besides the one that asks; each in one line.
 
     A backend process ends a moment after its client has closed the connection, so it is given that moment.
     """
     import psycopg
 
-    ask = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    left = 0
+    ask = """SELECT concat_ws(' ', backend_type, pid, application_name, state, now() - backend_start, left(query, 200))
+             FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+    left: list[str] = []
     with psycopg.connect(url, autocommit=True) as connection:
         for _ in range(100):
-            row = connection.execute(ask).fetchone()
-            assert row is not None
-            left = int(row[0])
-            if left == 0:
+            left = [line for (line,) in connection.execute(ask)]
+            if not left:
                 break
             connection.execute("SELECT pg_sleep(0.02), pg_stat_clear_snapshot()")
     return left
