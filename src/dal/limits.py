@@ -84,3 +84,15 @@ SCHEMA_BUSY_WAIT_S: Final = 120.0  # trying again what met a lock of the applica
 SCHEMA_RETRY_FIRST_S: Final = 0.1
 SCHEMA_RETRY_MAX_S: Final = 5.0
 SCHEMA_RESUMPTIONS: Final = 5  # in one run, after a lost answer or lease; each reads the ledger again
+
+# Live moves.
+MOVE_BATCH_ROWS: Final = 1_000  # of one copy; MIGRATION_BATCH_SIZE sets another
+MOVE_BATCH_BYTES: Final = 1024 * 1024  # of one copy, text and documents
+MOVE_BATCH_S: Final = 0.5  # a copy that takes longer makes the next one smaller
+MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
+MOVE_FENCE_S: Final = 2.0  # a fence stands no longer: then anybody takes it back
+MOVE_FENCE_TRIES: Final = 10
+FENCE_LOCK_TIMEOUT_S: Final = 0.3  # for writers under way to end; longer would hold up everybody behind the fence
+GATE_MAX_AGE_S: Final = 0.5  # an application's instance believes what it knows of a gate for so long
+FENCED_WAIT_S: Final = 10.0  # a fenced write waits for the new primary, before FencedError
+PUSH_QUEUE_KEYS: Final = 10_000  # changed rows an instance pushes itself; behind that the mover does
