@@ -73,6 +73,26 @@ async def test_a_cancelled_return_loses_no_connection(pool: ConnectionPool) -> N
     assert pool.statistics()["in_use"] == 0
 
 
+async def test_a_cancelled_return_behind_a_lock_just_released_loses_no_connection(pool: ConnectionPool) -> None:
+    lock = pool._pool._lock
+    for _ in range(20):
+        connection = await pool.take("test")
+        await lock.acquire()
+        waiting = asyncio.create_task(lock.acquire())
+        await asyncio.sleep(0)
+        returning = asyncio.create_task(pool.give_back(connection))
+        lock.release()  # not locked now, but promised to `waiting`
+        await asyncio.sleep(0)
+        returning.cancel()
+        await waiting
+        lock.release()
+        with pytest.raises(asyncio.CancelledError):
+            await returning
+    taken = [await pool.take("test") for _ in range(4)]
+    for connection in taken:
+        await pool.give_back(connection)
+
+
 async def test_two_hundred_tasks_stay_under_the_ceiling(open_store: OpenStore, url: str) -> None:
     store = await open_store(url, max_connections=5)
     await store.commit([chat(f"c{k}") for k in range(20)])

@@ -42,7 +42,8 @@ class LastReturnedFirst(AsyncConnectionPool[Connection]):
         """Returns the connection, or closes it when it is in the middle of something; also when cancelled meanwhile."""
         if connection.pgconn.transaction_status != TransactionStatus.IDLE:
             await connection.close()
-        if self._lock.locked() or self._waiting:
+        # A lock that was just released is not locked, and yet belongs to the first that waits for it.
+        if self._lock.locked() or self._lock._waiters or self._waiting:
             await asyncio.shield(asyncio.create_task(self.putconn(connection)))
         else:
             await self.putconn(connection)  # nobody to wait for: runs through without a chance to be cancelled
