@@ -96,3 +96,4 @@ FENCE_LOCK_TIMEOUT_S: Final = 0.3  # for writers under way to end; longer would 
 GATE_MAX_AGE_S: Final = 0.5  # an application's instance believes what it knows of a gate for so long
 FENCED_WAIT_S: Final = 10.0  # a fenced write waits for the new primary, before FencedError
 PUSH_QUEUE_KEYS: Final = 10_000  # changed rows an instance pushes itself; behind that the mover does
+APPLY_TRIES: Final = 8  # of one copy, against other appliers and writers in the way, before ConflictError

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
+from typing import TypeAlias
 
 from dal import schema
 from dal.backends.sql.compiler import Compiler
@@ -20,8 +21,11 @@ from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_s
 from dal.errors import ConflictError, DalError, SchemaError, UnavailableError, UnsupportedError
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row, Search, Select
+from dal.replica import Replica
 from dal.schema.connection import EngineName
 from dal.store import Capabilities, ReadCommit, StoreHealth
+
+MakeReplica: TypeAlias = Callable[[Executor, Compiler, Callable[[Sequence[Op]], list[Step]]], Replica]
 
 
 class SqlStore:
@@ -32,6 +36,7 @@ class SqlStore:
     address       what messages call the database: a path, or a URL without its password.
     schema_connection  opens the database for migrations, apart from the executor.
     auto_migrate  True: bring the schema up at opening. None: only in a database without any table. False: never.
+    make_replica  makes the moves' side of the store, from its executor, its compiler and its way of planning a batch.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class SqlStore:
         address: str,
         schema_connection: Callable[[], AbstractAsyncContextManager[schema.Connection]],
         auto_migrate: bool | None = False,
+        make_replica: MakeReplica | None = None,
     ) -> None:
         self._executor = executor
         self._compiler = Compiler(dialect)
@@ -51,6 +57,7 @@ class SqlStore:
         self._address = address
         self._schema_connection = schema_connection
         self._auto_migrate = auto_migrate
+        self._make_replica = make_replica
         self._session = _SqlSession(executor, self._compiler, capabilities)
         self._opening = asyncio.Lock()
         self._opened = False
@@ -176,6 +183,17 @@ class SqlStore:
             },
         )
 
+    def replica(self) -> Replica:
+        """The moves' side of this store. See `dal.replica`."""
+        if self._make_replica is None:
+            raise UnsupportedError(
+                f"{self._address}: live moves do not know this store",
+                operation="replica",
+                backend=self._capabilities.backend,
+            )
+        # The session is another one when the search index has come or gone.
+        return self._make_replica(self._executor, self._compiler, lambda ops: self._session.plan(ops))
+
     # The search index ------------------------------------------------------------------------------------------------
 
     async def index_pending(self, *, limit: int = 1000) -> int:
@@ -235,7 +253,7 @@ class _SqlSession:
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         if not ops:
             return Receipt((), ())
-        steps = self._plan(ops)
+        steps = self.plan(ops)
         statements = [step.statement for step in steps]
         try:
             results = await self._session.batch(statements)
@@ -249,7 +267,8 @@ class _SqlSession:
         counts, rows = zip(*settled, strict=True)
         return Receipt(counts, rows)
 
-    def _plan(self, ops: Sequence[Op]) -> list[Step]:
+    def plan(self, ops: Sequence[Op]) -> list[Step]:
+        """The statements of a batch, those that feed the search index included."""
         dialect = self._compiler.dialect
         if not self._capabilities.search or all(op.table != SEARCHED.name for op in ops):
             return dialect.plan(ops, self._compiler)
