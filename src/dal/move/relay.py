@@ -27,18 +27,21 @@ _ROW_BYTES: Final = 200
 class CopyResult:
     """What became of entries.
 
+    read        entries that were dirty; fewer than asked for means that no more were.
     copied      rows acknowledged: equal on both sides at that version.
     overtaken   keys that changed again meanwhile; they are dirty still, or somebody else copied them.
     stuck       keys that could not be applied: what they refer to is missing, or another row holds their unique key.
     different   keys that were applied and read back with other content: the replica does not keep what it is given.
     """
 
+    read: int = 0
     copied: int = 0
     overtaken: int = 0
     stuck: list[Key] = field(default_factory=list)
     different: list[Key] = field(default_factory=list)
 
     def add(self, more: CopyResult) -> None:
+        self.read += more.read
         self.copied += more.copied
         self.overtaken += more.overtaken
         self.stuck += more.stuck
@@ -50,7 +53,10 @@ async def copy_dirty(primary: Replica, replica: Replica, table: str, limit: int,
 
     units  the units whose primary is this side: rows of others are not this direction's to copy.
     """
-    return await copy(primary, replica, await primary.dirty(table, limit), units)
+    entries = await primary.dirty(table, limit)
+    result = await copy(primary, replica, entries, units)
+    result.read = len(entries)
+    return result
 
 
 async def copy_keys(primary: Replica, replica: Replica, keys: Iterable[Key], units: frozenset[str]) -> CopyResult:

@@ -1,0 +1,233 @@
+"""The cutover of one unit: announce, fence, drain, verify the tail, activate, settle; rolled back at every step.
+
+The switch itself is one compare-and-set in the new primary's gate. Until it has happened, whatever goes wrong leaves
+the old primary in charge: at once where this mover is alive to say so, else when the fence's deadline has passed and
+anybody takes it back. A rollback of a finished cutover is a cutover the other way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from dal.errors import ConflictError, DalError, DalTimeoutError, UnavailableError
+from dal.limits import (
+    GATE_MAX_AGE_S,
+    MOVE_CATCH_UP_PASSES,
+    MOVE_DRAIN_S,
+    MOVE_FENCE_S,
+    MOVE_FENCE_TRIES,
+    MOVE_OLD_TRANSACTION_S,
+)
+from dal.move.recovery import SETTLED, complete, recover, take_back
+from dal.move.relay import copy_dirty
+from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
+from dal.move.tail import compare_tail
+from dal.replica import UNITS, Gate
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoverReport:
+    """What a cutover did.
+
+    stall_ms     how long writes of the unit waited: from the fence to the new primary.
+    fence_ms     how much of it went by until writers under way had ended.
+    drained      rows that were copied behind the fence.
+    """
+
+    unit: str
+    to: Side
+    epoch: int
+    stall_ms: float
+    fence_ms: float
+    drained: int
+
+
+class Cutover:
+    """Switches units between the sides of one move.
+
+    units  the units that the mover copies from each side now are read from the gates at every step.
+    """
+
+    def __init__(self, sides: Sides, *, batch_rows: int, clock: ClockMs = now_ms, sleep: Sleep = asyncio.sleep) -> None:
+        self._sides = sides
+        self._batch_rows = batch_rows
+        self._clock = clock
+        self._sleep = sleep
+
+    async def switch(self, unit: str, to: Side) -> CutoverReport:
+        """Makes the other store the unit's primary.
+
+        Raises ConflictError where the unit is not ready or somebody was faster, UnavailableError where the backlog does
+        not drain, CorruptDataError where the tail differs; the old primary is in charge then.
+        """
+        old = await self._ready(unit, to)
+        await self._announce(unit, old)
+        try:
+            seen_by_all = monotonic() + GATE_MAX_AGE_S * 1.1
+            while (left_s := seen_by_all - monotonic()) > 0:
+                await self._copy_once(unit)
+                await self._sleep(min(left_s, 0.05))
+            await self._copy_once(unit)
+            started, fence_s, fenced = await self._fence(unit, to, old)
+        except BaseException:
+            await asyncio.shield(self._withdraw(unit, old))
+            raise
+        drained = 0
+        try:
+            drained = await self._settle_tail(unit, to, started)
+            await self._activate(unit, to, fenced)
+        except BaseException as error:
+            await asyncio.shield(take_back(self._sides, other(to), fenced))
+            if not isinstance(error, DalError) or (await self._sides.at(to).gates())[unit].role != "primary":
+                raise
+            # Only the answer was lost: the unit was switched.
+        stall_ms = (monotonic() - started) * 1000
+        activated = (await self._sides.at(to).gates())[unit]
+        await complete(self._sides, other(to), fenced, activated)
+        return CutoverReport(
+            unit=unit, to=to, epoch=activated.epoch, stall_ms=stall_ms, fence_ms=fence_s * 1000, drained=drained
+        )
+
+    async def _ready(self, unit: str, to: Side) -> Gate:
+        """The old primary's gate, once everything that can be asked before the fence is in order."""
+        found = (await read_gates(self._sides)).get(unit)
+        if found is None:
+            raise ConflictError(f"{unit}: no move is on; start it first", operation="cutover")
+        if await recover(self._sides, found, self._clock):
+            found = (await read_gates(self._sides))[unit]
+        side = other(to)
+        old, new = found.at(side), found.at(to)
+        if found.primary == to:
+            raise ConflictError(f"{unit}: the {to} is its primary already", operation="cutover")
+        if found.primary is None or old.phase == "ANNOUNCED":
+            raise ConflictError(f"{unit}: another cutover is under way", operation="cutover", retryable=True)
+        if old.phase != SETTLED[side]:
+            raise ConflictError(
+                f"{unit}: its phase is {old.phase}; it can be switched once it is {SETTLED[side]}", operation="cutover"
+            )
+        if new.role != "replica" or new.next_epoch != old.epoch + 1:
+            raise ConflictError(f"{unit}: the {to} is not ready to take epoch {old.epoch + 1}", operation="cutover")
+        age_s = await self._sides.at(side).oldest_writer_s()
+        if age_s > MOVE_OLD_TRANSACTION_S:
+            raise ConflictError(
+                f"{unit}: a transaction has been open for {age_s:.1f} s; end it, or wait for it",
+                operation="cutover",
+                retryable=True,
+            )
+        await self._catch_up(unit)
+        return old
+
+    async def _catch_up(self, unit: str) -> None:
+        """Copies until one pass over what is dirty is short enough to be done behind the fence."""
+        started = monotonic()
+        await read_gates(self._sides)
+        allowed_s = max(MOVE_DRAIN_S, 8 * (monotonic() - started))
+        for _ in range(MOVE_CATCH_UP_PASSES):
+            started = monotonic()
+            await self._copy_once(unit)
+            if monotonic() - started <= allowed_s:
+                return
+        raise UnavailableError(
+            f"{unit}: its backlog does not drain in {allowed_s * 1000:.0f} ms; let the move catch up first",
+            operation="cutover",
+        )
+
+    async def _announce(self, unit: str, old: Gate) -> None:
+        """From now on every instance looks at both gates before each call, so that no read is stale at the switch."""
+        deadline_ms = self._clock() + int((GATE_MAX_AGE_S + 2 * MOVE_FENCE_S + 2) * 1000)
+        done = await self._sides.at(old.side).change_gate(
+            unit,
+            expect={"role": "primary", "epoch": old.epoch, "phase": old.phase},
+            change={"phase": "ANNOUNCED", "deadline_ms": deadline_ms},
+        )
+        if not done:
+            raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
+
+    async def _withdraw(self, unit: str, old: Gate) -> None:
+        await self._sides.at(old.side).change_gate(
+            unit,
+            expect={"role": "primary", "epoch": old.epoch, "phase": "ANNOUNCED"},
+            change={"phase": old.phase, "deadline_ms": 0},
+        )
+
+    async def _fence(self, unit: str, to: Side, old: Gate) -> tuple[float, float, Gate]:
+        """When the fence came down, how long that took, and the fenced gate."""
+        store = self._sides.at(other(to))
+        for attempt in range(MOVE_FENCE_TRIES):
+            started = monotonic()
+            deadline_ms = self._clock() + int(MOVE_FENCE_S * 1000)
+            try:
+                done = await store.change_gate(
+                    unit,
+                    expect={"role": "primary", "epoch": old.epoch, "phase": "ANNOUNCED"},
+                    change={"role": "fenced", "phase": "FENCED", "deadline_ms": deadline_ms},
+                )
+            except DalTimeoutError:
+                if attempt == MOVE_FENCE_TRIES - 1:
+                    raise
+                await self._sleep(0.1 * (attempt + 1))  # writers who waited behind the lock go first
+                continue
+            if not done:
+                raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
+            return started, monotonic() - started, old._replace(role="fenced", phase="FENCED", deadline_ms=deadline_ms)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _settle_tail(self, unit: str, to: Side, started: float) -> int:
+        """Copies what was written before the fence and makes sure that both sides hold the same; rows copied."""
+        store = self._sides.at(other(to))
+        while await store.rescan():
+            self._check_time(unit, started)
+        drained = 0
+        while True:
+            drained += (copied := await self._copy_once(unit))
+            self._check_time(unit, started)
+            backlog = await store.backlog()
+            if not any(backlog[table].dirty for table in UNITS[unit]):
+                break
+            if not copied:
+                raise UnavailableError(f"{unit}: rows are left that cannot be copied", operation="cutover")
+        for table in UNITS[unit]:
+            await compare_tail(table, store, self._sides.at(to))
+        self._check_time(unit, started)
+        return drained
+
+    async def _activate(self, unit: str, to: Side, old: Gate) -> None:
+        done = await self._sides.at(to).change_gate(
+            unit,
+            expect={"role": "replica", "next_epoch": old.epoch + 1},
+            change={"role": "primary", "epoch": old.epoch + 1, "phase": SETTLED[to], "deadline_ms": 0},
+        )
+        if done:
+            return
+        present = (await self._sides.at(to).gates())[unit]
+        if present.role != "primary" or present.epoch != old.epoch + 1:  # else an answer was lost: it is ours
+            raise ConflictError(
+                f"{unit}: the fence was overdue and was taken back", operation="cutover", retryable=True
+            )
+
+    async def _copy_once(self, unit: str) -> int:
+        """Copies what is dirty in the unit, once over each table; how many rows."""
+        gates = await read_gates(self._sides)
+        holder = gates[unit].holder
+        units = frozenset(name for name, found in gates.items() if found.holder == holder)
+        store, peer = self._sides.at(holder), self._sides.at(other(holder))
+        copied = 0
+        for table in UNITS[unit]:
+            while True:
+                result = await copy_dirty(store, peer, table, self._batch_rows, units)
+                copied += result.copied
+                if result.read < self._batch_rows or not result.copied:
+                    break
+        return copied
+
+    def _check_time(self, unit: str, started: float) -> None:
+        if monotonic() - started > MOVE_FENCE_S * 0.75:
+            raise UnavailableError(
+                f"{unit}: what was written before the fence was not copied within its deadline; nothing was switched",
+                operation="cutover",
+            )

@@ -1,0 +1,71 @@
+"""Ending what a mover left half done, by whoever comes by: another mover, or any instance of the application.
+
+A fence whose deadline has passed is taken back. The order makes it safe: first the epoch is burnt in the store that was
+to be activated, so that an activation still on its way comes too late, and only then the old store is opened again. A
+switch that did happen is completed instead. Every step is a compare-and-set; any number may do this at once.
+"""
+
+from __future__ import annotations
+
+from dal.move.sides import ClockMs, Side, Sides, UnitGates, now_ms, other
+from dal.replica import Gate, Phase
+
+#: The phase in which a unit lives whose primary is on that side, outside a cutover.
+SETTLED: dict[Side, Phase] = {"source": "VERIFIED", "target": "SWITCHED"}
+
+
+async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bool:
+    """Completes or takes back an unfinished cutover of the unit, where it is time to; whether anything was changed."""
+    unit = gates.source.unit
+    primary = gates.primary
+    if primary is not None:
+        behind = gates.at(other(primary))
+        if behind.role == "fenced":
+            return await complete(sides, other(primary), behind, gates.at(primary))
+        at = gates.at(primary)
+        if at.phase == "ANNOUNCED" and 0 < at.deadline_ms < clock():
+            return await sides.at(primary).change_gate(
+                unit,
+                expect={"role": "primary", "epoch": at.epoch, "phase": "ANNOUNCED", "deadline_ms": at.deadline_ms},
+                change={"phase": SETTLED[primary], "deadline_ms": 0},
+            )
+        return False
+    fenced = gates.fenced
+    if fenced is None or gates.at(fenced).deadline_ms >= clock():
+        return False
+    return await take_back(sides, fenced, gates.at(fenced))
+
+
+async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
+    """Makes the old primary the replica of the one that was activated: the last step of a cutover."""
+    return await sides.at(side).change_gate(
+        old.unit,
+        expect={"role": "fenced", "epoch": old.epoch},
+        change={
+            "role": "replica",
+            "phase": SETTLED[other(side)],
+            "next_epoch": new.epoch + 1,
+            "deadline_ms": 0,
+            "cursor": "",
+        },
+    )
+
+
+async def take_back(sides: Sides, side: Side, old: Gate) -> bool:
+    """Opens the fenced store again, unless the other one was activated: then that is completed."""
+    store, peer = sides.at(side), sides.at(other(side))
+    await peer.change_gate(
+        old.unit,
+        expect={"role": "replica", "next_epoch": old.epoch + 1},
+        change={"next_epoch": old.epoch + 2},
+    )
+    new = (await peer.gates())[old.unit]
+    if new.role == "primary":
+        return await complete(sides, side, old, new)
+    if new.next_epoch < old.epoch + 2:
+        return False  # the gate we fenced by is not the one that stands there now: look again
+    return await store.change_gate(
+        old.unit,
+        expect={"role": "fenced", "epoch": old.epoch},
+        change={"role": "primary", "epoch": new.next_epoch - 1, "phase": SETTLED[side], "deadline_ms": 0},
+    )
