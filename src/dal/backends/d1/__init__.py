@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from dal.backends.d1.dialect import d1_dialect
 from dal.backends.d1.errors import BACKEND
@@ -13,8 +14,13 @@ from dal.backends.d1.schema_connection import open_schema
 from dal.backends.d1.store import D1Store
 from dal.backends.d1.transport import D1Address, D1Transport
 from dal.backends.d1.worker import D1Worker, WorkerTransport
+from dal.backends.sql import Compiler, Executor, Step
 from dal.limits import D1_MAX_VALUE_BYTES, MAX_BATCH_OPS
+from dal.ops import Op
 from dal.store import Capabilities
+
+if TYPE_CHECKING:
+    from dal.replica import Replica
 
 __all__ = ["D1Address", "D1Worker", "SelfCheck", "d1_self_check", "d1_store"]
 
@@ -50,7 +56,14 @@ def d1_store(address: D1Address, token: str, *, worker: D1Worker | None = None, 
         address=address.label,
         schema_connection=lambda: open_schema(address, token),
         auto_migrate=auto_migrate,
+        make_replica=_replica,
     )
+
+
+def _replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+    from dal.backends.sql.sqlite_capture import REGISTRY, TriggeredReplica  # nothing of it is needed without a move
+
+    return TriggeredReplica(executor, compiler, REGISTRY, plan, BACKEND)
 
 
 async def d1_self_check(address: D1Address, token: str, *, worker: D1Worker | None = None) -> SelfCheck:

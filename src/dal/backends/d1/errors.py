@@ -15,6 +15,7 @@ from dal.errors import (
     ConfigurationError,
     DalError,
     DalTimeoutError,
+    FencedError,
     LimitExceededError,
     Outcome,
     SchemaError,
@@ -26,6 +27,8 @@ from dal.tables import TABLES
 
 BACKEND: Final = "d1"
 GUARD: Final = "dal_guard"
+#: What the triggers of a move's fence say (sql/sqlite_capture.py).
+FENCED: Final = "dal: fenced"
 
 _Kind = Literal["unique", "foreign key", "not null", "check"]
 
@@ -95,6 +98,7 @@ _STATUSES: Final[dict[int, Meaning]] = {
 
 #: By D1's documented texts, for answers of code 7500: the first that occurs.
 _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
+    (FENCED, Meaning(FencedError, "a live move is on, and this database takes no writes of these rows now")),
     (
         "too many terms in compound SELECT",
         Meaning(LimitExceededError, f"more than {D1_MAX_COMPOUND_TERMS} terms in a compound SELECT"),
@@ -183,7 +187,7 @@ def error_of(failure: Failure, operation: str, address: str, *, writes: bool) ->
         f"{address}: {operation}: {meaning.words}{code}",
         operation=operation,
         backend=BACKEND,
-        retryable=meaning.passes,
+        retryable=meaning.passes or meaning.error is FencedError,  # not here, but at the new primary
         outcome=meaning.outcome if writes else "not_applied",
     )
 

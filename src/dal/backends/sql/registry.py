@@ -37,7 +37,6 @@ class RegistrySql:
     given         a relation named `given` with these columns, over rows that come as parameters.
     encode_given  those rows, at least one, as its parameters.
     bucket        a key's last three characters; `{}` is the key.
-    greatest      name of the function that gives the larger of two numbers.
     total         a sum of integers, as one; `{}` is the sum.
     installed     SELECT that gives a row where dal_gate is there.
     mark, unmark  what lets the statements between them pass the fences, in this transaction only.
@@ -49,7 +48,6 @@ class RegistrySql:
     given: Callable[[Columns], str]
     encode_given: Callable[[Sequence[Sequence[object]]], Sequence[object]]
     bucket: str
-    greatest: str
     total: str
     installed: str
     mark: Sequence[Statement]

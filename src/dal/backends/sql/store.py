@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 from dal import schema
 from dal.backends.sql.compiler import Compiler
@@ -21,11 +21,11 @@ from dal.backends.sql.search import SEARCHED, index_pending, index_steps, read_s
 from dal.errors import ConflictError, DalError, SchemaError, UnavailableError, UnsupportedError
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row, Search, Select
-from dal.replica import Replica
 from dal.schema.connection import EngineName
 from dal.store import Capabilities, ReadCommit, StoreHealth
 
-MakeReplica: TypeAlias = Callable[[Executor, Compiler, Callable[[Sequence[Op]], list[Step]]], Replica]
+if TYPE_CHECKING:
+    from dal.replica import Replica
 
 
 class SqlStore:
@@ -48,7 +48,7 @@ class SqlStore:
         address: str,
         schema_connection: Callable[[], AbstractAsyncContextManager[schema.Connection]],
         auto_migrate: bool | None = False,
-        make_replica: MakeReplica | None = None,
+        make_replica: Callable[[Executor, Compiler, Callable[[Sequence[Op]], list[Step]]], Replica] | None = None,
     ) -> None:
         self._executor = executor
         self._compiler = Compiler(dialect)

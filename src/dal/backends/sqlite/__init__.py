@@ -6,16 +6,22 @@ Any number of tasks and processes may use one file. A commit that returned survi
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dal.backends.sql import SqlStore
+from dal.backends.sql import Compiler, Executor, SqlStore, Step
 from dal.backends.sql.sqlite import sqlite_dialect
 from dal.backends.sqlite.errors import BACKEND
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
 from dal.backends.sqlite.schema_connection import open_schema
 from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
+from dal.ops import Op
 from dal.store import Capabilities
+
+if TYPE_CHECKING:
+    from dal.replica import Replica
 
 __all__ = ["sqlite_store"]
 
@@ -44,4 +50,11 @@ def sqlite_store(path: str | os.PathLike[str], *, auto_migrate: bool | None = No
         address=f"sqlite:{file}",
         schema_connection=lambda: open_schema(file, create=True),
         auto_migrate=auto_migrate,
+        make_replica=_replica,
     )
+
+
+def _replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+    from dal.backends.sqlite.replica import sqlite_replica  # nothing of it is needed without a move
+
+    return sqlite_replica(executor, compiler, plan)

@@ -147,12 +147,12 @@ class SqliteThread:
         except sqlite3.Error as error:
             raise translate(error, str(self._path), "read") from error
 
-    async def commit(self, statements: Sequence[Statement]) -> list[Result]:
+    async def commit(self, statements: Sequence[Statement], patience_s: float) -> list[Result]:
         """The batch as a transaction of its own."""
-        return await self._run(self._commit, statements, time.monotonic())
+        return await self._run(self._commit, statements, time.monotonic() + patience_s)
 
-    def _commit(self, statements: Sequence[Statement], asked_at: float) -> list[Result]:
-        self._begin(asked_at)
+    def _commit(self, statements: Sequence[Statement], deadline: float) -> list[Result]:
+        self._begin(deadline)
         try:
             results = self._execute(statements)
         except BaseException:
@@ -162,11 +162,11 @@ class SqliteThread:
         return results
 
     async def begin(self) -> None:
-        await self._run(self._begin, time.monotonic())
+        await self._run(self._begin, time.monotonic() + LOCK_TIMEOUT_S)
 
-    def _begin(self, asked_at: float) -> None:
-        """Takes the write lock: asks once, and again until LOCK_TIMEOUT_S after the call was made, so that calls which
-        queued up behind another process wait together, not in turn.
+    def _begin(self, deadline: float) -> None:
+        """Takes the write lock: asks once, and again until the deadline, which counts from when the call was made, so
+        that calls which queued up behind another process wait together, not in turn.
 
         SQLite's own waiting looks ten times a second after a while; eight processes that write without a pause leave
         gaps of a tenth of a millisecond, which it missed for ten seconds on end.
@@ -177,7 +177,7 @@ class SqliteThread:
                 return
             except sqlite3.Error as error:
                 is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() - asked_at > LOCK_TIMEOUT_S:
+                if not is_busy or time.monotonic() > deadline:
                     raise translate(error, str(self._path), "commit") from error
             time.sleep(random.uniform(*_LOCK_POLL_S))  # noqa: S311
 

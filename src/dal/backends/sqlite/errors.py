@@ -11,6 +11,7 @@ from dal.errors import (
     CorruptDataError,
     DalError,
     DalTimeoutError,
+    FencedError,
     LimitExceededError,
     SchemaError,
     UnavailableError,
@@ -51,6 +52,10 @@ def translate(error: sqlite3.Error, path: str, operation: str, *, committing: bo
     if code is None:
         # The driver's own: a value of a type it does not take, a connection used after its end.
         return DalError(f"{path}: the sqlite3 module refused the call", operation=operation, backend=BACKEND)
+    if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        # No trigger of the schema refuses anything: it is a move's fence.
+        message = f"{path}: a live move is on, and this database takes no writes of these rows now"
+        return FencedError(message, operation=operation, backend=BACKEND)
     primary = code & 0xFF
     name = getattr(error, "sqlite_errorname", str(code))
     if primary in _BUSY:

@@ -68,16 +68,17 @@ class SqliteExecutor:
             reader = min(readers, key=_waiting)
         return await reader.fetch(statement)
 
-    async def batch(self, statements: Sequence[Statement]) -> list[Result]:
+    async def batch(self, statements: Sequence[Statement], *, patience_s: float = LOCK_TIMEOUT_S) -> list[Result]:
+        """patience_s  how long it waits for other writers."""
         if self._transaction.locked():
-            await self._turn()
+            await self._turn(patience_s)
             self._transaction.release()
         # From here to the writer's queue nothing is awaited: a transaction that begins now comes behind this batch.
-        return await self._writer.commit(statements)
+        return await self._writer.commit(statements, patience_s)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
-        await self._turn()
+        await self._turn(LOCK_TIMEOUT_S)
         session = _Transaction(self._writer)
         try:
             try:
@@ -94,13 +95,13 @@ class SqliteExecutor:
         finally:
             self._transaction.release()
 
-    async def _turn(self) -> None:
+    async def _turn(self, patience_s: float) -> None:
         try:
-            async with asyncio.timeout(LOCK_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 await self._transaction.acquire()
         except TimeoutError as error:
             raise DalTimeoutError(
-                f"{self._path}: a transaction of this process held the database for {LOCK_TIMEOUT_S:g} s",
+                f"{self._path}: a transaction of this process held the database for {patience_s:g} s",
                 operation="commit",
                 backend=BACKEND,
             ) from error
