@@ -89,6 +89,13 @@ SCHEMA_RESUMPTIONS: Final = 5  # in one run, after a lost answer or lease; each 
 MOVE_BATCH_ROWS: Final = 1_000  # of one copy; MIGRATION_BATCH_SIZE sets another
 MOVE_BATCH_BYTES: Final = 1024 * 1024  # of one copy, text and documents
 MOVE_BATCH_S: Final = 0.5  # a copy that takes longer makes the next one smaller
+MOVE_MIN_BATCH_ROWS: Final = 10
+MOVE_SLOW_S: Final = 0.02  # a source that answers faster is left no pause
+MOVE_SLOWDOWN: Final = 4.0  # a source that answers so many times slower than it can is given one
+MOVE_MAX_PAUSE_S: Final = 5.0
+MOVE_IDLE_S: Final = 0.05  # between two looks at an empty backlog
+MOVE_TAIL_EVERY_S: Final = 1.0
+MOVE_VERIFY_AGAIN_S: Final = 5.0  # after a check that found differences
 MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
 MOVE_FENCE_S: Final = 2.0  # a fence stands no longer: then anybody takes it back
 MOVE_FENCE_TRIES: Final = 10
@@ -101,3 +108,11 @@ GATE_MAX_AGE_S: Final = 0.5  # an application's instance believes what it knows 
 FENCED_WAIT_S: Final = 10.0  # a fenced write waits for the new primary, before FencedError
 PUSH_QUEUE_KEYS: Final = 10_000  # changed rows an instance pushes itself; behind that the mover does
 APPLY_TRIES: Final = 8  # of one copy, against other appliers and writers in the way, before ConflictError
+
+# Checking two stores against each other.
+CHECK_PAGE_ROWS: Final = 2_000  # read from each side at a time
+CHECK_PAUSE_S: Final = 0.5  # between two looks at a row that seems to differ
+CHECK_LOOKS: Final = 10  # at one row, until it is called pending
+CHECK_WATCHED_ROWS: Final = 20_000  # rows under suspicion at a time; with more, the check waits for them first
+CHECK_KNOWN_PARENTS: Final = 200_000  # ids of parents remembered a side, so as not to ask for them again
+CHECK_SAMPLES: Final = 20  # differences of each kind and table that a report shows
