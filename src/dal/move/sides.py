@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dal.errors import ConflictError, UnavailableError
 from dal.replica import UNIT_OF, UNITS, Gate, Replica
 from dal.tables import TABLES
 
 Side: TypeAlias = Literal["source", "target"]
+SIDES: Final[tuple[Side, Side]] = ("source", "target")
 #: Milliseconds since 1970, of this machine.
 ClockMs: TypeAlias = Callable[[], int]
 
@@ -80,12 +81,13 @@ def other(side: Side) -> Side:
 
 
 async def read_gates(sides: Sides) -> Mapping[str, UnitGates]:
-    """Every unit's gates, in the order of UNITS; empty where no move is on.
+    """Every unit's gates, in the order of UNITS; empty where no move is on. A retired move is on no more.
 
     Raises ConflictError where the two stores do not belong to one move.
     """
     for _ in range(5):
-        source, target = await sides.source.gates(), await sides.target.gates()
+        source = {unit: gate for unit, gate in (await sides.source.gates()).items() if gate.phase != "RETIRED"}
+        target = await sides.target.gates() if source else {}
         found = {unit: UnitGates(source[unit], target[unit]) for unit in UNITS if unit in source and unit in target}
         if source and (len(found) != len(source) or len(found) != len(target)):
             raise ConflictError("the target is not part of the source's move; start the move, or abort it")

@@ -1,0 +1,271 @@
+"""The mover: the process that carries a move from capture to verified, and keeps the replica up to date after that.
+
+Everything it knows lies in the gates, so it can be killed at any moment and run again; a lease lets any number be
+started, of which one works and the others watch. It copies what is dirty, whoever wrote it, in the direction that each
+unit's gates say; it never switches a unit by itself (dal.move.cutover does, when asked to).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+from dal.errors import ConflictError, CorruptDataError, DalError
+from dal.limits import (
+    MOVE_BATCH_ROWS,
+    MOVE_BATCH_S,
+    MOVE_IDLE_S,
+    MOVE_LEASE_S,
+    MOVE_MAX_PAUSE_S,
+    MOVE_MIN_BATCH_ROWS,
+    MOVE_SLOW_S,
+    MOVE_SLOWDOWN,
+    MOVE_TAIL_EVERY_S,
+    MOVE_VERIFY_AGAIN_S,
+)
+from dal.move.recovery import SETTLED, recover
+from dal.move.relay import CopyResult, copy_dirty
+from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
+from dal.move.tail import compare_tail
+from dal.ops import JsonValue, Value
+from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase
+from dal.values import IdMaker, new_id
+
+Sleep = Callable[[float], Awaitable[None]]
+#: Compares a unit whole; the number of differences that stay. What VERIFIED rests on.
+Verify = Callable[[str], Awaitable[int]]
+CountRows = Callable[[str], Awaitable[int]]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How a mover is doing: what `watch` and the progress bars show.
+
+    copied     rows copied by this mover since it began, by table.
+    stuck      keys that could not be copied at the last try.
+    different  keys that the replica gave back with other content.
+    working    this mover holds the lease.
+    """
+
+    copied: dict[str, int] = field(default_factory=dict)
+    stuck: list[Key] = field(default_factory=list)
+    different: list[Key] = field(default_factory=list)
+    working: bool = False
+
+
+async def begin(sides: Sides, units: tuple[str, ...], *, new_move: IdMaker = new_id) -> Mapping[str, UnitGates]:
+    """Installs a move of these units on both stores, or finds it installed; its gates.
+
+    Raises ConflictError where either store takes part in another move. Any number may call it at once.
+    """
+    present = await sides.source.gates() or await sides.target.gates()
+    move = next(iter(present.values())).move if present else new_move()
+    if present and set(present) != set(units):
+        raise ConflictError(
+            f"a move of {', '.join(present)} is on; finish or abort it before one of {', '.join(units)}",
+            operation="move",
+        )
+    # The target first: from the moment the source registers changes, there is somewhere for them to go.
+    await sides.target.install(
+        [Gate(unit, move, "target", role="replica", epoch=0, next_epoch=2, phase="CAPTURE") for unit in units]
+    )
+    await sides.source.install(
+        [Gate(unit, move, "source", role="primary", epoch=1, next_epoch=2, phase="CAPTURE") for unit in units]
+    )
+    return await read_gates(sides)
+
+
+class Mover:
+    """One mover of a move that has begun.
+
+    verify      compares a unit whole when its backlog is drained.
+    count       how many rows a table of the source has: what progress is told against.
+    batch_rows  rows of a copy at most; it shrinks where a copy takes longer than MOVE_BATCH_S, or the source suffers.
+    owner       name of this mover in the lease.
+    """
+
+    def __init__(
+        self,
+        sides: Sides,
+        *,
+        verify: Verify,
+        count: CountRows,
+        batch_rows: int = MOVE_BATCH_ROWS,
+        owner: str | None = None,
+        clock: ClockMs = now_ms,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.progress = Progress()
+        self._sides = sides
+        self._verify = verify
+        self._count = count
+        self._max_rows = batch_rows
+        self._rows = batch_rows
+        self._owner = owner or new_id()
+        self._clock = clock
+        self._sleep = sleep
+        self._fastest_s = float("inf")
+        self._lease_ends = 0.0
+        self._verify_at: dict[str, float] = {}
+        self._tail_at: dict[str, float] = {}
+
+    async def run(self, until: Callable[[Mapping[str, UnitGates]], bool]) -> None:
+        """Works, or watches another mover work, until the gates are as asked for.
+
+        Errors that may pass are waited out; others end the run. Cancelling it leaves nothing half done.
+        """
+        failures = 0
+        while True:
+            try:
+                gates = await read_gates(self._sides)
+                if not gates:
+                    raise ConflictError("no move is on; start it first", operation="move")
+                if until(gates):
+                    await self._release(gates)
+                    return
+                self.progress.working = await self._lease(gates)
+                busy = await self.step(gates) if self.progress.working else False
+                failures = 0
+            except DalError as error:
+                failures += 1
+                if not error.retryable or failures > 1000:
+                    raise
+                await self._sleep(min(0.05 * 2.0 ** min(failures, 10), MOVE_MAX_PAUSE_S))
+                continue
+            await self._sleep(await self._pause_s() if busy else MOVE_IDLE_S)
+
+    async def step(self, gates: Mapping[str, UnitGates]) -> bool:
+        """One round over all units; whether there was anything to do."""
+        recovered = [await recover(self._sides, found, self._clock) for found in gates.values()]
+        if any(recovered):
+            return True
+        busy = False
+        clean: set[str] = set()
+        for side in SIDES:
+            units = frozenset(unit for unit, found in gates.items() if found.holder == side)
+            if units:
+                await self._sides.at(side).rescan()
+                result = await self._copy(side, units)
+                busy |= bool(result.copied)
+                stuck = {UNIT_OF[key.table] for key in result.stuck + result.different}
+                clean |= units - stuck if result.read < self._rows else set()
+        busy |= await self._seed(gates)
+        for unit, found in gates.items():
+            busy |= await self._advance(unit, found, is_clean=unit in clean)
+        return busy
+
+    async def _copy(self, side: Side, units: frozenset[str]) -> CopyResult:
+        """Copies what is dirty on this side, once over its tables."""
+        store, replica = self._sides.at(side), self._sides.at(other(side))
+        total = CopyResult()
+        for table in sorted((t for unit in units for t in UNITS[unit]), key=TABLE_ORDER.__getitem__):
+            started = monotonic()
+            result = await copy_dirty(store, replica, table, self._rows, units)
+            if result.read == self._rows and monotonic() - started > MOVE_BATCH_S:
+                self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
+            total.add(result)
+        self.progress.stuck, self.progress.different = total.stuck, total.different
+        return total
+
+    async def _seed(self, gates: Mapping[str, UnitGates]) -> bool:
+        """Registers the next rows of the backfill, parents first; whether there were any.
+
+        The cursor is saved behind the rows: a mover that dies between the two registers them again, which is harmless.
+        """
+        for table in TABLE_ORDER:
+            found = gates.get(UNIT_OF[table])
+            if found is None or found.source.phase != "BACKFILL" or found.primary != "source":
+                continue
+            at, _, after = found.source.cursor.partition(":")
+            tables = UNITS[found.source.unit]
+            if at and tables.index(table) < tables.index(at):
+                continue
+            last = await self._sides.source.seed(table, after if at == table else "", self._rows)
+            if last:
+                change: dict[str, Value] = {"cursor": f"{table}:{last}"}
+            elif table != tables[-1]:
+                change = {"cursor": f"{tables[tables.index(table) + 1]}:"}
+            else:
+                change = {"cursor": "", "phase": "SYNC"}
+            expect: dict[str, Value] = {"phase": "BACKFILL", "cursor": found.source.cursor}
+            await self._sides.source.change_gate(found.source.unit, expect=expect, change=change)
+            return True
+        return False
+
+    # -- phases
+
+    async def _advance(self, unit: str, gates: UnitGates, *, is_clean: bool) -> bool:
+        """Takes the unit to its next phase, where it is time to; whether it did."""
+        primary = gates.primary
+        if primary is None:
+            return False
+        at = gates.at(primary)
+        if at.phase == "CAPTURE":
+            rows: JsonValue = {table: await self._count(table) for table in UNITS[unit]}
+            return await self._note(at, {"rows": rows}, phase="BACKFILL")
+        if at.phase == "SYNC" and is_clean and monotonic() >= self._verify_at.get(unit, 0.0):
+            differences = await self._verify(unit)
+            self._verify_at[unit] = monotonic() + MOVE_VERIFY_AGAIN_S
+            check: JsonValue = {"at_ms": self._clock(), "differences": differences}
+            if differences:
+                await self._note(at, {"check": check})
+                return False
+            return await self._note(at, {"check": check}, phase=SETTLED[primary])
+        if at.phase == SETTLED[primary] and is_clean and monotonic() >= self._tail_at.get(unit, 0.0):
+            self._tail_at[unit] = monotonic() + MOVE_TAIL_EVERY_S
+            store, replica = self._sides.at(primary), self._sides.at(other(primary))
+            try:
+                for table in UNITS[unit]:
+                    await compare_tail(table, store, replica)
+            except CorruptDataError as error:
+                await self._note(at, {"problem": error.message}, phase="SYNC")
+        return False
+
+    async def _note(self, gate: Gate, more: Mapping[str, JsonValue], *, phase: Phase | None = None) -> bool:
+        """Adds to the notes of the unit and changes its phase, unless somebody else changed that."""
+        notes = json.dumps({**json.loads(gate.notes), **more}, sort_keys=True)
+        change: dict[str, Value] = {"notes": notes} if phase is None else {"notes": notes, "phase": phase}
+        return await self._sides.at(gate.side).change_gate(
+            gate.unit, expect={"role": gate.role, "epoch": gate.epoch, "phase": gate.phase}, change=change
+        )
+
+    # -- the lease, and the pace
+
+    async def _lease(self, gates: Mapping[str, UnitGates]) -> bool:
+        """Whether this mover is the one at work. The lease only saves work: two movers do no harm."""
+        if monotonic() < self._lease_ends - MOVE_LEASE_S / 2:
+            return True
+        gate = next(iter(gates.values())).source
+        if gate.lease_owner not in ("", self._owner) and gate.lease_until_ms > self._clock():
+            return False
+        taken = await self._sides.source.change_gate(
+            gate.unit,
+            expect={"lease_owner": gate.lease_owner, "lease_until_ms": gate.lease_until_ms},
+            change={"lease_owner": self._owner, "lease_until_ms": self._clock() + int(MOVE_LEASE_S * 1000)},
+        )
+        if taken:
+            self._lease_ends = monotonic() + MOVE_LEASE_S
+        return taken
+
+    async def _release(self, gates: Mapping[str, UnitGates]) -> None:
+        unit = next(iter(gates))
+        await self._sides.source.change_gate(
+            unit, expect={"lease_owner": self._owner}, change={"lease_owner": "", "lease_until_ms": 0}
+        )
+        self._lease_ends = 0.0
+
+    async def _pause_s(self) -> float:
+        """How long to leave the source alone, from how fast it answers beside how fast it can."""
+        started = monotonic()
+        await self._sides.source.gates()
+        took_s = monotonic() - started
+        self._fastest_s = min(self._fastest_s, took_s)
+        if took_s > max(MOVE_SLOW_S, MOVE_SLOWDOWN * self._fastest_s):
+            self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            return min(took_s, MOVE_MAX_PAUSE_S)
+        self._rows = min(self._max_rows, self._rows + self._rows // 4 + 1)
+        return 0.0
