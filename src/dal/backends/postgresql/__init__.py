@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
@@ -10,11 +11,13 @@ from dal.backends.postgresql.dialect import postgresql_dialect
 from dal.backends.postgresql.errors import BACKEND
 from dal.backends.postgresql.executor import PostgresExecutor
 from dal.backends.postgresql.plan import plan, plan_searched
-from dal.backends.sql import SqlStore
+from dal.backends.sql import Compiler, Executor, SqlStore, Step
 from dal.limits import MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.store import Capabilities
 
 if TYPE_CHECKING:
+    from dal.ops import Op
+    from dal.replica import Replica
     from dal.schema.connection import Connection
 
 __all__ = ["postgresql_store"]
@@ -55,6 +58,7 @@ def postgresql_store(
         address=address.label,
         schema_connection=lambda: _open_schema(conninfo),
         auto_migrate=auto_migrate,
+        make_replica=_make_replica,
     )
 
 
@@ -63,3 +67,9 @@ def _open_schema(conninfo: str) -> AbstractAsyncContextManager[Connection]:
     from dal.backends.postgresql.schema_connection import open_schema
 
     return open_schema(conninfo)
+
+
+def _make_replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+    from dal.backends.postgresql.replica import PostgresReplica
+
+    return PostgresReplica(executor, compiler, plan)

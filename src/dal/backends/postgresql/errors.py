@@ -19,6 +19,7 @@ from dal.errors import (
     CorruptDataError,
     DalError,
     DalTimeoutError,
+    FencedError,
     InvalidInputError,
     LimitExceededError,
     Outcome,
@@ -28,6 +29,8 @@ from dal.errors import (
 )
 
 BACKEND: Final = "postgresql"
+#: The state of a write that a live move's fence refuses (capture.py). Its class is nobody else's.
+FENCED: Final = "DALFD"
 
 _Kind = Literal["unique", "foreign key", "not null", "check"]
 _VIOLATIONS: Final[dict[str, _Kind]] = {
@@ -66,6 +69,7 @@ _MEANINGS: Final[dict[str, tuple[type[DalError], str]]] = {
     "57014": (DalTimeoutError, "the statement took longer than the server allows"),
     "57": (UnavailableError, "the server is shutting down, starting up or was told to end the connection"),
     "58": (UnavailableError, "the server met an error of its file system"),
+    FENCED: (FencedError, "a live move is on, and this database takes no writes of these rows now"),
     "XX001": (CorruptDataError, "the server found corrupt data"),
     "XX002": (CorruptDataError, "the server found a corrupt index"),
 }
