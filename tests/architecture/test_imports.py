@@ -112,7 +112,7 @@ def test_backends_are_imported_by_the_factory_and_the_kit_alone() -> None:
 
 
 def test_no_backend_imports_another() -> None:
-    shared = {"conditions", "interpreter", "memory", "overlay", "rows", "sql"}
+    shared = {"conditions", "interpreter", "memory", "overlay", "replication", "rows", "sql"}
     wrong = []
     for path in modules():
         parts = name_of(path).split(".")

@@ -22,9 +22,10 @@ STEPS = 60
 
 
 def points() -> list[str]:
-    """Every fault point in the file store's source, and half a record."""
+    """Every fault point in the file store's source but those of live moves, and half a record."""
     sources = Path(dal.backends.file.__file__).parent.glob("*.py")
     found = {point for source in sources for point in re.findall(r'faults\.reach\("([a-z.]+)"\)', source.read_text())}
+    found = {point for point in found if not point.startswith(("registry.", "fence."))}
     assert len(found) > 15
     return [*sorted(found), "torn"]
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypedDict, cast
 
 import orjson
 
-from dal.backends.file import faults
+from dal.backends.file import faults, registry_files
 from dal.backends.file import index as ids
 from dal.backends.file.codec import to_line
 from dal.backends.file.documents import CHAT_ID, Document, DocumentRows
@@ -35,6 +35,7 @@ from dal.backends.file.layout import (
 )
 from dal.backends.file.linerows import day_of, owner
 from dal.backends.file.lines import LineFile
+from dal.backends.file.registry_files import Part
 from dal.backends.file.waiting import politely
 from dal.backends.rows import ID, Change, MemoryRows, Stored
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
@@ -49,6 +50,7 @@ class Work(NamedTuple):
     layers: list[Layer]
     documents: list[Document]
     chats: dict[str, str | None]  # stale chat documents by chat_id, with the id of the chat that has it now
+    registry: Part | None  # what changed of a live move's state
 
 
 class _PlannedFile(TypedDict):
@@ -69,7 +71,20 @@ def take_up(image: Image) -> Work | None:
         for unit, document in zip(stale, documents, strict=True)
         if unit.table == "chat_sessions"
     }
-    return Work(cast(int, layers[-1].end), layers, documents, chats)
+    return Work(cast(int, layers[-1].end), layers, documents, chats, _registry_part(image, layers))
+
+
+def _registry_part(image: Image, layers: list[Layer]) -> Part | None:
+    marked: dict[str, dict[str, None]] = {}
+    for layer in layers:
+        if layer.is_new:
+            marked = {}
+        for table, ids_of_table in layer.marked.items():
+            marked.setdefault(table, {}).update(ids_of_table)
+    if not marked and not any(layer.is_gated for layer in layers):
+        return None
+    is_new = any(layer.is_new for layer in layers)
+    return registry_files.part_of(image.registry, marked, is_new=is_new, since_whole=image.since_whole)
 
 
 class Checkpoint:
@@ -99,6 +114,7 @@ class Checkpoint:
         self._prepare_messages(layer, writer)
         self._prepare_logs(layer, writer)
         self._prepare_documents()
+        self._prepare_registry()
         self._write_plan()
         for path, (planned, data) in self._appends.items():
             self._append(path, planned["size"], data)
@@ -310,6 +326,11 @@ class Checkpoint:
                 self._replace(document.path, document.encode())
             else:
                 self._removals.append(document.path)
+
+    def _prepare_registry(self) -> None:
+        part = self._work.registry
+        if part is not None:
+            self._replace(registry_files.path_of(self._layout, part, self._work.target), b"".join(part.encode()))
 
     def _keep_damaged(self, rows: DocumentRows, path: Path) -> None:
         self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)

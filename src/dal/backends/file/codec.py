@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
+from dal.backends.file.registry import Capturing, Gated, Known, Marked, MoveChange
 from dal.backends.rows import Change, Drop, Stored, json_positions
+from dal.replica import Gate
 from dal.tables import TABLES, Kind, Table
+
+#: What a journal record tells.
+AnyChange: TypeAlias = "Change | Drop | MoveChange"
 
 _TYPES: Final[dict[Kind, type]] = {
     Kind.ID: str,
@@ -116,22 +121,29 @@ def from_line(table: Table, line: bytes) -> Stored:
     return from_object(table, orjson.loads(line))
 
 
-def encode_changes(changes: Sequence[Change | Drop]) -> bytes:
+def encode_changes(changes: Sequence[AnyChange]) -> bytes:
     """A batch's changes as the journal keeps them."""
     entries: list[list[Any]] = []
     for change in changes:
-        if isinstance(change, Drop):
+        if isinstance(change, Change):
+            if change.row is None:
+                entries.append(["gone", change.table, change.id])
+            else:
+                entries.append(["row", change.table, _SHAPES[change.table].values(change.row)])
+        elif isinstance(change, Drop):
             entries.append(["drop", change.table, change.column, change.parent_id])
-        elif change.row is None:
-            entries.append(["gone", change.table, change.id])
+        elif isinstance(change, Marked):
+            entries.append(["marked", change.table, [[row_id, *known] for row_id, known in change.entries]])
+        elif isinstance(change, Gated):
+            entries.append(["gate", change.gate._asdict(), change.counter])
         else:
-            entries.append(["row", change.table, _SHAPES[change.table].values(change.row)])
+            entries.append(["capturing", change.is_on])
     return orjson.dumps(entries, option=_OPTIONS)
 
 
-def decode_changes(payload: bytes) -> list[Change | Drop]:
+def decode_changes(payload: bytes) -> list[AnyChange]:
     """The changes of a journal record; ValueError where it holds something else."""
-    changes: list[Change | Drop] = []
+    changes: list[AnyChange] = []
     for entry in orjson.loads(payload):
         match entry:
             case ["row", name, values] if name in _SHAPES and len(values) == len(_SHAPES[name].names):
@@ -140,6 +152,19 @@ def decode_changes(payload: bytes) -> list[Change | Drop]:
                 changes.append(Change(name, row_id, None))
             case ["drop", name, column, parent_id] if name in _SHAPES:
                 changes.append(Drop(name, column, parent_id))
+            case ["marked", name, marked] if name in _SHAPES:
+                changes.append(Marked(name, [(row_id, Known(*known)) for row_id, *known in marked]))
+            case ["gate", gate, counter]:
+                changes.append(Gated(_gate(gate), counter))
+            case ["capturing", is_on]:
+                changes.append(Capturing(is_on))
             case _:
                 raise ValueError("not a change that this library writes")
     return changes
+
+
+def _gate(value: dict[str, Any]) -> Gate:
+    try:
+        return Gate(**value)
+    except TypeError as error:
+        raise ValueError("not a gate that this library writes") from error

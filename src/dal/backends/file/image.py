@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from dal.backends.file.codec import AnyChange
 from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_tables
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.linerows import LogRows, MessageRows
+from dal.backends.file.registry import Capturing, Marked, MoveChange, Registry
+from dal.backends.file.registry_files import Part
 from dal.backends.overlay import Overlay, carry_out
 from dal.backends.rows import Change, Drop, MemoryRows, Rows, Stored
 from dal.tables import MESSAGES, SYSTEM_LOGS
@@ -23,20 +26,27 @@ _MAX_PROBLEMS: Final = 100
 
 
 class Layer:
-    """The changes of one journal segment: rows for line files, and the documents that are stale."""
+    """The changes of one journal segment: rows for line files, the documents that are stale, and registry entries.
+
+    is_new  the registry was begun anew in this segment.
+    """
 
     def __init__(self, messages: Rows, logs: Rows) -> None:
         self.messages = Overlay(messages)
         self.logs = Overlay(logs)
         self.stale: dict[Unit, None] = {}
+        self.marked: dict[str, dict[str, None]] = {}
+        self.is_gated = self.is_new = False
         self.end: int | None = None
 
 
 class Image:
     """The rows of a store as they are after every change that was applied."""
 
-    def __init__(self, layout: Layout, index: Index) -> None:
+    def __init__(self, layout: Layout, index: Index, registry: Registry | None = None) -> None:
         self.index = index
+        self.registry = Registry() if registry is None else registry
+        self.since_whole = 0  # registry entries in parts, behind the last whole
         self._damaged_lines: dict[str, None] = {}
         self.names: dict[str, list[str]] = {}  # chats that changed their chat_id, with the earlier ones
         self.documents = document_tables(layout)
@@ -58,14 +68,33 @@ class Image:
         """A sentence about each damaged document and line."""
         return [p for rows in self.documents.values() for p in list(rows.corrupt.values())] + list(self._damaged_lines)
 
-    def apply(self, changes: Iterable[Change | Drop]) -> None:
+    def apply(self, changes: Iterable[AnyChange]) -> None:
         """Makes changes that are durable visible."""
         chats = self.documents["chat_sessions"]
-        changes = list(changes)
+        rows: list[Change | Drop] = []
         for change in changes:
+            if not isinstance(change, Change | Drop):
+                self._apply_move(change)
+                continue
+            rows.append(change)
             if isinstance(change, Change) and change.table == "chat_sessions":
                 self._note_name(chats, change)
-        carry_out(self.tables, changes)
+        carry_out(self.tables, rows)
+
+    def registry_written(self, part: Part | None) -> None:
+        """A checkpoint of this process has written this part of the registry."""
+        if part is not None:
+            self.since_whole = 0 if part.is_whole else self.since_whole + part.size()
+
+    def _apply_move(self, change: MoveChange) -> None:
+        self.registry.apply(change)
+        layer = self.layers[-1]
+        if isinstance(change, Marked):
+            layer.marked.setdefault(change.table, {}).update(dict.fromkeys(row_id for row_id, _ in change.entries))
+            return
+        layer.is_gated = True
+        if isinstance(change, Capturing):
+            layer.is_new, layer.marked = True, {}
 
     def _note_name(self, chats: DocumentRows, change: Change) -> None:
         before = MemoryRows.get(chats, change.id)

@@ -50,6 +50,7 @@ class Layout:
         self.audit = root / "audit"
         self.journal = root / "journal"
         self.quarantine = root / "quarantine"
+        self.move = root / "move"
         self.index = root / "cache" / "ids.sqlite"
 
     def prepare(self, *, create: bool) -> None:

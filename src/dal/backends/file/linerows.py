@@ -32,6 +32,10 @@ _CHAT_ID: Final = 1  # chat_sessions: the caller's own key
 _LOG_TIME: Final = SYSTEM_LOGS.names.index("created_at")
 _TIME_AND_ID: Final = re.compile(rb'\{"id":"([^"]*)",.*,"created_at":"([^"]*)Z"\}', re.DOTALL)
 
+_ID_FIRST: Final = b'{"id":"'  # how this library's lines begin
+_ID: Final = slice(len(_ID_FIRST), len(_ID_FIRST) + 36)
+_CLOSE: Final = 32  # a gap of so many messages is read over
+
 Report = Callable[[str], None]
 
 
@@ -202,8 +206,7 @@ class MessageRows(LineRows):
             return ([] if row is None else [row]), True
         for condition in plan.where:
             if condition.column == "id" and condition.op == "in":
-                found = (self.get(row_id) for row_id in dict.fromkeys(cast("Iterable[str]", condition.value)))
-                return (row for row in found if row is not None), False
+                return self._of_ids(cast("Iterable[str]", condition.value)), False
         chat_session_id = cast("str | None", equal.get("chat_session_id"))
         if chat_session_id is not None:
             by_number = bool(plan.order) and plan.order[0] in ("sequence_number", "-sequence_number")
@@ -214,6 +217,21 @@ class MessageRows(LineRows):
         if plan.order == ("id",):
             return self._by_id(None if plan.after is None else cast(str, plan.after[0])), True
         return self._everywhere(plan), False
+
+    def _of_ids(self, wanted: Iterable[str]) -> Iterator[Stored]:
+        """The messages with these ids, chat by chat: neighbours are read together."""
+        chats: dict[str, dict[int, str]] = {}
+        for row_id in wanted:
+            place = self._index.find(ids.MESSAGES, row_id)
+            if place is not None:
+                chats.setdefault(place.place, {})[place.number] = row_id
+        return (
+            row
+            for chat_session_id, numbers in chats.items()
+            for low, high in _stretches(sorted(numbers))
+            for row in self._of_chat(chat_session_id, low, high, descending=False)
+            if numbers.get(row[_NUMBER]) == row[ID]
+        )
 
     def _by_id(self, after: str | None) -> Iterator[Stored]:
         for place in self._index.behind(ids.MESSAGES, after):
@@ -260,12 +278,28 @@ class LogRows(LineRows):
         if "id" in equal:
             row = self.get(equal["id"])
             return ([] if row is None else [row]), True
+        for condition in plan.where:
+            if condition.column == "id" and condition.op == "in":
+                return self._of_ids(cast("Iterable[str]", condition.value)), False
         by_time = bool(plan.order) and plan.order[0] in ("created_at", "-created_at")
         descending = by_time and plan.order[0][0] == "-"
         days = self._days(plan, by_time=by_time, descending=descending)
         if plan.order in (("-created_at", "-id"), ("created_at", "id")):
             return (row for day in days for row in self._sorted_day(day, plan, descending=descending)), True
         return (row for day in days for row in self._of_day(day)), False
+
+    def _of_ids(self, wanted: Iterable[str]) -> Iterator[Stored]:
+        """The entries with these ids, each day's in one reading."""
+        days: dict[str, set[bytes]] = {}
+        for row_id in wanted:
+            place = self._index.find(ids.LOGS, row_id)
+            if place is not None:
+                days.setdefault(place.place, set()).add(row_id.encode())
+
+        def passes(day: str) -> Callable[[bytes], bool]:
+            return lambda line: line[_ID] in days[day] or not line.startswith(_ID_FIRST)
+
+        return (row for day in days for row in self._of_day(day, passes(day)) if row[ID].encode() in days[day])
 
     def _days(self, plan: Scan, *, by_time: bool, descending: bool) -> list[str]:
         try:
@@ -337,6 +371,17 @@ def _number(line: bytes) -> int | None:
     except (ValueError, KeyError, TypeError):
         return None
     return found if type(found) is int else None
+
+
+def _stretches(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of numbers that lie close together."""
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number - last > _CLOSE:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
 
 
 def _bounds(plan: Scan, *, by_number: bool, descending: bool) -> tuple[int | None, int | None]:

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from time import perf_counter
-from typing import Final
+from typing import Final, cast
 
 from dal.backends import interpreter
 from dal.backends.conditions import Tables
 from dal.backends.file import recovery
-from dal.backends.file.codec import encode_changes
+from dal.backends.file.capture import captured, check_roles
+from dal.backends.file.codec import AnyChange, encode_changes
 from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
 from dal.backends.file.image import Image
 from dal.backends.file.index import Index
@@ -26,7 +27,7 @@ from dal.backends.file.lock import FileLock
 from dal.backends.file.settling import Settling
 from dal.backends.file.waiting import finished, result_of
 from dal.backends.memory import StagedTransaction, check_batch
-from dal.backends.rows import Change, Drop
+from dal.backends.rows import Drop
 from dal.errors import DalError, Outcome, UnavailableError
 from dal.limits import (
     CLOSE_TIMEOUT_S,
@@ -35,13 +36,14 @@ from dal.limits import (
     HEALTH_TIMEOUT_S,
     MAX_HISTORY_MESSAGES,
 )
-from dal.ops import JsonValue, Op, Query, Receipt, Row, Select
+from dal.ops import Compare, JsonValue, Op, Query, Receipt, Row, Select
 from dal.store import ReadCommit, StoreHealth
 
 _ON_DISK: Final = ("messages", "system_logs")
 # A read that files were changed under is repeated; a scan of many files is long and accepts, in the end, that they are
 # of different moments.
 _MAX_REREADS: Final = 4
+_FEW: Final = 20  # rows on disk that are read at once
 _log = logging.getLogger("dal.file")
 
 
@@ -121,7 +123,7 @@ class Opened:
                 if self._reads:
                     await asyncio.wait(self._reads)
                 await self._settling.finish()
-                await self._take_lock("close")
+                await self._take_lock("close", self._lock_timeout_s)
                 try:
                     await self._settling.rotate()
                 finally:
@@ -198,12 +200,24 @@ class Opened:
         check_batch(ops, BACKEND)
         await self._settling.wait_for_room("commit")
         async with self.exclusive("commit"):
-            try:
-                receipt, changes = interpreter.apply(self.image.tables, ops, backend=BACKEND)
-            except (OSError, sqlite3.Error) as error:
-                raise reading_error(self.layout, "commit", error) from error
-            await self._write(changes, "commit")
-            return receipt
+            if self.image.registry.gates:
+                check_roles(self.image.registry, ops)
+            return await self.carry_out(ops, "commit")
+
+    async def carry_out(self, ops: Sequence[Op], operation: str, also: Sequence[AnyChange] = ()) -> Receipt:
+        """Commits a batch while nobody else writes, whatever the roles; `also` goes into the same journal record."""
+        try:
+            receipt, changes = interpreter.apply(self.image.tables, ops, backend=BACKEND)
+            every = await captured(self.image.registry, changes, self._children)
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(self.layout, operation, error) from error
+        await self.write([*also, *every], operation)
+        return receipt
+
+    async def _children(self, drop: Drop) -> list[str]:
+        """The ids of the rows that a drop takes away."""
+        query = Select(drop.table, (Compare(drop.column, "=", drop.parent_id),), columns=("id",))
+        return [str(row[0]) for row in await self.answer(self.image.tables, query)]
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[ReadCommit]:
@@ -214,19 +228,24 @@ class Opened:
                 yield staged
             finally:
                 staged.is_over = True
-            await self._write(staged.changes(), "transaction")
+            try:
+                every = await captured(self.image.registry, staged.changes(), self._children)
+            except (OSError, sqlite3.Error) as error:
+                raise reading_error(self.layout, "transaction", error) from error
+            await self.write(every, "transaction")
 
     @asynccontextmanager
-    async def exclusive(self, operation: str) -> AsyncIterator[None]:
+    async def exclusive(self, operation: str, timeout_s: float | None = None) -> AsyncIterator[None]:
         """Nobody else writes, in this process or another, and everything committed so far is known."""
+        timeout_s = self._lock_timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(self._lock_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await self._turn.acquire()
         except TimeoutError as error:
-            raise timed_out(self.layout, operation, self._lock_timeout_s) from error
+            raise timed_out(self.layout, operation, timeout_s) from error
         try:
             self._check_writable(operation)
-            await self._take_lock(operation)
+            await self._take_lock(operation, timeout_s)
             try:
                 yield
             finally:
@@ -234,11 +253,11 @@ class Opened:
         finally:
             self._turn.release()
 
-    async def _take_lock(self, operation: str) -> None:
+    async def _take_lock(self, operation: str, timeout_s: float) -> None:
         try:
-            await self._lock.acquire(self._lock_timeout_s)
+            await self._lock.acquire(timeout_s)
         except TimeoutError as error:
-            raise timed_out(self.layout, operation, self._lock_timeout_s) from error
+            raise timed_out(self.layout, operation, timeout_s) from error
         try:
             await self.follow()
         except BaseException as error:
@@ -247,8 +266,11 @@ class Opened:
                 raise reading_error(self.layout, operation, error) from error
             raise
 
-    async def _write(self, changes: list[Change | Drop], operation: str) -> None:
-        """Makes changes durable, then visible. A cancellation waits for the sync that is under way."""
+    async def write(self, changes: Sequence[AnyChange], operation: str) -> None:
+        """Makes changes durable, then visible, while nobody else writes.
+
+        A cancellation waits for the sync that is under way.
+        """
         if not changes:
             return
         self._check_writable(operation)
@@ -331,7 +353,11 @@ class _Transaction(StagedTransaction):
             raise reading_error(self._opened.layout, "read", error) from error
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
+        registry = self._opened.image.registry
         try:
+            if registry.gates:
+                self.check("commit")
+                check_roles(registry, ops)
             return await super().commit(ops)
         except (OSError, sqlite3.Error) as error:
             raise reading_error(self._opened.layout, "commit", error) from error
@@ -345,7 +371,7 @@ def _is_quick(query: Query) -> bool:
         return False
     columns = {c.column for c in query.where if c.op in ("=", "in")}
     if "id" in columns:
-        return True
+        return all(c.op == "=" or len(cast("Sequence[str]", c.value)) <= _FEW for c in query.where if c.column == "id")
     if "chat_session_id" not in columns:
         return False
     by_number = bool(query.order) and query.order[0] in ("sequence_number", "-sequence_number")

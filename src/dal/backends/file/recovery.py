@@ -17,6 +17,7 @@ from typing import Final, cast
 import orjson
 
 from dal.backends.file import index as ids
+from dal.backends.file import registry_files
 from dal.backends.file.checkpoint import undo
 from dal.backends.file.codec import decode_changes
 from dal.backends.file.documents import load_documents
@@ -32,10 +33,12 @@ _BATCH_ROWS: Final = 10_000
 def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
     undo(layout)
-    image = Image(layout, index)
+    settled = journal.settled()
+    registry, since_whole = registry_files.load(layout, settled)
+    image = Image(layout, index, registry)
+    image.since_whole = since_whole
     found = {_name(layout, entry): (ids.MESSAGES, _state(entry)) for entry in load_documents(layout, image.documents)}
     found.update(_logs(layout))
-    settled = journal.settled()
     journal.state.settled = settled
     try:
         _bring_up_index(layout, image, found, settled)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
+from dal.backends.file import registry_files
 from dal.backends.file.checkpoint import Checkpoint, Work, take_up
 from dal.backends.file.errors import reason
 from dal.backends.file.image import Image
@@ -152,6 +153,7 @@ class Settling:
         error = running.exception()
         if error is None:
             self.problem = None
+            image.registry_written(work.registry)
             image.retire(journal.state.settled)
         else:
             self._failed(error)
@@ -163,6 +165,8 @@ class Settling:
         Checkpoint(self._layout, image, work).run()
         journal.settle(work.target)
         journal.retire()
+        if work.registry is not None and work.registry.is_whole:
+            registry_files.retire(self._layout, work.target)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, DalError) and error.retryable:

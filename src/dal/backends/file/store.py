@@ -18,10 +18,12 @@ from dal.backends.file.errors import opening_error
 from dal.backends.file.journal import SEGMENT_BYTES
 from dal.backends.file.layout import BACKEND, Layout
 from dal.backends.file.opened import Opened
+from dal.backends.file.replica import FileReplica
 from dal.backends.file.settling import CHECKPOINT_INTERVAL_S
 from dal.errors import UnavailableError
 from dal.limits import LOCK_TIMEOUT_S, MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.ops import Op, Query, Receipt, Row
+from dal.replica import Replica
 from dal.store import Capabilities, ReadCommit, StoreHealth
 
 
@@ -59,7 +61,7 @@ class FileStore:
             multi_process=True,
             interactive_transactions=True,
             search=True,
-            triggers=False,
+            triggers=True,
             commit_lanes=1,
             max_text_bytes=MAX_TEXT_BYTES,
             max_batch_ops=MAX_BATCH_OPS,
@@ -108,6 +110,10 @@ class FileStore:
         if opened is None:
             return StoreHealth(status="down", parts={"reachable": False, "problems": ["the store is closed"]})
         return await opened.health()
+
+    def replica(self) -> Replica:
+        """The moves' side of this store."""
+        return FileReplica(lambda: self._get("replica"))
 
     def _get(self, operation: str) -> Opened:
         if self._opened is None:

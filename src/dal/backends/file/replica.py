@@ -1,0 +1,288 @@
+"""The moves' side of a file store: registry, gates and copies, over the journal that its writes go through.
+
+The registry is what every process has in memory; what changes it is a commit like any other. Foreign programs, which
+write the files themselves, are told from the files (foreign.py) and kept out by moving them away (fencing.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
+from typing import Final
+
+from dal.backends.file.copies import apply_copies
+from dal.backends.file.layout import BACKEND
+from dal.backends.file.opened import Opened
+from dal.backends.file.registry import (
+    CHECKED,
+    COPIED,
+    DIRTY,
+    STATES,
+    Capturing,
+    Gated,
+    Known,
+    Marked,
+    MoveChange,
+    Registry,
+    Versions,
+    first_version,
+)
+from dal.backends.file.rowreader import RowReader, is_unreadable, unreadable
+from dal.errors import ConflictError
+from dal.limits import FENCE_LOCK_TIMEOUT_S
+from dal.ops import Value
+from dal.replica import (
+    UNIT_OF,
+    Applied,
+    Backlog,
+    Bucket,
+    Copied,
+    Entry,
+    Gate,
+    Registered,
+)
+from dal.tables import TABLES
+
+_BUCKET_CHARS: Final = 3
+_LOW_BITS: Final = (1 << 32) - 1
+
+
+class FileReplica:
+    """The Replica of a file store.
+
+    opened  what the store is while it is open; raises UnavailableError when it is not.
+    """
+
+    def __init__(self, opened: Callable[[], Opened]) -> None:
+        self._get = opened
+
+    @property
+    def _opened(self) -> Opened:
+        return self._get()
+
+    @property
+    def _reader(self) -> RowReader:
+        return RowReader(self._opened)
+
+    async def _registry(self) -> Registry:
+        """The registry as of now."""
+        if self._opened.journal.has_news():
+            await self._opened.follow()
+        return self._opened.image.registry
+
+    # -- the move itself
+
+    async def install(self, gates: Sequence[Gate]) -> None:
+        async with self._opened.exclusive("install"):
+            registry = self._opened.image.registry
+            for gate in gates:
+                for other in registry.gates.values():
+                    if other.move != gate.move:
+                        raise ConflictError(
+                            f"install: the move {other.move} is installed in {self._opened.layout.root}; "
+                            "retire it, or uninstall it",
+                            operation="install",
+                            backend=BACKEND,
+                        )
+            changes: list[MoveChange] = [] if registry.is_capturing else [Capturing(True)]
+            changes += [Gated(g, first_version(g.epoch)) for g in gates if g.unit not in registry.gates]
+            await self._opened.write(changes, "install")
+
+    async def uninstall(self, *, keep_fence: bool) -> None:
+        async with self._opened.exclusive("uninstall"):
+            registry = self._opened.image.registry
+            if not registry.gates:
+                return
+            kept = [Gated(gate._replace(phase="RETIRED"), 0) for gate in registry.gates.values()] if keep_fence else []
+            await self._opened.write([Capturing(False), *kept], "uninstall")
+
+    async def gates(self) -> Mapping[str, Gate]:
+        return dict((await self._registry()).gates)
+
+    async def change_gate(self, unit: str, *, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
+        for name in (*expect, *change):
+            if name not in Gate._fields:
+                raise ValueError(f"a gate has no {name}")
+        timeout_s = FENCE_LOCK_TIMEOUT_S if "role" in change else None
+        async with self._opened.exclusive("change_gate", timeout_s):
+            gate = self._opened.image.registry.gates.get(unit)
+            if gate is None or any(getattr(gate, name) != value for name, value in expect.items()):
+                return False
+            changed = gate._replace(**change)  # type: ignore[arg-type]
+            counter = first_version(changed.epoch) if change.get("role") == "primary" and "epoch" in change else 0
+            await self._opened.write([Gated(changed, counter)], "change_gate")
+        return True
+
+    # -- the registry
+
+    async def seed(self, table: str, after: str, limit: int) -> str:
+        ids = await self._reader.behind(table, after, limit)
+        known = (await self._registry()).tables[table]
+        unknown = [row_id for row_id in ids if row_id not in known]
+        if unknown:
+            present = await self._reader.present(table, unknown)
+            async with self._opened.exclusive("seed"):
+                registry = self._opened.image.registry
+                gate = registry.gates.get(UNIT_OF[table])
+                entry = Known(first_version(0 if gate is None else gate.epoch), False, DIRTY, None)
+                # What was deleted since it was read has an entry by now.
+                known = registry.tables[table]
+                new = [(row_id, entry) for row_id in unknown if row_id in present and row_id not in known]
+                await self._mark("seed", table, new)
+        return ids[-1] if len(ids) == limit else ""
+
+    async def dirty(self, table: str, limit: int) -> list[Entry]:
+        registry = await self._registry()
+        if not registry.waiting[table] or limit < 1:
+            return []
+        skipped: set[str] = set()
+
+        def choose(waiting: Iterable[str]) -> list[str]:
+            return [row_id for _, row_id in zip(range(limit), (i for i in waiting if i not in skipped), strict=False)]
+
+        while True:
+            found = await self._reader.entries(table, lambda image: choose(image.registry.waiting[table]))
+            image = self._opened.image
+            readable = [entry for entry in found if not is_unreadable(image, entry)]
+            if readable or not found:
+                return readable
+            skipped.update(entry.id for entry in found)
+            if len(skipped) >= len(image.registry.waiting[table]):
+                raise unreadable(image, found[0])
+
+    async def entries(self, table: str, ids: Sequence[str]) -> list[Entry]:
+        found = await self._reader.entries(table, lambda _: ids)
+        for entry in found:
+            if is_unreadable(self._opened.image, entry):
+                raise unreadable(self._opened.image, entry)
+        return found
+
+    async def scan(self, table: str, after: str, limit: int) -> list[Entry]:
+        found: list[Entry] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            ids = await self._reader.behind(table, after, wanted)
+            dead = [row_id for row_id in (await self._registry()).dead[table] if row_id > after]
+            ids = nsmallest(wanted, {*ids, *dead})
+            if not ids:
+                break
+            page = await self._reader.entries(table, lambda _, ids=ids: ids)  # type: ignore[misc]
+            found += [entry for entry in page if entry.version or entry.row is not None]
+            after = ids[-1]
+        return found
+
+    async def acknowledge(self, copied: Sequence[Copied]) -> None:
+        if not copied:
+            return
+        async with self._opened.exclusive("acknowledge"):
+            registry = self._opened.image.registry
+            marked: dict[str, list[tuple[str, Known]]] = {}
+            for table, row_id, version, hash_ in copied:
+                known = registry.tables[table].get(row_id)
+                if known is not None and known.version == version and known.state == DIRTY:
+                    marked.setdefault(table, []).append((row_id, Known(version, hash_ is None, COPIED, hash_)))
+            await self._opened.write([Marked(table, entries) for table, entries in marked.items()], "acknowledge")
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        registry = await self._registry()
+        return {
+            name: Backlog(len(registry.waiting[name]), len(registry.copied[name]), len(registry.tables[name]))
+            for name in TABLES
+        }
+
+    async def raise_versions(self, table: str, ids: Sequence[str]) -> int:
+        distinct = sorted(set(ids))
+        if distinct:
+            async with self._opened.exclusive("raise_versions"):
+                present = await self._reader.present(table, distinct)
+                versions = Versions(self._opened.image.registry)
+                entries = [
+                    (row_id, Known(versions.next(table), row_id not in present, DIRTY, None)) for row_id in distinct
+                ]
+                await self._mark("raise_versions", table, entries)
+        return len(distinct)
+
+    async def rescan(self) -> int:
+        return 0
+
+    async def _mark(self, operation: str, table: str, entries: Sequence[tuple[str, Known]]) -> None:
+        if entries:
+            await self._opened.write([Marked(table, entries)], operation)
+
+    # -- copies
+
+    async def apply(self, entries: Sequence[Entry]) -> Applied:
+        return await apply_copies(self._opened, entries)
+
+    # -- checking
+
+    async def digest(self, table: str) -> list[Bucket]:
+        known = list((await self._registry()).tables[table].items())
+        return await asyncio.to_thread(_added_up, known)
+
+    async def bucket(self, table: str, buckets: Sequence[str]) -> list[Registered]:
+        wanted, registry = set(buckets), await self._registry()
+        return [
+            _registered(table, row_id, known)
+            for row_id, known in registry.tables[table].items()
+            if row_id[-_BUCKET_CHARS:] in wanted
+        ]
+
+    async def registered(self, table: str, ids: Sequence[str]) -> list[Registered]:
+        known = (await self._registry()).tables[table]
+        return [_registered(table, row_id, known[row_id]) for row_id in dict.fromkeys(ids) if row_id in known]
+
+    async def copied(self, table: str, after: str, limit: int) -> list[Registered]:
+        registry = await self._registry()
+        ids = [row_id for row_id in registry.copied[table] if row_id > after]
+        page = await asyncio.to_thread(nsmallest, limit, ids)
+        known = self._opened.image.registry.tables[table]
+        found = [_registered(table, row_id, known[row_id]) for row_id in page if row_id in known]
+        return [entry for entry in found if entry.state == "copied"] if len(page) < limit else found
+
+    async def mark_checked(self, table: str, versions: Mapping[str, int]) -> None:
+        if not versions:
+            return
+        async with self._opened.exclusive("mark_checked"):
+            known = self._opened.image.registry.tables[table]
+            entries = [
+                (row_id, known[row_id]._replace(state=CHECKED))
+                for row_id, version in versions.items()
+                if row_id in known and known[row_id].version == version and known[row_id].state == COPIED
+            ]
+            await self._mark("mark_checked", table, entries)
+
+    # -- what a plan and a cutover ask
+
+    async def oldest_writer_s(self) -> float:
+        """0: a writer holds the store's lock, and `change_gate` waits for it."""
+        return 0.0
+
+    async def obstacles(self) -> list[str]:
+        return list(self._opened.image.problems())
+
+
+def _registered(table: str, row_id: str, known: Known) -> Registered:
+    return Registered(table, row_id, known.version, known.deleted, STATES[known.state], known.hash)
+
+
+def _added_up(entries: Sequence[tuple[str, Known]]) -> list[Bucket]:
+    sums: dict[str, list[int]] = {}
+    for row_id, (version, deleted, _, hash_) in entries:
+        bucket = row_id[-_BUCKET_CHARS:]
+        found = sums.get(bucket)
+        if found is None:
+            found = sums[bucket] = [0, 0, 0, 0, 0, 0]
+        if deleted:
+            found[1] += 1
+        else:
+            found[0] += 1
+            if hash_ is None:
+                found[5] += 1
+        if hash_ is not None:
+            found[2] += hash_ & _LOW_BITS
+            found[3] += hash_ >> 32
+        if version > found[4]:
+            found[4] = version
+    return [Bucket(bucket, *found) for bucket, found in sums.items()]
