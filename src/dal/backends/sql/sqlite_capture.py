@@ -58,7 +58,7 @@ def install(gates: Sequence[Gate]) -> list[Statement]:
     statements += [Statement(_OTHER_MOVE, (move,)) for move in {gate.move for gate in gates}]
     for gate in gates:
         statements.append(Statement(_INSERT_COUNTER, (gate.unit, gate.epoch * EPOCH)))
-        statements.append(Statement(_INSERT_GATE, gate))
+        statements.append(Statement(_INSERT_GATE, tuple(gate)))
         for name in UNITS[gate.unit]:
             statements += [Statement(sql) for sql in (*_fence(TABLES[name]), *_capture(TABLES[name]))]
     return statements
