@@ -44,13 +44,12 @@ def create_data_access(
     Raises        ConfigurationError: an unknown storage type or URL scheme, or a wrong setting.
     """
     settings = Settings() if settings is None else settings
+    place = parse_url(url) if url is not None else store_url(settings)
+    store = _store_at(place, settings, auto_migrate)
     if settings.migration_enable_dual_write:
-        raise UnsupportedError(
-            "MIGRATION_ENABLE_DUAL_WRITE: live moves are not part of this version; unset the variable",
-            operation="create_data_access",
-        )
-    store = create_store(url, settings=settings, auto_migrate=auto_migrate)
-    layered: Store = Retry(GroupCommit(store))
+        layered: Store = Retry(_router(store, place, settings))
+    else:
+        layered = Retry(GroupCommit(store))
     if meter is not None:
         from dal.layers.metrics import Metrics
 
@@ -63,7 +62,10 @@ def create_store(
 ) -> Store:
     """The bare backend, without layers, not yet opened: for tools that speak to the waist."""
     settings = Settings() if settings is None else settings
-    place = parse_url(url) if url is not None else store_url(settings)
+    return _store_at(parse_url(url) if url is not None else store_url(settings), settings, auto_migrate)
+
+
+def _store_at(place: StoreUrl, settings: Settings, auto_migrate: bool | None) -> Store:
     match place.backend:
         case "memory":
             from dal.backends.memory import MemoryStore
@@ -96,6 +98,34 @@ def create_store(
             token = _d1_token(settings) if worker is None or auto_migrate else ""
             return d1_store(_d1_address(place, settings), token, worker=worker, auto_migrate=bool(auto_migrate))
     raise AssertionError(f"unreachable: parse_url knows no {place.backend}")
+
+
+def target_url(settings: Settings) -> StoreUrl:
+    """The store that MIGRATION_TARGET_URL or MIGRATION_TARGET_TYPE names. The `url` may hold a password: never show it.
+
+    Raises ConfigurationError where neither is set.
+    """
+    if settings.migration_target_url is not None:
+        try:
+            return parse_url(settings.migration_target_url.get_secret_value())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"MIGRATION_TARGET_URL: {error.message}") from error
+    if settings.migration_target_type is None:
+        raise ConfigurationError(
+            "MIGRATION_TARGET_URL: not set; MIGRATION_ENABLE_DUAL_WRITE=true needs it, or MIGRATION_TARGET_TYPE"
+        )
+    return store_url(settings.model_copy(update={"data_storage_type": settings.migration_target_type}))
+
+
+def _router(source: Store, place: StoreUrl, settings: Settings) -> Store:
+    """The store of an application that takes part in a move: over the one it is configured for, and the target."""
+    from dal.move.routing import Router
+
+    to = target_url(settings)
+    if to == place:
+        raise ConfigurationError("MIGRATION_TARGET_URL: names the store that is to be moved; name another")
+    target = _store_at(to, settings, auto_migrate=False)
+    return Router(GroupCommit(source), GroupCommit(target), source_backend=source, target_backend=target)
 
 
 def schema_connection(

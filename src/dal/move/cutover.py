@@ -8,12 +8,14 @@ anybody takes it back. A rollback of a finished cutover is a cutover the other w
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from dal.errors import ConflictError, DalError, DalTimeoutError, UnavailableError
 from dal.limits import (
+    GATE_IDLE_AGE_S,
     GATE_MAX_AGE_S,
     MOVE_CATCH_UP_PASSES,
     MOVE_DRAIN_S,
@@ -119,6 +121,10 @@ class Cutover:
                 operation="cutover",
                 retryable=True,
             )
+        began_ms = int(json.loads(old.notes).get("began_ms", 0))
+        while (left_ms := began_ms + GATE_IDLE_AGE_S * 1000 - self._clock()) > 0:
+            # Instances that knew of no move look again only so often: by then they know of this one.
+            await self._sleep(min(left_ms / 1000, GATE_IDLE_AGE_S))
         await self._catch_up(unit)
         return old
 

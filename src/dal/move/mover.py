@@ -206,7 +206,7 @@ class Mover:
         at = gates.at(primary)
         if at.phase == "CAPTURE":
             rows: JsonValue = {table: await self._count(table) for table in UNITS[unit]}
-            return await self._note(at, {"rows": rows}, phase="BACKFILL")
+            return await self._note(at, {"began_ms": self._clock(), "rows": rows}, phase="BACKFILL")
         if at.phase == "SYNC" and is_clean and monotonic() >= self._verify_at.get(unit, 0.0):
             differences = await self._verify(unit)
             self._verify_at[unit] = monotonic() + MOVE_VERIFY_AGAIN_S
