@@ -49,7 +49,8 @@ class Capabilities:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreHealth:
     """What a store says of itself. `parts` holds at least `reachable`; where they have a meaning also `schema`,
-    `latency_ms`, `pool`, `disk_free_bytes`, and `problems`: a list of sentences, each a reason for `degraded`."""
+    `latency_ms`, `pool`, `disk_free_bytes`, `damaged`: a list of sentences, each naming data that cannot be read and
+    that no query shows, and `problems`: a list of sentences, each a reason for `degraded`."""
 
     status: Literal["ok", "degraded", "down"]
     parts: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -313,7 +313,8 @@ class Opened:
             problem = f"{self.layout.root}: {reason(error)}"
             return StoreHealth(status="down", parts={"reachable": False, "problems": [problem]})
         latency_ms = (perf_counter() - started) * 1000
-        problems = [*self.image.problems(), *self.journal.problems, *self.layout.quarantined()]
+        damaged = [*self.image.problems(), *self.journal.problems, *self.layout.quarantined()]
+        problems = list(damaged)
         if self.journal.is_broken:
             problems.append("journal/: a write failed and could not be taken back; close the store and open it again")
         if self._settling.problem is not None:
@@ -329,6 +330,7 @@ class Opened:
             "disk_free_bytes": disk_free_bytes,
             "waiting_segments": len(self.image.sealed()),
             "recovered": list(self.journal.notes),
+            "damaged": list(damaged),
             "problems": list(problems),
         }
         return StoreHealth(status="degraded" if problems else "ok", parts=parts)

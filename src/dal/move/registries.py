@@ -1,0 +1,88 @@
+"""Two registries against each other: which rows may differ, without reading one of them.
+
+`quick` adds up hashes by the last characters of the ids and looks only into those sums that differ; `tail` takes the
+rows that were copied since they were last found equal. Both name suspects: what is true of them, their rows tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import NamedTuple
+
+from dal.limits import MOVE_TAIL_ROWS
+from dal.move.reading import ReplicaReader
+from dal.replica import Bucket, Registered
+from dal.tables import Table
+
+#: Buckets asked for at a time: a four-thousandth of the table each.
+_BUCKETS_AT_ONCE = 64
+
+
+class Compared(NamedTuple):
+    """A part of two registries.
+
+    source, target  entries of rows that it covers on either side; with `tail` the primary's and the replica's.
+    equal           how many entries say the same; versions, where they were looked at one by one.
+    suspects        ids that may differ.
+    """
+
+    source: int
+    target: int
+    equal: int
+    versions: dict[str, int]
+    suspects: list[str]
+
+
+async def quick(source: ReplicaReader, target: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:
+    """The whole table; in pages of buckets where sums differ."""
+    ours = {bucket.bucket: bucket for bucket in await source.digest(table)}
+    theirs = {bucket.bucket: bucket for bucket in await target.digest(table)}
+    differing: list[str] = []
+    counts = [0, 0]
+    for name in sorted(ours.keys() | theirs.keys()):
+        left, right = ours.get(name, _empty(name)), theirs.get(name, _empty(name))
+        if _sums(left) != _sums(right) or left.unhashed or right.unhashed:
+            differing.append(name)
+        else:
+            counts[0] += left.live
+            counts[1] += right.live
+    yield Compared(counts[0], counts[1], counts[0], {}, [])
+    for start in range(0, len(differing), _BUCKETS_AT_ONCE):
+        names = differing[start : start + _BUCKETS_AT_ONCE]
+        left_entries, right_entries = await source.bucket(table, names), await target.bucket(table, names)
+        yield _compare(left_entries, right_entries)
+
+
+async def tail(primary: ReplicaReader, replica: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:
+    """The entries that the primary has as copied and not as checked."""
+    after = ""
+    while ours := await primary.copied(table, after, MOVE_TAIL_ROWS):
+        after = ours[-1].id
+        yield _compare(ours, await replica.registered(table, [entry.id for entry in ours]))
+
+
+def _compare(ours: Sequence[Registered], theirs: Sequence[Registered]) -> Compared:
+    """Entries that speak of the same content are equal at their version."""
+    there = {entry.id: entry for entry in theirs}
+    suspects: list[str] = []
+    equal: dict[str, int] = {}
+    for entry in ours:
+        other = there.pop(entry.id, None)
+        if other is not None and other.deleted == entry.deleted and other.version == entry.version:
+            if entry.deleted or (entry.hash is not None and entry.hash == other.hash):
+                equal[entry.id] = entry.version
+                continue
+        elif other is None and entry.deleted:
+            continue  # neither holds the row
+        suspects.append(entry.id)
+    suspects += [row_id for row_id, entry in there.items() if not entry.deleted]
+    live = sum(not entry.deleted for entry in ours), sum(not entry.deleted for entry in theirs)
+    return Compared(*live, len(equal), equal, suspects)
+
+
+def _sums(bucket: Bucket) -> tuple[int, int, int]:
+    return bucket.live, bucket.low, bucket.high
+
+
+def _empty(name: str) -> Bucket:
+    return Bucket(name, 0, 0, 0, 0, 0, 0)

@@ -1,0 +1,84 @@
+"""Two stores with the same rows in them, of any two backends, for what compares stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple, cast
+
+import pytest
+
+from dal.factory import create_store
+from dal.ops import Insert, Value
+from dal.store import Store
+from dal.tables import TABLES
+from dal.testing import nasty, rows
+from tests.subjects import url_of
+
+#: Rows of each table that `seeded` makes.
+USERS, CHATS, MESSAGES, MEMORY, FILES, LOGS = 4, 4, 24, 12, 5, 9
+FIRST: Final = {"users": 1, "chat_sessions": 100, "messages": 200, "user_memory": 300, "files": 400, "system_logs": 500}
+COUNTS: Final = dict(zip(FIRST, (USERS, CHATS, MESSAGES, MEMORY, FILES, LOGS), strict=True))
+
+#: Pairs in which every backend is a source and a target once, and meets another one.
+PAIRS: Final = ("memory-file", "file-sqlite", "sqlite-postgresql", "postgresql-memory", "sqlite-d1", "d1-sqlite")
+
+
+class Pair(NamedTuple):
+    """Two stores, not yet open."""
+
+    source: Store
+    target: Store
+
+    async def open(self) -> None:
+        for store in self:
+            await store.open()
+
+    async def seed(self) -> None:
+        for store in self:
+            await seed(store)
+
+    async def close(self) -> None:
+        for store in self:
+            await store.close()
+
+
+def pair_of(name: str, request: pytest.FixtureRequest, directory: Path) -> Pair:
+    """Two empty stores of the backends in the name."""
+    stores: list[Store] = []
+    for number, backend in enumerate(name.split("-")):
+        (place := directory / str(number)).mkdir()
+        stores.append(create_store(url_of(backend, request, place)))
+    return Pair(*stores)
+
+
+def seeded() -> dict[str, list[dict[str, Value]]]:
+    """Rows of every table, parents first, with texts and documents that are hard to keep."""
+    texts, documents = list(nasty.TEXTS.values()), list(nasty.DOCUMENTS.values())
+    numbers = list(nasty.NUMBERS.values())
+
+    def ids(table: str) -> range:
+        return range(FIRST[table], FIRST[table] + COUNTS[table])
+
+    made: dict[str, list[dict[str, Value]]] = {
+        "users": [rows.user(n, clerk_id=f"clerk-{n}", preferences={"b": n, "a": 1.5}) for n in ids("users")],
+        "chat_sessions": [
+            rows.chat(n, user_id=rows.row_id(1 + n % USERS), title=texts[n % len(texts)]) for n in ids("chat_sessions")
+        ],
+        "messages": [
+            cast("dict[str, Value]", rows.message(n, 100 + n % CHATS, content=texts[n % len(texts)], token_count=n))
+            for n in ids("messages")
+        ],
+        "user_memory": [rows.memory(n, 1 + n % USERS, value=documents[n % len(documents)]) for n in ids("user_memory")],
+        "files": [rows.file(n, 1 + n % USERS, metadata={"n": numbers[n % len(numbers)]}) for n in ids("files")],
+        "system_logs": [rows.log(n, ip_address="192.0.2.1", context={"n": [n, True]}) for n in ids("system_logs")],
+    }
+    return made
+
+
+async def seed(store: Store) -> None:
+    """Writes the rows of `seeded`."""
+    await store.commit([Insert(table, row) for table, found in seeded().items() for row in found])
+
+
+def values_of(table: str, row: dict[str, Value]) -> tuple[Value, ...]:
+    return tuple(row[name] for name in TABLES[table].names)
