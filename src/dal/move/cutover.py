@@ -17,7 +17,7 @@ from dal.errors import ConflictError, DalError, DalTimeoutError, UnavailableErro
 from dal.limits import (
     GATE_IDLE_AGE_S,
     GATE_MAX_AGE_S,
-    MOVE_CATCH_UP_PASSES,
+    MOVE_CATCH_UP_S,
     MOVE_DRAIN_S,
     MOVE_FENCE_S,
     MOVE_FENCE_TRIES,
@@ -133,11 +133,13 @@ class Cutover:
         started = monotonic()
         await read_gates(self._sides)
         allowed_s = max(MOVE_DRAIN_S, 8 * (monotonic() - started))
-        for _ in range(MOVE_CATCH_UP_PASSES):
+        give_up = monotonic() + MOVE_CATCH_UP_S
+        while monotonic() < give_up:
             started = monotonic()
             await self._copy_once(unit)
             if monotonic() - started <= allowed_s:
                 return
+            await self._sleep(0.01)
         raise UnavailableError(
             f"{unit}: its backlog does not drain in {allowed_s * 1000:.0f} ms; let the move catch up first",
             operation="cutover",
