@@ -119,3 +119,7 @@ CHECK_KNOWN_PARENTS: Final = 200_000  # ids of parents remembered a side, so as 
 CHECK_SAMPLES: Final = 20  # differences of each kind and table that a report shows
 PUSH_PAUSE_S: Final = 0.02  # between two pushes: what is written meanwhile shares the next
 PUSH_WAIT_S: Final = 1.0  # for rows on the other side that a delete takes with it; behind that the mover does it
+SHADOW_READS: Final = 4  # compared at once by one instance; reads beyond that are not compared
+SHADOW_TRIES: Final = 20  # a difference is looked at so often, before it is called unsettled
+SHADOW_SETTLE_S: Final = 0.1  # between two looks
+SHADOW_REPORT_EVERY_S: Final = 2.0

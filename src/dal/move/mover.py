@@ -230,7 +230,9 @@ class Mover:
         notes = json.dumps({**json.loads(gate.notes), **more}, sort_keys=True)
         change: dict[str, Value] = {"notes": notes} if phase is None else {"notes": notes, "phase": phase}
         return await self._sides.at(gate.side).change_gate(
-            gate.unit, expect={"role": gate.role, "epoch": gate.epoch, "phase": gate.phase}, change=change
+            gate.unit,
+            expect={"role": gate.role, "epoch": gate.epoch, "phase": gate.phase, "notes": gate.notes},
+            change=change,
         )
 
     # -- the lease, and the pace

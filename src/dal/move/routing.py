@@ -17,6 +17,7 @@ from dal.errors import ConfigurationError, DalError, FencedError, MissingReferen
 from dal.limits import FENCED_WAIT_S, HEALTH_TIMEOUT_S, PUSH_WAIT_S
 from dal.move.push import Pusher, keys_of
 from dal.move.routes import Routes
+from dal.move.shadow import Shadow
 from dal.move.sides import ClockMs, Side, Sides, now_ms
 from dal.ops import Delete, Insert, JsonValue, Op, Query, Receipt, Row, Upsert
 from dal.replica import UNIT_OF, Gate, Key, Movable, Replica
@@ -47,6 +48,7 @@ class Router:
         self._is_target_open = False
         self._routes = Routes(self._source_gates, self._sides, clock=clock)
         self._pusher = Pusher(self._routes, self._sides)
+        self._shadow = Shadow(self._routes, self._at, self._sides)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -72,6 +74,7 @@ class Router:
 
     async def close(self) -> None:
         await self._pusher.close()
+        await self._shadow.close()
         await self._routes.close()
         async with self._opening:
             if self._is_target_open:
@@ -103,7 +106,10 @@ class Router:
 
     async def read(self, query: Query) -> list[Row]:
         side = await self._routes.for_read(UNIT_OF[query.table])
-        return await (await self._at(side)).read(query)
+        rows = await (await self._at(side)).read(query)
+        if self._routes.is_moving:
+            self._shadow.note(query, rows)
+        return rows
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         if not ops:
