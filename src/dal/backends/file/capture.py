@@ -33,7 +33,11 @@ def check_roles(registry: Registry, ops: Sequence[Op]) -> None:
 
 
 async def captured(
-    registry: Registry, changes: list[Change | Drop], children: Callable[[Drop], Awaitable[list[str]]]
+    registry: Registry,
+    changes: list[Change | Drop],
+    children: Callable[[Drop], Awaitable[list[str]]],
+    *,
+    with_fenced: bool = False,
 ) -> list[AnyChange]:
     """The changes with what the registry learns of them.
 
@@ -43,7 +47,7 @@ async def captured(
         return [*changes]
     changed: list[tuple[str, str, bool]] = []
     for change in changes:
-        if not registry.is_captured(change.table):
+        if not registry.is_captured(change.table, with_fenced=with_fenced):
             continue
         if isinstance(change, Change):
             changed.append((change.table, change.id, change.row is None))

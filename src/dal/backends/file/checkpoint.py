@@ -21,7 +21,7 @@ from dal.backends.file import index as ids
 from dal.backends.file.codec import to_line
 from dal.backends.file.documents import CHAT_ID, Document, DocumentRows
 from dal.backends.file.image import Image, Layer, chat_of, merged
-from dal.backends.file.index import IndexWriter, Place, file_state
+from dal.backends.file.index import IndexWriter, Place, file_state, settled_state
 from dal.backends.file.layout import (
     DIRECTORY_MODE,
     TEMPORARY,
@@ -43,6 +43,22 @@ from dal.tables import MESSAGES, SYSTEM_LOGS, Table
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
 
 
+def stale_files(layout: Layout, image: Image) -> set[str]:
+    """The names of the files that checkpoints of what is known now will write."""
+    found: set[str] = set()
+    for layer in image.layers:
+        found.update(layout.relative(image.documents[unit.table].path(unit.key)) for unit in layer.stale)
+        for change in layer.messages.changes():
+            if isinstance(change, Change) and change.row is not None:
+                chat = MemoryRows.get(image.documents["chat_sessions"], chat_of(change.row))
+                if chat is not None:
+                    found.add(layout.relative(layout.messages(chat[CHAT_ID])))
+        for change in layer.logs.changes():
+            if isinstance(change, Change) and change.row is not None:
+                found.add(layout.relative(layout.log(day_of(change.row))))
+    return found
+
+
 class Work(NamedTuple):
     """What a checkpoint has to write: everything before `target`, as it was when the work was taken up."""
 
@@ -51,6 +67,7 @@ class Work(NamedTuple):
     documents: list[Document]
     chats: dict[str, str | None]  # stale chat documents by chat_id, with the id of the chat that has it now
     registry: Part | None  # what changed of a live move's state
+    is_watched: bool  # a live move wants to know what others write
 
 
 class _PlannedFile(TypedDict):
@@ -71,7 +88,9 @@ def take_up(image: Image) -> Work | None:
         for unit, document in zip(stale, documents, strict=True)
         if unit.table == "chat_sessions"
     }
-    return Work(cast(int, layers[-1].end), layers, documents, chats, _registry_part(image, layers))
+    return Work(
+        cast(int, layers[-1].end), layers, documents, chats, _registry_part(image, layers), image.registry.is_capturing
+    )
 
 
 def _registry_part(image: Image, layers: list[Layer]) -> Part | None:
@@ -343,6 +362,9 @@ class Checkpoint:
             writer.put(kind, self._places[kind])
         for path in self._touched:
             writer.put_file(self._layout.relative(path), file_state(path))
+        if self._work.is_watched:
+            for document in self._work.documents:
+                writer.put_file(self._layout.relative(document.path), settled_state(document.path))
 
 
 def undo(layout: Layout) -> None:

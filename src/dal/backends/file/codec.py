@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from dal.backends.file.registry import Capturing, Gated, Known, Marked, MoveChange
+from dal.backends.file.registry import Capturing, FilesChanged, Gated, Known, Marked, MoveChange
 from dal.backends.rows import Change, Drop, Stored, json_positions
 from dal.replica import Gate
 from dal.tables import TABLES, Kind, Table
@@ -136,8 +136,10 @@ def encode_changes(changes: Sequence[AnyChange]) -> bytes:
             entries.append(["marked", change.table, [[row_id, *known] for row_id, known in change.entries]])
         elif isinstance(change, Gated):
             entries.append(["gate", change.gate._asdict(), change.counter])
-        else:
+        elif isinstance(change, Capturing):
             entries.append(["capturing", change.is_on])
+        else:
+            entries.append(["files changed"])
     return orjson.dumps(entries, option=_OPTIONS)
 
 
@@ -158,6 +160,8 @@ def decode_changes(payload: bytes) -> list[AnyChange]:
                 changes.append(Gated(_gate(gate), counter))
             case ["capturing", is_on]:
                 changes.append(Capturing(is_on))
+            case ["files changed"]:
+                changes.append(FilesChanged())
             case _:
                 raise ValueError("not a change that this library writes")
     return changes

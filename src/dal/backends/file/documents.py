@@ -102,7 +102,11 @@ class DocumentRows(MemoryRows):
 
     # -- documents
 
-    def _of_document(self, key: str) -> list[Stored]:
+    def document_keys(self) -> set[str]:
+        """The keys of all documents that should be there."""
+        return {row[self._place] for row in self}
+
+    def of_document(self, key: str) -> list[Stored]:
         if self.named_by in (parent.column for parent in self.table.parents):
             return self.children(self.named_by, key)
         row = MemoryRows.find(self, (self.named_by,), (key,))
@@ -110,15 +114,18 @@ class DocumentRows(MemoryRows):
 
     def document(self, key: str) -> Document:
         """The document of this key as it should be now."""
-        return Document(self.table, self.path(key), tuple(self._of_document(key)), is_list=self._is_list)
+        return Document(self.table, self.path(key), tuple(self.of_document(key)), is_list=self._is_list)
 
     @property
     def _is_list(self) -> bool:
         return self.table is USER_MEMORY
 
-    def load(self, name: str, data: bytes) -> None:
-        """Takes in the rows of the document with this name in the directory; ValueError where it holds others."""
-        value = orjson.loads(data)
+    def parse(self, path: Path, data: bytes) -> list[Stored]:
+        """The rows of the document that lies here; ValueError where it is damaged or holds others."""
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise ValueError("not whole JSON") from error  # the parser's message may quote the document
         if self._is_list:
             if not isinstance(value, dict) or list(value) != [_ITEMS] or not isinstance(value[_ITEMS], list):
                 raise ValueError(f"no list of {_ITEMS}")
@@ -126,8 +133,14 @@ class DocumentRows(MemoryRows):
         else:
             rows = [from_object(self.table, value)]
         for row in rows:
-            if sharded(row[self._place], ".json") != name:
+            if self.path(row[self._place]) != path:
                 raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
+        return rows
+
+    def load(self, path: Path, data: bytes) -> None:
+        """Takes in the rows of a document; ValueError where it is damaged, or another one holds the same."""
+        rows = self.parse(path, data)
+        for row in rows:
             if super().get(row[ID]) is not None:
                 raise ValueError(f"holds the id {row[ID]}, which another document holds too")
             for key in self.table.unique_keys[1:]:
@@ -178,16 +191,17 @@ def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterat
 
 
 def _load(layout: Layout, rows: DocumentRows, entry: os.DirEntry[str]) -> None:
+    path = Path(entry.path)
     try:
-        rows.load(entry.path[len(str(rows.directory)) + 1 :], _read(entry))
+        rows.load(path, read_document(path))
     except ValueError as error:
-        path = Path(entry.path)
-        rows.corrupt[path] = f"{layout.relative(path)}: {_reason(error)}"
+        rows.corrupt[path] = f"{layout.relative(path)}: {error}"
 
 
-def _read(entry: os.DirEntry[str]) -> bytes:
+def read_document(path: Path) -> bytes:
+    """The content of a document; ValueError where it cannot be read."""
     try:
-        descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             chunks = [os.read(descriptor, _READ_BYTES)]
             while len(chunks[-1]) == _READ_BYTES:
@@ -197,8 +211,3 @@ def _read(entry: os.DirEntry[str]) -> bytes:
             os.close(descriptor)
     except OSError as error:
         raise ValueError(error.strerror) from error
-
-
-def _reason(error: ValueError) -> str:
-    # The parser's message may quote the document: say only that it is damaged.
-    return "not whole JSON" if isinstance(error, orjson.JSONDecodeError) else str(error)

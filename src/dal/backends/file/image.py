@@ -15,7 +15,7 @@ from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_ta
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.linerows import LogRows, MessageRows
-from dal.backends.file.registry import Capturing, Marked, MoveChange, Registry
+from dal.backends.file.registry import Capturing, FilesChanged, Marked, MoveChange, Registry
 from dal.backends.file.registry_files import Part
 from dal.backends.overlay import Overlay, carry_out
 from dal.backends.rows import Change, Drop, MemoryRows, Rows, Stored
@@ -28,13 +28,15 @@ _MAX_PROBLEMS: Final = 100
 class Layer:
     """The changes of one journal segment: rows for line files, the documents that are stale, and registry entries.
 
-    is_new  the registry was begun anew in this segment.
+    written  rows in documents that the library's callers wrote while a live move is on, by table.
+    is_new   the registry was begun anew in this segment.
     """
 
     def __init__(self, messages: Rows, logs: Rows) -> None:
         self.messages = Overlay(messages)
         self.logs = Overlay(logs)
         self.stale: dict[Unit, None] = {}
+        self.written: dict[str, dict[str, None]] = {}
         self.marked: dict[str, dict[str, None]] = {}
         self.is_gated = self.is_new = False
         self.end: int | None = None
@@ -47,6 +49,7 @@ class Image:
         self.index = index
         self.registry = Registry() if registry is None else registry
         self.since_whole = 0  # registry entries in parts, behind the last whole
+        self.suspects: set[str] = set()  # files that others had changed, in a live move, before they were read here
         self._damaged_lines: dict[str, None] = {}
         self.names: dict[str, list[str]] = {}  # chats that changed their chat_id, with the earlier ones
         self.documents = document_tables(layout)
@@ -72,13 +75,20 @@ class Image:
         """Makes changes that are durable visible."""
         chats = self.documents["chat_sessions"]
         rows: list[Change | Drop] = []
+        is_foreign = False
         for change in changes:
             if not isinstance(change, Change | Drop):
                 self._apply_move(change)
+                is_foreign |= isinstance(change, FilesChanged)
                 continue
             rows.append(change)
             if isinstance(change, Change) and change.table == "chat_sessions":
                 self._note_name(chats, change)
+        if self.registry.is_capturing and not is_foreign:
+            written = self.layers[-1].written
+            for change in rows:
+                if isinstance(change, Change) and change.table in self.documents:
+                    written.setdefault(change.table, {})[change.id] = None
         carry_out(self.tables, rows)
 
     def registry_written(self, part: Part | None) -> None:
@@ -88,6 +98,10 @@ class Image:
 
     def _apply_move(self, change: MoveChange) -> None:
         self.registry.apply(change)
+        if isinstance(change, FilesChanged):
+            self.index.refresh()
+            self.messages.forget_all()
+            return
         layer = self.layers[-1]
         if isinstance(change, Marked):
             layer.marked.setdefault(change.table, {}).update(dict.fromkeys(row_id for row_id, _ in change.entries))

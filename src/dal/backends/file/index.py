@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ MESSAGES: Final = 0
 LOGS: Final = 1
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 512
+_RACY_NS: Final = 50_000_000
 
 
 class Place(NamedTuple):
@@ -45,6 +47,10 @@ class FileState(NamedTuple):
 
     size: int
     mtime_ns: int
+
+
+#: No file's state: the file has to be read again.
+UNSURE: Final = FileState(-1, -1)
 
 
 class Index:
@@ -135,6 +141,22 @@ class Index:
         row = self._connection.execute("SELECT id FROM newest WHERE kind = ?", (kind,)).fetchone()
         return str(row[0]) if row else ""
 
+    def places(self, kind: int) -> list[str]:
+        """Every chat or day that holds an id."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute("SELECT DISTINCT place FROM ids WHERE kind = ?", (kind,))
+            return [_unpacked(place) for (place,) in rows]
+
+    def ids_in(self, kind: int, places: set[str]) -> dict[str, list[str]]:
+        """The ids that were last seen in these places. Reads the whole index."""
+        found: dict[str, list[str]] = {}
+        packed = {_packed(place): place for place in places}
+        with closing(self._connect()) as connection:
+            for row_id, place in connection.execute("SELECT id, place FROM ids WHERE kind = ?", (kind,)):
+                if place in packed:
+                    found.setdefault(packed[place], []).append(_unpacked(row_id))
+        return found
+
     # -- following the files, under the checkpoint lock
 
     def settled(self) -> int:
@@ -218,6 +240,18 @@ def file_state(path: Path) -> FileState | None:
     except FileNotFoundError:
         return None
     return FileState(found.st_size, found.st_mtime_ns)
+
+
+def settled_state(path: Path) -> FileState | None:
+    """As `file_state`, of a file that was just written or is about to be read.
+
+    One that was written a moment ago may be written again within the same tick of the disk's clock: its time is then
+    remembered as a negative number, so that its content is looked at again.
+    """
+    found = file_state(path)
+    if found is not None and time.time_ns() - found.mtime_ns < _RACY_NS:
+        return FileState(found.size, -found.mtime_ns)
+    return found
 
 
 def _find(connection: sqlite3.Connection, kind: int, row_id: str) -> Place | None:

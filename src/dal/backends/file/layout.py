@@ -114,6 +114,10 @@ class Layout:
         """The path as messages and health show it."""
         return path.relative_to(self.root).as_posix()
 
+    def absolute(self, name: str) -> Path:
+        """The path of that relative name."""
+        return self.root / name
+
 
 @lru_cache(maxsize=65536)
 def file_name(key: str) -> str:

@@ -17,8 +17,10 @@ from dal.backends import interpreter
 from dal.backends.conditions import Tables
 from dal.backends.file import recovery
 from dal.backends.file.capture import captured, check_roles
+from dal.backends.file.checkpoint import stale_files
 from dal.backends.file.codec import AnyChange, encode_changes
 from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
+from dal.backends.file.foreign import Foreign
 from dal.backends.file.image import Image
 from dal.backends.file.index import Index
 from dal.backends.file.journal import Journal
@@ -61,6 +63,7 @@ class Opened:
         self._reloading = asyncio.Lock()
         self._reads: set[asyncio.Future[list[Row]]] = set()
         self._is_closing = False
+        self.foreign = Foreign(self)
         self.image: Image
         with ExitStack() as resources:
             self._lock = FileLock(layout.journal / "lock")
@@ -116,6 +119,8 @@ class Opened:
 
     async def close(self) -> None:
         """Brings the documents up to date and lets go of everything."""
+        if self.image.registry.is_capturing:
+            await self._look_before_closing()
         self._is_closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -133,6 +138,17 @@ class Opened:
             _log.warning("%s: closed with its documents behind the journal: %s", self.layout.root, reason(error))
         finally:
             await asyncio.to_thread(self.release)
+
+    async def _look_before_closing(self) -> None:
+        try:
+            async with self.settled_files():
+                await self.foreign.look(stale_files(self.layout, self.image))
+        except DalError as error:
+            _log.warning("%s: closed without a look at what others wrote: %s", self.layout.root, reason(error))
+
+    async def settle(self, operation: str) -> None:
+        """Brings the documents up to everything that was written before the call."""
+        await self._settling.catch_up(operation)
 
     def release(self) -> None:
         """Lets go of files, locks and threads without writing anything more."""
@@ -204,11 +220,17 @@ class Opened:
                 check_roles(self.image.registry, ops)
             return await self.carry_out(ops, "commit")
 
-    async def carry_out(self, ops: Sequence[Op], operation: str, also: Sequence[AnyChange] = ()) -> Receipt:
-        """Commits a batch while nobody else writes, whatever the roles; `also` goes into the same journal record."""
+    async def carry_out(
+        self, ops: Sequence[Op], operation: str, also: Sequence[AnyChange] = (), *, with_fenced: bool = False
+    ) -> Receipt:
+        """Commits a batch while nobody else writes, whatever the roles.
+
+        also         goes into the same journal record.
+        with_fenced  what it changes behind a fence is registered.
+        """
         try:
             receipt, changes = interpreter.apply(self.image.tables, ops, backend=BACKEND)
-            every = await captured(self.image.registry, changes, self._children)
+            every = await captured(self.image.registry, changes, self._children, with_fenced=with_fenced)
         except (OSError, sqlite3.Error) as error:
             raise reading_error(self.layout, operation, error) from error
         await self.write([*also, *every], operation)
@@ -252,6 +274,26 @@ class Opened:
                 self._lock.release()
         finally:
             self._turn.release()
+
+    @asynccontextmanager
+    async def settled_files(self) -> AsyncIterator[None]:
+        """Nobody else writes, neither to the journal nor to the documents."""
+        await self.follow()  # before: who has to read the documents again needs the checkpoint lock too
+        lock = FileLock(self.layout.journal / "checkpoint.lock")
+        try:
+            await lock.acquire(self._lock_timeout_s)
+            async with self.exclusive("rescan"):
+                yield
+        except TimeoutError as error:
+            raise timed_out(self.layout, "rescan", self._lock_timeout_s) from error
+        finally:
+            lock.close()
+
+    async def look_before_checkpoint(self) -> None:
+        """Takes in what others wrote to the files that the checkpoint is to write; it holds the checkpoint lock."""
+        if self.image.registry.is_capturing:
+            async with self.exclusive("checkpoint"):
+                await self.foreign.look(stale_files(self.layout, self.image))
 
     async def _take_lock(self, operation: str, timeout_s: float) -> None:
         try:
@@ -314,6 +356,7 @@ class Opened:
             return StoreHealth(status="down", parts={"reachable": False, "problems": [problem]})
         latency_ms = (perf_counter() - started) * 1000
         damaged = [*self.image.problems(), *self.journal.problems, *self.layout.quarantined()]
+        damaged += self.foreign.problems.values()
         problems = list(damaged)
         if self.journal.is_broken:
             problems.append("journal/: a write failed and could not be taken back; close the store and open it again")

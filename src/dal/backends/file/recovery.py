@@ -22,9 +22,9 @@ from dal.backends.file.checkpoint import undo
 from dal.backends.file.codec import decode_changes
 from dal.backends.file.documents import load_documents
 from dal.backends.file.image import Image
-from dal.backends.file.index import FileState, Index, IndexWriter, Place
+from dal.backends.file.index import UNSURE, FileState, Index, IndexWriter, Place
 from dal.backends.file.journal import Boundary, Journal
-from dal.backends.file.layout import TEMPORARY, Layout
+from dal.backends.file.layout import TEMPORARY, Layout, entries
 from dal.backends.file.lines import LineFile
 
 _BATCH_ROWS: Final = 10_000
@@ -47,6 +47,8 @@ def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
             raise
         index.begin_anew()
         _bring_up_index(layout, image, found, settled)
+    if registry.is_capturing:
+        image.suspects = _suspects(layout, image, found)
     journal.seek(settled)
     follow(image, journal, end)
     return image
@@ -69,7 +71,7 @@ def follow(image: Image, journal: Journal, end: int | None = None) -> None:
 def _bring_up_index(layout: Layout, image: Image, found: dict[str, tuple[int, FileState]], settled: int) -> None:
     """Reads those of the line files that the index does not know as they are now."""
     index = image.index
-    known = index.files()
+    known = {name: state for name, state in index.files().items() if name.endswith(".jsonl")}
     is_complete = index.settled() >= settled
     if not is_complete:
         known = {}
@@ -80,14 +82,27 @@ def _bring_up_index(layout: Layout, image: Image, found: dict[str, tuple[int, Fi
     with index.writer() as writer:
         if not is_complete:
             writer.clear()
+        # In a live move others' changes are yet to be registered: they stay known as such.
+        is_watched = image.registry.is_capturing
         for name in gone:
-            writer.put_file(name, None)
+            writer.put_file(name, UNSURE if is_watched else None)
         for name in changed:
             kind, state = found[name]
             _read_file(layout.root / name, kind, writer, image.report, layout)
-            writer.put_file(name, state)
+            writer.put_file(name, UNSURE if is_watched else state)
         writer.commit(max(settled, index.settled()))
     index.refresh()
+
+
+def _suspects(layout: Layout, image: Image, lines: dict[str, tuple[int, FileState]]) -> set[str]:
+    """Files that are not as they were known: what others wrote while this process was not there."""
+    known = {name: FileState(size, abs(mtime_ns)) for name, (size, mtime_ns) in image.index.files().items()}
+    there = {name: state for name, (_, state) in lines.items()}
+    for rows in image.documents.values():
+        for entry in entries(rows.directory):
+            if entry.name.endswith(".json"):
+                there[_name(layout, entry)] = _state(entry)
+    return {name for name in known.keys() | there.keys() if known.get(name) != there.get(name)}
 
 
 def _logs(layout: Layout) -> Iterator[tuple[str, tuple[int, FileState]]]:

@@ -48,7 +48,11 @@ class Capturing(NamedTuple):
     is_on: bool
 
 
-MoveChange: TypeAlias = Marked | Gated | Capturing
+class FilesChanged(NamedTuple):
+    """Others have changed files, and this record takes it in: what was remembered of the files no longer holds."""
+
+
+MoveChange: TypeAlias = Marked | Gated | Capturing | FilesChanged
 
 
 class Registry:
@@ -73,10 +77,12 @@ class Registry:
         gate = self.gates.get(UNIT_OF[table])
         return gate is None or gate.role == "primary"
 
-    def is_captured(self, table: str) -> bool:
-        """Whether a write to this table is registered."""
+    def is_captured(self, table: str, *, with_fenced: bool = False) -> bool:
+        """Whether a write to this table is registered; behind a fence those that others made past the library are."""
         gate = self.gates.get(UNIT_OF[table])
-        return self.is_capturing and gate is not None and gate.role == "primary"
+        if not self.is_capturing or gate is None:
+            return False
+        return gate.role == "primary" or (with_fenced and gate.role == "fenced")
 
     def version(self, table: str, row_id: str) -> int:
         known = self.tables[table].get(row_id)
@@ -98,6 +104,8 @@ class Registry:
                 self.__init__()  # type: ignore[misc]
             case Capturing():
                 self.is_capturing = True
+            case FilesChanged():
+                pass
 
     def _lift(self, unit: str, counter: int) -> None:
         self.counters[unit] = max(self.counters.get(unit, 0), counter)

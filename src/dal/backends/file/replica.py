@@ -88,6 +88,8 @@ class FileReplica:
             changes: list[MoveChange] = [] if registry.is_capturing else [Capturing(True)]
             changes += [Gated(g, first_version(g.epoch)) for g in gates if g.unit not in registry.gates]
             await self._opened.write(changes, "install")
+        await self._opened.settle("install")
+        await self.rescan()  # what others changed before is in no registry
 
     async def uninstall(self, *, keep_fence: bool) -> None:
         async with self._opened.exclusive("uninstall"):
@@ -204,7 +206,8 @@ class FileReplica:
         return len(distinct)
 
     async def rescan(self) -> int:
-        return 0
+        async with self._opened.settled_files():
+            return await self._opened.foreign.look()
 
     async def _mark(self, operation: str, table: str, entries: Sequence[tuple[str, Known]]) -> None:
         if entries:

@@ -29,6 +29,8 @@ CHECKPOINT_INTERVAL_S: Final = 10.0
 #: Closed segments that wait for a checkpoint; behind that, commits wait too.
 MAX_WAITING_SEGMENTS: Final = 8
 
+_OTHERS_S: Final = 0.005
+
 _log = logging.getLogger("dal.file")
 
 
@@ -42,6 +44,8 @@ class Following(Protocol):
     def image(self) -> Image: ...
 
     async def follow(self) -> None: ...
+
+    async def look_before_checkpoint(self) -> None: ...
 
     def exclusive(self, operation: str) -> AbstractAsyncContextManager[None]: ...
 
@@ -144,6 +148,9 @@ class Settling:
             await self._store.follow()
         journal, image = self._store.journal, self._store.image
         image.retire(journal.state.settled)  # by another process
+        if image.registry.is_capturing and not self._is_closing:
+            await self._store.look_before_checkpoint()
+            journal, image = self._store.journal, self._store.image
         work = take_up(image)
         if work is None:
             return True
@@ -177,6 +184,22 @@ class Settling:
 
     # -- waiting
 
+    async def catch_up(self, operation: str) -> None:
+        """Returns when everything written before the call is in the files. UnavailableError: it does not get there."""
+        async with self._store.exclusive(operation):
+            await self.rotate()
+            target = self._store.journal.position
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while self._store.journal.state.settled < target:
+                    self.begin()
+                    if self._task is not None:
+                        await asyncio.wait([self._task])
+                    if self._store.journal.state.settled < target:
+                        await asyncio.sleep(_OTHERS_S)  # another process is at it
+        except TimeoutError as error:
+            raise self._behind(operation) from error
+
     async def wait_for_room(self, operation: str) -> None:
         """Returns when the documents are not too far behind. UnavailableError: they stay behind."""
         if len(self._store.image.layers) <= MAX_WAITING_SEGMENTS:
@@ -186,12 +209,15 @@ class Settling:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=self._timeout_s)
         if len(self._store.image.layers) > MAX_WAITING_SEGMENTS:
-            raise UnavailableError(
-                f"{operation}: the journal waits for its documents: {self.problem or 'the disk is slow'}; "
-                "see health, then retry",
-                operation=operation,
-                backend=BACKEND,
-            )
+            raise self._behind(operation)
+
+    def _behind(self, operation: str) -> UnavailableError:
+        return UnavailableError(
+            f"{operation}: the journal waits for its documents: {self.problem or 'the disk is slow'}; "
+            "see health, then retry",
+            operation=operation,
+            backend=BACKEND,
+        )
 
     async def finish(self) -> None:
         """Begins nothing any more, and waits for what is running."""

@@ -1,0 +1,152 @@
+"""Files of lines that others changed past the library: which rows are new in them, which are gone, which are damaged.
+
+Only what a whole line says is believed, and only where it can be: a message must belong to the chat whose file it is
+in, and its number be free. Rows that the library wrote since its last checkpoint stand against what a file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from dal.backends.file import index as ids
+from dal.backends.file.codec import from_line
+from dal.backends.file.image import Image
+from dal.backends.file.index import FileState, Index, Place, file_state
+from dal.backends.file.layout import Layout
+from dal.backends.file.linerows import day_of
+from dal.backends.file.lines import LineFile
+from dal.backends.overlay import Overlay
+from dal.backends.rows import ID, Change, Stored
+from dal.tables import MESSAGES, SYSTEM_LOGS, TABLES
+
+_CHAT: Final = MESSAGES.names.index("chat_session_id")
+_NUMBER: Final = MESSAGES.names.index("sequence_number")
+_KINDS: Final = {MESSAGES.name: ids.MESSAGES, SYSTEM_LOGS.name: ids.LOGS}
+
+
+@dataclass
+class FoundLines:
+    """What a look at files of lines has found.
+
+    changed  rows that may have changed: table, id, whether it is gone.
+    places   where new rows lie, and gone the ids of rows that are no longer there, by the index's kind.
+    """
+
+    changed: list[tuple[str, str, bool]] = field(default_factory=list)
+    places: dict[int, list[Place]] = field(default_factory=dict)
+    gone: dict[int, list[str]] = field(default_factory=dict)
+    states: dict[str, FileState | None] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def put_places(self, index: Index) -> None:
+        """Tells the index of the new rows."""
+        with index.writer() as writer:
+            for kind, places in self.places.items():
+                writer.put(kind, places)
+            writer.commit(index.settled())
+        index.refresh()
+
+
+def look(
+    layout: Layout, image: Image, tables: Iterable[str], known: dict[str, FileState], only: Collection[str] | None
+) -> FoundLines:
+    """Reads the files that differ from what is known of them."""
+    found = FoundLines()
+    for table in tables:
+        if table in _KINDS:
+            changed = dict(_changed(layout, image, table, known, only))
+            if changed:
+                _Lines(layout, image, table, found).look(changed)
+    return found
+
+
+def _changed(
+    layout: Layout, image: Image, table: str, known: dict[str, FileState], only: Collection[str] | None
+) -> Iterator[tuple[str, str]]:
+    """Names of changed files, each with the chat's id or the day."""
+    for name, place in _places(layout, image, table):
+        if only is not None and name not in only:
+            continue
+        if file_state(layout.absolute(name)) != known.get(name):
+            yield name, place
+
+
+def _places(layout: Layout, image: Image, table: str) -> Iterator[tuple[str, str]]:
+    if table == MESSAGES.name:
+        for chat in image.documents["chat_sessions"]:
+            if chat[ID] not in image.names:  # its file is on its way to another name: the next checkpoint moves it
+                yield layout.relative(layout.messages(chat[1])), chat[ID]
+        return
+    days = dict.fromkeys(image.index.places(ids.LOGS))
+    with suppress(FileNotFoundError, NotADirectoryError):
+        days.update({path.stem: None for path in layout.audit.iterdir() if path.suffix == ".jsonl"})
+    for day in days:
+        yield layout.relative(layout.log(day)), day
+
+
+class _Lines:
+    """The changed files of one table."""
+
+    def __init__(self, layout: Layout, image: Image, table: str, found: FoundLines) -> None:
+        self._layout = layout
+        self._table = table
+        self._found = found
+        self._kind = _KINDS[table]
+        self._written: set[str] = set()
+        self._taken: set[tuple[str, int]] = set()
+        for layer in image.layers:
+            rows: Overlay = layer.messages if table == MESSAGES.name else layer.logs
+            for change in rows.changes():
+                if isinstance(change, Change):
+                    self._written.add(change.id)
+                    if change.row is not None and table == MESSAGES.name:
+                        self._taken.add((change.row[_CHAT], change.row[_NUMBER]))
+        self._index = image.index
+
+    def look(self, changed: dict[str, str]) -> None:
+        """Compares these files with the index."""
+        before = self._index.ids_in(self._kind, set(changed.values()))
+        for name, place in changed.items():
+            self._found.states[name] = file_state(self._layout.absolute(name))
+            there: set[str] = set()
+            for row, number in self._rows(name, place):
+                there.add(row[ID])
+                self._found.changed.append((self._table, row[ID], False))
+                self._found.places.setdefault(self._kind, []).append(Place(row[ID], place, number))
+            gone = [row_id for row_id in before.get(place, ()) if row_id not in there and row_id not in self._written]
+            self._found.changed += [(self._table, row_id, True) for row_id in gone]
+            self._found.gone.setdefault(self._kind, []).extend(gone)
+
+    def _rows(self, name: str, place: str) -> Iterator[tuple[Stored, int]]:
+        """Rows of the file that are to be taken in, with their number."""
+        try:
+            file = LineFile(self._layout.absolute(name))
+        except FileNotFoundError:
+            return
+        table, numbers, seen = TABLES[self._table], dict[int, str](), set[str]()
+        with file:
+            for offset, line in file.forward():
+                try:
+                    row = from_line(table, line)
+                except ValueError:
+                    self._name(name, offset, f"not a row of {self._table}")
+                    continue
+                number = int(row[_NUMBER]) if self._kind == ids.MESSAGES else 0
+                if row[ID] in self._written or row[ID] in seen:
+                    continue
+                seen.add(row[ID])
+                if self._kind == ids.MESSAGES and row[_CHAT] != place:
+                    self._name(name, offset, "a message of another chat")
+                elif self._kind == ids.LOGS and day_of(row) != place:
+                    self._name(name, offset, "an entry of another day")
+                elif self._kind == ids.MESSAGES and (number in numbers or (place, number) in self._taken):
+                    self._name(name, offset, f"the sequence number {number} is taken")
+                else:
+                    numbers[number] = row[ID]
+                    yield row, number
+
+    def _name(self, name: str, offset: int, problem: str) -> None:
+        self._found.problems[name] = f"{name}: byte {offset}: {problem}; it is left alone"
