@@ -320,6 +320,9 @@ async def test_an_acknowledgement_waits_for_no_writer(replica: PostgresReplica, 
         await replica.mark_checked("users", {copy.id: copy.version for copy in copies})
         await writing.commit()
     assert (await registry(foreign, "users"))[held][2:] == (2, None)
+    assert (await registry(foreign, "users"))[free][2:] == (0, 7)
+    await foreign.execute("UPDATE users SET name = 'y' WHERE id = %s", (free,))
+    assert (await registry(foreign, "users"))[free][2:] == (2, None)
 
 
 async def test_seeding_is_never_why_a_writer_meets_a_deadlock(

@@ -315,6 +315,25 @@ async def test_another_table_s_trigger_does_not_write_past_the_fence(
         await foreign.execute("DROP TABLE house; DROP FUNCTION IF EXISTS house()")
 
 
+async def test_a_trigger_ahead_of_the_cascade_does_not_change_what_hangs_on_the_row(
+    replica: PostgresReplica, foreign: Connection, store: SqlStore
+) -> None:
+    owner, session = user(), chat("c")
+    await store.commit([owner, session._replace(row={**session.row, "user_id": str(owner.row["id"])})])
+    assert await fence(replica, "chats")
+    await foreign.execute(
+        "CREATE FUNCTION house() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN UPDATE chat_sessions SET title = $$x$$ WHERE user_id = OLD.id; RETURN NULL; END'"
+    )
+    try:  # the cascade's own trigger is called RI_…, and triggers go by their names
+        await foreign.execute('CREATE TRIGGER "A" AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION house()')
+        with pytest.raises(psycopg.errors.DatabaseError, match="live move"):
+            await foreign.execute("DELETE FROM users")
+    finally:
+        await foreign.execute("DROP FUNCTION house CASCADE")
+    assert await store.read(Select("chat_sessions", columns=("title",))) == [(session.row["title"],)]
+
+
 async def test_copies_pass_the_fence_and_leave_their_mark_to_nobody(
     replica: PostgresReplica, foreign: Connection, store: SqlStore
 ) -> None:

@@ -20,7 +20,8 @@ _MAY: Final = """
     FROM unnest(%s::text[]) AS given (name)
     JOIN pg_class AS c ON c.oid = to_regclass(given.name) JOIN pg_namespace AS n ON n.oid = c.relnamespace"""
 _TABLES: Final = """
-    SELECT c.relname::text, c.relkind = 'r' AND NOT c.relispartition AND NOT c.relhassubclass, c.relforcerowsecurity,
+    SELECT c.relname::text, c.relkind = 'r' AND NOT c.relispartition
+        AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = c.oid), c.relforcerowsecurity,
         EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid),
         (SELECT string_agg(t.tgname, ', ' ORDER BY t.tgname) FROM pg_trigger AS t WHERE t.tgrelid = c.oid
          AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgname <> ALL (%s::text[]))

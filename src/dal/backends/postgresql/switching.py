@@ -138,6 +138,7 @@ async def _make_triggers(executor: Executor, schema: str, table: str) -> None:
             )
         except Violation:
             continue  # the role was switched meanwhile
+        return
 
 
 async def _is_enforced(executor: Executor, schema: str, table: str, *, primary: bool) -> bool:
