@@ -100,9 +100,9 @@ async def test_concurrent_appliers_end_with_the_newest(replica: Site) -> None:
 
     await asyncio.gather(at_work([0, 3, 5]), at_work([4, 1]), at_work([2, 0, 4]), at_work([5]))
     found = await replica.replica.entries("users", [ID(n) for n in range(1, 9)])
-    for number, one in enumerate(found, start=1):
+    for one in found:
         assert one.row is not None
-        assert (one.version, one.row[3]) == (EPOCH + 6, f"{number}/6")
+        assert (one.version, one.row[3]) == (EPOCH + 6, f"{rows.number_of(one.id)}/6")
 
 
 # Order inside a batch ------------------------------------------------------------------------------------------------
