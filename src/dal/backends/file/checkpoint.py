@@ -47,7 +47,7 @@ def stale_files(layout: Layout, image: Image) -> set[str]:
     """The names of the files that checkpoints of what is known now will write."""
     found: set[str] = set()
     for layer in image.layers:
-        found.update(layout.relative(image.documents[unit.table].path(unit.key)) for unit in layer.stale)
+        found.update(image.documents[unit.table].name(unit.key) for unit in layer.stale)
         for change in layer.messages.changes():
             if isinstance(change, Change) and change.row is not None:
                 chat = MemoryRows.get(image.documents["chat_sessions"], chat_of(change.row))
@@ -123,6 +123,7 @@ class Checkpoint:
 
     def run(self) -> None:
         """Writes everything; when it returns the work is on disk and in the index."""
+        self._layout.look()
         undo(self._layout)
         with self._image.index.writer() as writer:
             self._run(writer)
@@ -339,7 +340,7 @@ class Checkpoint:
     def _prepare_documents(self) -> None:
         for document in politely(self._work.documents, 10):
             rows = self._image.documents[document.table.name]
-            if document.path in rows.corrupt and document.path.exists():
+            if self._layout.relative(document.path) in rows.corrupt and document.path.exists():
                 self._keep_damaged(rows, document.path)
             if document.rows:
                 self._replace(document.path, document.encode())
@@ -353,8 +354,9 @@ class Checkpoint:
 
     def _keep_damaged(self, rows: DocumentRows, path: Path) -> None:
         self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        path.rename(self._layout.quarantine / self._layout.relative(path).replace("/", "_"))
-        rows.corrupt.pop(path, None)
+        name = self._layout.relative(path)
+        path.rename(self._layout.quarantine / name.replace("/", "_"))
+        rows.corrupt.pop(name, None)
 
     def _write_index(self, writer: IndexWriter) -> None:
         for kind in (ids.MESSAGES, ids.LOGS):
@@ -379,13 +381,13 @@ def undo(layout: Layout) -> None:
         settled = orjson.loads((layout.journal / "settled.json").read_bytes())["position"]
     if found["target"] > settled:
         for planned in cast("list[_PlannedFile]", found["files"]):
-            path = layout.root / planned["path"]
+            path = layout.absolute(planned["path"])
             with suppress(FileNotFoundError), LineFile(path) as file:
                 is_same = planned["owner"] is None or owner(file) == planned["owner"]
                 if is_same and file.size > planned["size"]:
                     os.truncate(path, planned["size"])
                     faults.reach("undo.truncated")
-        sync_tree(layout.root, [layout.root / planned["path"] for planned in found["files"]])
+        sync_tree(layout.root, [layout.absolute(planned["path"]) for planned in found["files"]])
     plan.unlink(missing_ok=True)
 
 

@@ -37,22 +37,31 @@ class DocumentRows(MemoryRows):
     """A table in memory whose rows come from documents.
 
     named_by   the column whose value names a row's document.
-    directory  where the documents lie, in its shards.
-    corrupt    documents that could not be read, with what is wrong.
+    kind       the directory of the store in whose shards the documents lie.
+    corrupt    documents that could not be read, by their name in the store, with what is wrong.
     changed    called with each document that a change of a row makes stale.
     """
 
-    def __init__(self, table: Table, named_by: str, directory: Path) -> None:
+    def __init__(self, table: Table, named_by: str, layout: Layout, kind: str) -> None:
         super().__init__(table)
         self.named_by = named_by
-        self.directory = directory
-        self.corrupt: dict[Path, str] = {}
+        self.kind = kind
+        self.corrupt: dict[str, str] = {}
         self.changed: Callable[[Unit], None] = lambda _: None
+        self._layout = layout
         self._place = table.names.index(named_by)
+
+    @property
+    def directory(self) -> Path:
+        return self._layout.directory(self.kind)
 
     def path(self, key: str) -> Path:
         """The document that this key names."""
         return self.directory / sharded(key, ".json")
+
+    def name(self, key: str) -> str:
+        """The document's name in the store."""
+        return f"{self.kind}/{sharded(key, '.json')}"
 
     # -- reading: what a damaged document should hold is not simply absent
 
@@ -76,7 +85,7 @@ class DocumentRows(MemoryRows):
         return super().scan(plan)
 
     def _refuse(self, key: Value) -> None:
-        problem = self.corrupt.get(self.path(key)) if isinstance(key, str) else None
+        problem = self.corrupt.get(self.name(key)) if isinstance(key, str) else None
         if problem is not None:
             raise CorruptDataError(f"{problem}; restore the file from a backup or remove it", backend="file")
 
@@ -89,7 +98,7 @@ class DocumentRows(MemoryRows):
         super().put(row)
         self._mark(row)
         if self.corrupt and not self._is_list:
-            self.corrupt.pop(self.path(row[self._place]), None)  # the journal knows better
+            self.corrupt.pop(self.name(row[self._place]), None)  # the journal knows better
 
     def remove(self, row_id: str) -> None:
         row = super().get(row_id)
@@ -168,10 +177,10 @@ class Document(NamedTuple):
 def document_tables(layout: Layout) -> dict[str, DocumentRows]:
     """The tables kept as documents, empty."""
     return {
-        "users": DocumentRows(USERS, "id", layout.users),
-        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout.chats),
-        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout.memory),
-        "files": DocumentRows(FILES, "id", layout.files),
+        "users": DocumentRows(USERS, "id", layout, "users"),
+        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout, "chats"),
+        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout, "memory"),
+        "files": DocumentRows(FILES, "id", layout, "files"),
     }
 
 
@@ -195,7 +204,8 @@ def _load(layout: Layout, rows: DocumentRows, entry: os.DirEntry[str]) -> None:
     try:
         rows.load(path, read_document(path))
     except ValueError as error:
-        rows.corrupt[path] = f"{layout.relative(path)}: {error}"
+        name = layout.relative(path)
+        rows.corrupt[name] = f"{name}: {error}"
 
 
 def read_document(path: Path) -> bytes:

@@ -149,7 +149,7 @@ class _Documents:
         self._suspects = image.suspects
         self._known_rows = image.registry.tables[name]
         self._rows = rows
-        self._directory = f"{layout.relative(rows.directory)}/"
+        self._directory = f"{rows.kind}/"
         self._known = known
         self._found = found
         self._written = {row_id for layer in image.layers for row_id in layer.written.get(name, ())}
@@ -157,7 +157,7 @@ class _Documents:
     @cached_property
     def _here(self) -> dict[str, str]:
         """The key of each document that should be there, by its name."""
-        return {self._layout.relative(self._rows.path(key)): key for key in self._rows.document_keys()}
+        return {self._rows.name(key): key for key in self._rows.document_keys()}
 
     def look(self, only: Collection[str] | None) -> None:
         there = self._there(only)

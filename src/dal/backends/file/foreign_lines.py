@@ -7,7 +7,6 @@ in, and its number be free. Rows that the library wrote since its last checkpoin
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,8 +80,7 @@ def _places(layout: Layout, image: Image, table: str) -> Iterator[tuple[str, str
                 yield layout.relative(layout.messages(chat[1])), chat[ID]
         return
     days = dict.fromkeys(image.index.places(ids.LOGS))
-    with suppress(FileNotFoundError, NotADirectoryError):
-        days.update({path.stem: None for path in layout.audit.iterdir() if path.suffix == ".jsonl"})
+    days.update(dict.fromkeys(layout.days()))
     for day in days:
         yield layout.relative(layout.log(day)), day
 

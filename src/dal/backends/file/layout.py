@@ -30,6 +30,10 @@ FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
 TEMPORARY: Final = ".tmp"
 
+#: The directories of documents and lines, each named as the unit of a live move whose tables it holds.
+DATA: Final = ("users", "chats", "memory", "files", "audit")
+_FENCED: Final = "fenced/"
+
 _PLAIN: Final = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}(?<!\.)")
 # Names that Windows keeps for devices, with whatever suffix.
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
@@ -42,16 +46,38 @@ class Layout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.marker = root / MARKER
-        self.users = root / "users"
-        self.chats = root / "chats"
-        self.moving = self.chats / "moving"
-        self.memory = root / "memory"
-        self.files = root / "files"
-        self.audit = root / "audit"
+        self.fenced = root / "fenced"
+        self._away: frozenset[str] = frozenset()
         self.journal = root / "journal"
         self.quarantine = root / "quarantine"
         self.move = root / "move"
         self.index = root / "cache" / "ids.sqlite"
+
+    # -- data, which a live move's fence may have put away
+
+    def directory(self, name: str) -> Path:
+        """Where the documents of this kind are, of DATA, as far as is known."""
+        return (self.fenced if name in self._away else self.root) / name
+
+    @property
+    def chats(self) -> Path:
+        return self.directory("chats")
+
+    @property
+    def audit(self) -> Path:
+        return self.directory("audit")
+
+    @property
+    def moving(self) -> Path:
+        return self.chats / "moving"
+
+    def look(self) -> None:
+        """Sees which directories are put away now."""
+        away = [name for name in DATA if (self.fenced / name).is_dir()] if self.fenced.exists() else []
+        self._away = frozenset(away)
+
+    def is_away(self, name: str) -> bool:
+        return name in self._away
 
     def prepare(self, *, create: bool) -> None:
         """Checks that the directory is a store of this layout; makes it one where it is empty and `create` is set.
@@ -78,6 +104,7 @@ class Layout:
                 )
         for directory in (self.journal, self.index.parent):
             make_directory(directory)
+        self.look()
 
     def _create(self, *, create: bool) -> None:
         with suppress(FileNotFoundError):
@@ -103,6 +130,17 @@ class Layout:
     def log(self, day: str) -> Path:
         return self.audit / f"{day}.jsonl"
 
+    def days(self) -> list[str]:
+        """The days of which there are log entries in files."""
+        while True:
+            directory = self.audit
+            try:
+                return [path.stem for path in directory.iterdir() if path.suffix == ".jsonl"]
+            except (FileNotFoundError, NotADirectoryError):
+                self.look()
+                if self.audit == directory:
+                    return []
+
     def quarantined(self) -> list[str]:
         """A sentence about each damaged file that was set aside."""
         with suppress(FileNotFoundError):
@@ -111,12 +149,13 @@ class Layout:
         return []
 
     def relative(self, path: Path) -> str:
-        """The path as messages and health show it."""
-        return path.relative_to(self.root).as_posix()
+        """The path as messages and health show it, the same whether it is put away or not."""
+        return path.relative_to(self.root).as_posix().removeprefix(_FENCED)
 
     def absolute(self, name: str) -> Path:
         """The path of that relative name."""
-        return self.root / name
+        kind, _, rest = name.partition("/")
+        return self.directory(kind) / rest
 
 
 @lru_cache(maxsize=65536)

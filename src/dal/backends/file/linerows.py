@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final, cast
 
 import orjson
@@ -19,7 +20,7 @@ from dal.backends.file.codec import from_line
 from dal.backends.file.documents import DocumentRows
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
-from dal.backends.file.lines import LineFile
+from dal.backends.file.lines import LineFile, open_lines
 from dal.backends.file.prefilter import prefilter
 from dal.backends.rows import ID, Scan, Stored
 from dal.errors import CorruptDataError
@@ -129,9 +130,9 @@ class MessageRows(LineRows):
             # In the order in which a checkpoint moves the file: who looks at each place meanwhile does not miss it.
             earlier = [self._layout.messages(name) for name in list(self._names[chat_session_id])]
             paths = [*earlier, self._layout.moving_messages(chat_session_id), *paths]
-        for path in paths:
+        for path in map(self._layout.relative, paths):
             try:
-                file = LineFile(path)
+                file = open_lines(self._layout, partial(self._layout.absolute, path))
             except FileNotFoundError:
                 continue
             if owner(file) == chat_session_id:
@@ -145,13 +146,15 @@ class MessageRows(LineRows):
         if chat is None:
             return self.open(chat_session_id)
         try:
-            return LineFile(self._layout.messages(chat[_CHAT_ID]))
+            return open_lines(self._layout, lambda: self._layout.messages(chat[_CHAT_ID]))
         except FileNotFoundError:
             return None
 
     def _refuse_if_damaged(self, chat_session_id: str) -> None:
-        for path, problem in list(self._chats.corrupt.items()):
-            with suppress(FileNotFoundError), LineFile(path.with_suffix(".jsonl")) as file:
+        for name, problem in list(self._chats.corrupt.items()):
+            lines = name.removesuffix(".json") + ".jsonl"
+            path_of = partial(self._layout.absolute, lines)
+            with suppress(FileNotFoundError), open_lines(self._layout, path_of) as file:
                 if owner(file) == chat_session_id:
                     raise CorruptDataError(f"{problem}; restore the file from a backup", backend="file")
 
@@ -302,10 +305,7 @@ class LogRows(LineRows):
         return (row for day in days for row in self._of_day(day, passes(day)) if row[ID].encode() in days[day])
 
     def _days(self, plan: Scan, *, by_time: bool, descending: bool) -> list[str]:
-        try:
-            days = sorted((p.stem for p in self._layout.audit.iterdir() if p.suffix == ".jsonl"), reverse=descending)
-        except FileNotFoundError:
-            return []
+        days = sorted(self._layout.days(), reverse=descending)
         bounds = [(c.op, c.value) for c in plan.where if c.column == "created_at"]
         if by_time and plan.after is not None:
             bounds.append(("<=" if descending else ">=", plan.after[0]))
@@ -325,7 +325,7 @@ class LogRows(LineRows):
             str(c.value).encode() for c in plan.where if c.op == "=" and isinstance(c.value, str) and _is_plain(c.value)
         ]
         try:
-            file = LineFile(self._layout.log(day))
+            file = open_lines(self._layout, lambda: self._layout.log(day))
         except FileNotFoundError:
             return
         with file:
@@ -342,7 +342,7 @@ class LogRows(LineRows):
 
     def _of_day(self, day: str, passes: Callable[[bytes], bool] | None = None) -> Iterator[Stored]:
         try:
-            file = LineFile(self._layout.log(day))
+            file = open_lines(self._layout, lambda: self._layout.log(day))
         except FileNotFoundError:
             return
         with file:

@@ -12,10 +12,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dal.backends.file.layout import open_file
+from dal.backends.file.layout import Layout, open_file
 
 _CHUNK_BYTES: Final = 16 * 1024
 _MAX_CHUNK_BYTES: Final = 1024 * 1024
+
+
+def open_lines(layout: Layout, path_of: Callable[[], Path]) -> LineFile:
+    """The file at a path within the store, wherever a live move's fence has put it meanwhile. FileNotFoundError."""
+    while True:
+        path = path_of()
+        try:
+            return LineFile(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            layout.look()
+            if path_of() == path:
+                raise FileNotFoundError(path) from error
 
 
 class LineFile:

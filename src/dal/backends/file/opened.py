@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from dal.backends import interpreter
 from dal.backends.conditions import Tables
-from dal.backends.file import recovery
+from dal.backends.file import fencing, recovery
 from dal.backends.file.capture import captured, check_roles
 from dal.backends.file.checkpoint import stale_files
 from dal.backends.file.codec import AnyChange, encode_changes
@@ -101,6 +101,7 @@ class Opened:
                 finally:
                     self._lock.release()
                 self.image = await result_of(asyncio.ensure_future(asyncio.to_thread(self._load, self.journal)))
+                fencing.complete(self.layout, self.image.registry)
             finally:
                 self._checkpoint_lock.release()
         except TimeoutError as error:
@@ -141,7 +142,7 @@ class Opened:
 
     async def _look_before_closing(self) -> None:
         try:
-            async with self.settled_files():
+            async with self.settled_files("close"):
                 await self.foreign.look(stale_files(self.layout, self.image))
         except DalError as error:
             _log.warning("%s: closed without a look at what others wrote: %s", self.layout.root, reason(error))
@@ -276,16 +277,21 @@ class Opened:
             self._turn.release()
 
     @asynccontextmanager
-    async def settled_files(self) -> AsyncIterator[None]:
+    async def settled_files(self, operation: str, timeout_s: float | None = None) -> AsyncIterator[None]:
         """Nobody else writes, neither to the journal nor to the documents."""
+        timeout_s = self._lock_timeout_s if timeout_s is None else timeout_s
         await self.follow()  # before: who has to read the documents again needs the checkpoint lock too
         lock = FileLock(self.layout.journal / "checkpoint.lock")
         try:
-            await lock.acquire(self._lock_timeout_s)
-            async with self.exclusive("rescan"):
+            try:
+                await lock.acquire(timeout_s)
+            except TimeoutError as error:
+                raise timed_out(self.layout, operation, timeout_s) from error
+            async with self.exclusive(operation, timeout_s):
+                self.layout.look()
                 yield
-        except TimeoutError as error:
-            raise timed_out(self.layout, "rescan", self._lock_timeout_s) from error
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(self.layout, operation, error) from error
         finally:
             lock.close()
 

@@ -32,6 +32,7 @@ _BATCH_ROWS: Final = 10_000
 
 def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
+    layout.look()
     undo(layout)
     settled = journal.settled()
     registry, since_whole = registry_files.load(layout, settled)
@@ -88,7 +89,7 @@ def _bring_up_index(layout: Layout, image: Image, found: dict[str, tuple[int, Fi
             writer.put_file(name, UNSURE if is_watched else None)
         for name in changed:
             kind, state = found[name]
-            _read_file(layout.root / name, kind, writer, image.report, layout)
+            _read_file(layout.absolute(name), kind, writer, image.report, layout)
             writer.put_file(name, UNSURE if is_watched else state)
         writer.commit(max(settled, index.settled()))
     index.refresh()
@@ -116,7 +117,7 @@ def _logs(layout: Layout) -> Iterator[tuple[str, tuple[int, FileState]]]:
 
 
 def _name(layout: Layout, entry: os.DirEntry[str]) -> str:
-    return entry.path[len(str(layout.root)) + 1 :]
+    return layout.relative(Path(entry.path))
 
 
 def _state(entry: os.DirEntry[str]) -> FileState:

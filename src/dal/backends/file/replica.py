@@ -7,11 +7,14 @@ write the files themselves, are told from the files (foreign.py) and kept out by
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Final
 
+from dal.backends.file import fencing
 from dal.backends.file.copies import apply_copies
+from dal.backends.file.errors import reason
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
 from dal.backends.file.registry import (
@@ -44,8 +47,10 @@ from dal.replica import (
 )
 from dal.tables import TABLES
 
+_MAX_LOOKS: Final = 5
 _BUCKET_CHARS: Final = 3
 _LOW_BITS: Final = (1 << 32) - 1
+_log = logging.getLogger("dal.file")
 
 
 class FileReplica:
@@ -98,6 +103,8 @@ class FileReplica:
                 return
             kept = [Gated(gate._replace(phase="RETIRED"), 0) for gate in registry.gates.values()] if keep_fence else []
             await self._opened.write([Capturing(False), *kept], "uninstall")
+        async with self._opened.settled_files("uninstall"):
+            await self._place()
 
     async def gates(self) -> Mapping[str, Gate]:
         return dict((await self._registry()).gates)
@@ -106,15 +113,40 @@ class FileReplica:
         for name in (*expect, *change):
             if name not in Gate._fields:
                 raise ValueError(f"a gate has no {name}")
-        timeout_s = FENCE_LOCK_TIMEOUT_S if "role" in change else None
-        async with self._opened.exclusive("change_gate", timeout_s):
-            gate = self._opened.image.registry.gates.get(unit)
-            if gate is None or any(getattr(gate, name) != value for name, value in expect.items()):
-                return False
-            changed = gate._replace(**change)  # type: ignore[arg-type]
-            counter = first_version(changed.epoch) if change.get("role") == "primary" and "epoch" in change else 0
-            await self._opened.write([Gated(changed, counter)], "change_gate")
+        if "role" not in change:
+            async with self._opened.exclusive("change_gate"):
+                return await self._change_gate(unit, expect, change)
+        async with self._opened.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
+            is_fence = change["role"] == "fenced" and self._meets(unit, expect)
+            if is_fence:
+                await asyncio.to_thread(fencing.put_away, self._opened.layout, unit)
+            try:
+                is_changed = await self._change_gate(unit, expect, change)
+            finally:
+                await self._place()
+            for _ in range(_MAX_LOOKS if is_fence else 0):  # what others had open they may still have written to
+                if not await self._opened.foreign.look():
+                    break
+            return is_changed
+
+    async def _change_gate(self, unit: str, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
+        if not self._meets(unit, expect):
+            return False
+        changed = self._opened.image.registry.gates[unit]._replace(**change)  # type: ignore[arg-type]
+        counter = first_version(changed.epoch) if change.get("role") == "primary" and "epoch" in change else 0
+        await self._opened.write([Gated(changed, counter)], "change_gate")
         return True
+
+    def _meets(self, unit: str, expect: Mapping[str, Value]) -> bool:
+        gate = self._opened.image.registry.gates.get(unit)
+        return gate is not None and all(getattr(gate, name) == value for name, value in expect.items())
+
+    async def _place(self) -> None:
+        """Brings each unit's directory to where its gate wants it; the caller holds both locks."""
+        try:
+            await asyncio.to_thread(fencing.complete, self._opened.layout, self._opened.image.registry)
+        except OSError as error:  # the gate counts; whoever opens the store next brings it there
+            _log.warning("%s: %s", self._opened.layout.root, reason(error))
 
     # -- the registry
 
@@ -206,7 +238,7 @@ class FileReplica:
         return len(distinct)
 
     async def rescan(self) -> int:
-        async with self._opened.settled_files():
+        async with self._opened.settled_files("rescan"):
             return await self._opened.foreign.look()
 
     async def _mark(self, operation: str, table: str, entries: Sequence[tuple[str, Known]]) -> None:

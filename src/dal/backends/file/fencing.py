@@ -1,0 +1,108 @@
+"""A fence against programs that write the store's files themselves: their directory is put away.
+
+A unit's directory changes places with a regular file, in one step where the system can (renameat2), so a program that
+looks for `chats/…` finds that `chats` is no directory; even root cannot write through it. The library finds the data
+under `fenced/`. What a program has open it can still write to: that is looked for after the fence (foreign.py). All of
+it happens under the checkpoint lock; readers who look at a place just left look at the other one.
+
+A process that dies on the way leaves each directory in one place or the other. The gates say where it belongs, and
+whoever opens the store next brings it there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from dal.backends.file import faults
+from dal.backends.file.layout import DATA, Layout, make_directory, sync_directory, write_new
+from dal.backends.file.registry import Registry
+
+_AT_FDCWD: Final = -100
+_EXCHANGE: Final = 2
+_NOTICE: Final = b"""This directory was put away by a live move of dal, which keeps it under fenced/. Other programs
+must not write to it: the store that takes its writes now is another one.
+"""
+
+
+def put_away(layout: Layout, name: str) -> None:
+    """Takes a directory of documents out of others' reach. Nothing happens where it is away."""
+    layout.look()
+    place, away = layout.root / name, layout.fenced / name
+    if layout.is_away(name):
+        if not place.exists():  # died between two renames
+            write_new(place, _NOTICE)
+        return
+    make_directory(place)
+    make_directory(layout.fenced)
+    write_new(away, _NOTICE)
+    faults.reach("fence.prepared")
+    _exchange(place, away)
+    faults.reach("fence.exchanged")
+    sync_directory(layout.root)
+    sync_directory(layout.fenced)
+    layout.look()
+
+
+def put_back(layout: Layout, name: str) -> None:
+    """Brings a directory back to where it belongs. Nothing happens where it is there."""
+    layout.look()
+    place, away = layout.root / name, layout.fenced / name
+    if layout.is_away(name):
+        _exchange(place, away)
+        faults.reach("fence.returned")
+        sync_directory(layout.root)
+        sync_directory(layout.fenced)
+        layout.look()
+    away.unlink(missing_ok=True)
+    with suppress(OSError):
+        layout.fenced.rmdir()
+
+
+def complete(layout: Layout, registry: Registry) -> None:
+    """Brings every directory to where its unit's gate wants it; one of a replica stays where it is."""
+    if not registry.gates and not layout.fenced.exists():
+        return
+    for name in DATA:
+        gate = registry.gates.get(name)
+        if gate is not None and gate.role == "fenced":
+            put_away(layout, name)
+        elif gate is None or gate.role == "primary":
+            put_back(layout, name)
+
+
+def _exchange(place: Path, away: Path) -> None:
+    """Gives each of the two the other's name. Where the system cannot do it at once, the data is never without one."""
+    rename = _renameat2()
+    if rename is not None:
+        number = rename(os.fsencode(place), os.fsencode(away))
+        if number == 0:
+            return
+        if number not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(number, os.strerror(number), str(place))
+    if away.is_dir():
+        place.unlink(missing_ok=True)
+        away.rename(place)
+    else:
+        away.unlink()
+        place.rename(away)
+        write_new(place, _NOTICE)
+
+
+@cache
+def _renameat2() -> Callable[[bytes, bytes], int] | None:
+    """Exchanges two names; the error's number, 0 for none."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return None
+
+    def exchange(one: bytes, other: bytes) -> int:
+        return ctypes.get_errno() if function(_AT_FDCWD, one, _AT_FDCWD, other, _EXCHANGE) != 0 else 0
+
+    return exchange
