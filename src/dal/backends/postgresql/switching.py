@@ -114,7 +114,7 @@ async def _make_objects(executor: Executor, schema: str, gates: Sequence[Gate]) 
         )
     except Violation as violation:
         raise ConflictError(
-            "install: another live move is on in this database; end it first, or take part in it",
+            "another move is installed in this database; end it with `dal move retire` or `dal move abort`",
             operation="install",
             backend=BACKEND,
         ) from violation.__cause__
