@@ -24,10 +24,11 @@ from dal.limits import (
     MOVE_OLD_TRANSACTION_S,
 )
 from dal.move.recovery import SETTLED, complete, recover, take_back
-from dal.move.relay import copy_dirty
+from dal.move.relay import copy_dirty, mend_cascades
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
 from dal.move.tail import compare_tail
-from dal.replica import UNITS, Gate
+from dal.ops import Value
+from dal.replica import UNITS, Gate, Replica
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -68,7 +69,7 @@ class Cutover:
         not drain, CorruptDataError where the tail differs; the old primary is in charge then.
         """
         old = await self._ready(unit, to)
-        await self._announce(unit, old)
+        old = await self._announce(unit, old)
         try:
             seen_by_all = monotonic() + GATE_MAX_AGE_S * 1.1
             while (left_s := seen_by_all - monotonic()) > 0:
@@ -145,8 +146,11 @@ class Cutover:
             operation="cutover",
         )
 
-    async def _announce(self, unit: str, old: Gate) -> None:
-        """From now on every instance looks at both gates before each call, so that no read is stale at the switch."""
+    async def _announce(self, unit: str, old: Gate) -> Gate:
+        """From now on every instance looks at both gates before each call, so that no read is stale at the switch.
+
+        The gate with this announcement's deadline: what follows holds for this one only, not for another's later one.
+        """
         deadline_ms = self._clock() + int((GATE_MAX_AGE_S + 2 * MOVE_FENCE_S + 2) * 1000)
         done = await self._sides.at(old.side).change_gate(
             unit,
@@ -155,12 +159,13 @@ class Cutover:
         )
         if not done:
             raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
+        return old._replace(phase="ANNOUNCED", deadline_ms=deadline_ms)
 
     async def _withdraw(self, unit: str, old: Gate) -> None:
         await self._sides.at(old.side).change_gate(
             unit,
-            expect={"role": "primary", "epoch": old.epoch, "phase": "ANNOUNCED"},
-            change={"phase": old.phase, "deadline_ms": 0},
+            expect=_announced(old),
+            change={"phase": SETTLED[old.side], "deadline_ms": 0},
         )
 
     async def _fence(self, unit: str, to: Side, old: Gate) -> tuple[float, float, Gate]:
@@ -172,7 +177,7 @@ class Cutover:
             try:
                 done = await store.change_gate(
                     unit,
-                    expect={"role": "primary", "epoch": old.epoch, "phase": "ANNOUNCED"},
+                    expect=_announced(old),
                     change={"role": "fenced", "phase": "FENCED", "deadline_ms": deadline_ms},
                 )
             except DalTimeoutError:
@@ -194,8 +199,7 @@ class Cutover:
         while True:
             drained += (copied := await self._copy_once(unit))
             self._check_time(unit, started)
-            backlog = await store.backlog()
-            if not any(backlog[table].dirty for table in UNITS[unit]):
+            if not await self._is_dirty(unit, store) and not await self._is_dirty(unit, self._sides.at(to)):
                 break
             if not copied:
                 raise UnavailableError(f"{unit}: rows are left that cannot be copied", operation="cutover")
@@ -226,6 +230,7 @@ class Cutover:
         store, peer = self._sides.at(holder), self._sides.at(other(holder))
         copied = 0
         for table in UNITS[unit]:
+            await mend_cascades(store, peer, table)
             while True:
                 result = await copy_dirty(store, peer, table, self._batch_rows, units)
                 copied += result.copied
@@ -233,9 +238,20 @@ class Cutover:
                     break
         return copied
 
+    async def _is_dirty(self, unit: str, store: Replica) -> bool:
+        for table in UNITS[unit]:
+            if await store.dirty(table, 1):
+                return True
+        return False
+
     def _check_time(self, unit: str, started: float) -> None:
         if monotonic() - started > MOVE_FENCE_S * 0.75:
             raise UnavailableError(
                 f"{unit}: what was written before the fence was not copied within its deadline; nothing was switched",
                 operation="cutover",
             )
+
+
+def _announced(gate: Gate) -> dict[str, Value]:
+    """What must still hold of an announced gate: its own announcement, for another has not been waited out yet."""
+    return {"role": "primary", "epoch": gate.epoch, "phase": "ANNOUNCED", "deadline_ms": gate.deadline_ms}

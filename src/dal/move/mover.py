@@ -27,7 +27,7 @@ from dal.limits import (
     MOVE_VERIFY_AGAIN_S,
 )
 from dal.move.recovery import SETTLED, recover
-from dal.move.relay import CopyResult, copy_dirty
+from dal.move.relay import CopyResult, copy_dirty, mend_cascades
 from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue, Value
@@ -162,6 +162,7 @@ class Mover:
         store, replica = self._sides.at(side), self._sides.at(other(side))
         total = CopyResult()
         for table in sorted((t for unit in units for t in UNITS[unit]), key=TABLE_ORDER.__getitem__):
+            await mend_cascades(store, replica, table)
             started = monotonic()
             result = await copy_dirty(store, replica, table, self._rows, units)
             if result.read == self._rows and monotonic() - started > MOVE_BATCH_S:

@@ -19,10 +19,9 @@ async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bo
     unit = gates.source.unit
     primary = gates.primary
     if primary is not None:
-        behind = gates.at(other(primary))
+        behind, at = gates.at(other(primary)), gates.at(primary)
         if behind.role == "fenced":
-            return await complete(sides, other(primary), behind, gates.at(primary))
-        at = gates.at(primary)
+            return await complete(sides, other(primary), behind, at)
         if at.phase == "ANNOUNCED" and 0 < at.deadline_ms < clock():
             return await sides.at(primary).change_gate(
                 unit,
@@ -37,8 +36,12 @@ async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bo
 
 
 async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
-    """Makes the old primary the replica of the one that was activated: the last step of a cutover."""
-    return await sides.at(side).change_gate(
+    """Makes the old primary the replica of the one that was activated: the last step of a cutover.
+
+    Only where that one's epoch is the later: gates of different moments can also show the fence of the next cutover
+    beside the primary of the last.
+    """
+    return new.epoch > old.epoch and await sides.at(side).change_gate(
         old.unit,
         expect={"role": "fenced", "epoch": old.epoch},
         change={

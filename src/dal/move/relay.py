@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
-from dal.limits import MOVE_BATCH_BYTES
+from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS
 from dal.move.canonical import row_hash
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
 from dal.tables import TABLES
@@ -57,6 +57,18 @@ async def copy_dirty(primary: Replica, replica: Replica, table: str, limit: int,
     result = await copy(primary, replica, entries, units)
     result.read = len(entries)
     return result
+
+
+async def mend_cascades(primary: Replica, replica: Replica, table: str) -> int:
+    """Copies anew what a delete in the replica took along; how many rows that concerns.
+
+    A late copy of a parent's delete can take children that live on at the primary, under versions that were copied
+    already. The replica marks them dirty; new versions at the primary bring back what should be there.
+    """
+    marked = await replica.dirty(table, MOVE_BATCH_ROWS)
+    if marked:
+        await primary.raise_versions(table, [entry.id for entry in marked])
+    return len(marked)
 
 
 async def copy_keys(primary: Replica, replica: Replica, keys: Iterable[Key], units: frozenset[str]) -> CopyResult:
@@ -127,7 +139,7 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
         elif there.version == entry.version and _hash(there) == entry.hash:
             equal.append(Copied(entry.table, entry.id, entry.version, entry.hash))
         elif (there.row is None) != (entry.row is None):
-            result.overtaken += 1  # a cascade took it, or is about to: the primary's own is on its way
+            result.overtaken += 1  # a cascade took it: the replica has marked it (mend_cascades)
         else:
             result.different.append(entry.key)
     if equal:

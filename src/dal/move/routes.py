@@ -87,11 +87,17 @@ class Routes:
             gates = self._gates.get(unit)
             if gates is None or gates.primary is not None:
                 return self.holder(unit)
-            if not await recover(await self._sides(), gates, self._clock):
-                await asyncio.sleep(_FENCED_POLL_S)
+            await self.take_back_overdue()
         raise FencedError(
             f"{unit}: no store took writes for {FENCED_WAIT_S:g} s; the move is stuck", operation="commit"
         )
+
+    async def take_back_overdue(self) -> None:
+        """Ends a fence whose deadline has passed, of any unit, or waits a moment. The gates are to be read again then."""
+        for gates in self._gates.values():
+            if gates.primary is None and await recover(await self._sides(), gates, self._clock):
+                return
+        await asyncio.sleep(_FENCED_POLL_S)
 
     async def _fresh(self, unit: str) -> None:
         age_s = monotonic() - self._known_at

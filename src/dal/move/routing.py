@@ -121,9 +121,11 @@ class Router:
             try:
                 receipt = await (await self._at(side)).commit(ops)
             except FencedError:
+                # The unit's own fence, or that of a unit whose rows a delete would take along.
                 if monotonic() > deadline:
                     raise
                 await self._routes.read_again()
+                await self._routes.take_back_overdue()
             except MissingReferenceError:
                 if has_brought_parents or not await self._bring_parents(ops, side):
                     raise

@@ -16,6 +16,7 @@ from dal.tables import TABLES
 
 Side: TypeAlias = Literal["source", "target"]
 SIDES: Final[tuple[Side, Side]] = ("source", "target")
+_TRIES: Final = 100
 #: Milliseconds since 1970, of this machine.
 ClockMs: TypeAlias = Callable[[], int]
 
@@ -45,30 +46,27 @@ class UnitGates(NamedTuple):
         return self.source if side == "source" else self.target
 
     @property
-    def primary(self) -> Side | None:
-        """The side that takes writes; None while the unit is fenced.
+    def holder(self) -> Side:
+        """The side that the unit lives on: primary now, or fenced. Rows are copied from there.
 
-        Gates of different moments can show both as primary, never for longer than it takes to read them again.
+        Gates read one after the other may be of different moments; the one of the later epoch knows better.
         """
-        if self.target.role == "primary":
-            return "target" if self.source.role != "primary" else None
-        return "source" if self.source.role == "primary" else None
+        return "target" if self.target.epoch > self.source.epoch else "source"
 
     @property
-    def holder(self) -> Side:
-        """The side that is primary, or was when the fence came down: the one that rows are copied from."""
-        if self.target.role == "primary" or (self.target.role == "fenced" and self.source.role == "replica"):
-            return "target"
-        return "source"
+    def is_settled(self) -> bool:
+        """Whether these gates can be told from: a later epoch's replica has been overtaken since it was read."""
+        return self.at(self.holder).role != "replica"
+
+    @property
+    def primary(self) -> Side | None:
+        """The side that takes writes; None while the unit is fenced."""
+        return self.holder if self.at(self.holder).role == "primary" else None
 
     @property
     def fenced(self) -> Side | None:
         """The side whose fence is down, while neither is primary."""
-        if self.primary is not None:
-            return None
-        if self.source.role == "fenced":
-            return "source"
-        return "target" if self.target.role == "fenced" else None
+        return self.holder if self.at(self.holder).role == "fenced" else None
 
     @property
     def phase(self) -> str:
@@ -85,7 +83,7 @@ async def read_gates(sides: Sides) -> Mapping[str, UnitGates]:
 
     Raises ConflictError where the two stores do not belong to one move.
     """
-    for _ in range(5):
+    for _ in range(_TRIES):
         source = {unit: gate for unit, gate in (await sides.source.gates()).items() if gate.phase != "RETIRED"}
         target = await sides.target.gates() if source else {}
         found = {unit: UnitGates(source[unit], target[unit]) for unit in UNITS if unit in source and unit in target}
@@ -94,9 +92,9 @@ async def read_gates(sides: Sides) -> Mapping[str, UnitGates]:
         for gates in found.values():
             if gates.source.move != gates.target.move:
                 raise ConflictError("source and target belong to different moves")
-        if not any(g.source.role == g.target.role == "primary" for g in found.values()):
+        if all(gates.is_settled for gates in found.values()):
             return found
-    raise UnavailableError("both stores call themselves primary for a unit, again and again; nothing was written")
+    raise UnavailableError("the gates of both stores changed under every look at them", operation="move")
 
 
 def with_parents(units: frozenset[str]) -> tuple[str, ...]:
