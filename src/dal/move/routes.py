@@ -93,7 +93,7 @@ class Routes:
         )
 
     async def take_back_overdue(self) -> None:
-        """Ends a fence whose deadline has passed, of any unit, or waits a moment. The gates are to be read again then."""
+        """Ends a fence whose deadline has passed, of any unit, or waits a moment; then the gates want another look."""
         for gates in self._gates.values():
             if gates.primary is None and await recover(await self._sides(), gates, self._clock):
                 return

@@ -1,0 +1,247 @@
+"""The mover: from capture to verified while everybody writes, killed and run again, one at work of many."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from dal.errors import ConflictError
+from dal.limits import MOVE_LEASE_S
+from dal.move.ending import abort, retire
+from dal.move.mover import begin
+from dal.move.relay import copy_dirty, copy_keys
+from dal.move.sides import Sides, UnitGates, now_ms, read_gates, with_parents
+from dal.ops import Compare, Delete, Update
+from dal.replica import Key
+from dal.testing import rows
+from tests.move.moving import ALL, KilledError, Life, mortal, quick, start
+from tests.move.replicas import MakeSite, Site
+
+__all__ = ["quick"]
+
+pytestmark = pytest.mark.usefixtures("quick")
+MANY_ROWS = 300
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+@pytest_asyncio.fixture
+async def source(make_site: MakeSite) -> Site:
+    """A store with rows that were there before any move."""
+    made = await make_site("sqlite")
+    await made.insert("users", *(rows.user(n) for n in range(1, 11)))
+    await made.insert("chat_sessions", *(rows.chat(100 + n, user_id=rows.row_id(n)) for n in range(1, 11)))
+    for number in range(MANY_ROWS):
+        await made.store.commit(rows.append(1000 + number, 101 + number % 10))
+    await made.insert("user_memory", *(rows.memory(2000 + n, n) for n in range(1, 11)))
+    return made
+
+
+@pytest_asyncio.fixture
+async def target(make_site: MakeSite, source: Site) -> Site:
+    return await make_site("sqlite")
+
+
+def phases(gates: Mapping[str, UnitGates]) -> set[str]:
+    return {found.phase for found in gates.values()}
+
+
+async def test_rows_from_before_the_move_are_copied(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    mover = move.mover(batch_rows=64)
+    await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
+    assert await move.differences() == 0
+    assert mover.progress.copied["messages"] == MANY_ROWS
+    assert len(await target.rows("messages")) == MANY_ROWS
+
+
+async def test_a_move_of_some_units_takes_what_they_refer_to_along(source: Site, target: Site) -> None:
+    assert with_parents(frozenset({"memory"})) == ("memory", "users")
+    assert with_parents(frozenset({"audit"})) == ("audit",)
+    move = await start(source, target, "memory", "users")
+    await move.mover().run(lambda gates: phases(gates) == {"VERIFIED"})
+    assert await move.differences("memory", "users") == 0
+    assert await target.rows("messages") == []
+
+
+async def test_writes_during_the_backfill_are_copied_whatever_the_order(source: Site, target: Site) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    move = await start(source, target)
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await source.store.commit(rows.append(5000 + number, 101 + dice.randrange(10)))
+            victim = rows.row_id(1000 + dice.randrange(MANY_ROWS))
+            if dice.random() < 0.5:
+                await source.store.commit([Delete("messages", (Compare("id", "=", victim),))])
+            else:
+                await source.store.commit([Update("messages", {"id": victim}, {"content": f"changed {number}"})])
+            if number == 20:
+                await source.store.commit([Delete("users", (Compare("id", "=", rows.row_id(4)),))])
+
+    writing = asyncio.create_task(write())
+    mover = move.mover(batch_rows=16)
+    await mover.run(lambda gates: all(found.phase in ("SYNC", "VERIFIED") for found in gates.values()))
+    stop.set()
+    await writing
+    await move.settle()
+    assert await move.differences() == 0
+
+
+async def test_a_mover_killed_at_any_call_is_run_again(source: Site, target: Site) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    move = await start(source, target)
+    killed = 0
+    while killed < 25:
+        life = Life(dice.randrange(1, 60), answered=dice.random() < 0.5)
+        mover = move.mover(mortal(move.sides, life), batch_rows=dice.choice([7, 50, 1000]), owner="the same again")
+        try:
+            await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
+        except KilledError:
+            killed += 1
+        else:
+            break
+        await source.insert("system_logs", rows.log(7000 + killed))
+    await move.settle()
+    assert await move.differences() == 0
+    assert killed > 0
+
+
+async def test_one_of_two_movers_works_and_the_other_takes_over(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    hour = now_ms()
+    assert await move.mover(clock=lambda: hour)._lease(await read_gates(move.sides))
+    assert not await move.mover(clock=lambda: hour)._lease(await read_gates(move.sides))
+    heir = move.mover(clock=lambda: hour + int(MOVE_LEASE_S * 1000) + 1)
+    assert await heir._lease(await read_gates(move.sides)), "the first has not renewed it"
+
+
+async def test_three_movers_at_once_do_no_harm(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    # Each believes that the lease of the others has run out.
+    movers = [move.mover(clock=lambda n=n: now_ms() + n * 3_600_000) for n in range(3)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(mover.run(lambda gates: phases(gates) == {"VERIFIED"}) for mover in movers))
+    await move.settle()
+    assert await move.differences() == 0
+
+
+async def test_beginning_twice_is_one_move(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    first = await read_gates(move.sides)
+    assert await begin(move.sides, ALL) == first
+    with pytest.raises(ConflictError, match="finish or abort"):
+        await begin(move.sides, ("audit",))
+
+
+async def test_beginning_can_be_killed_anywhere(source: Site, target: Site) -> None:
+    sides = Sides(source.replica, target.replica)
+    for number in range(1, 8):
+        for answered in (False, True):
+            with suppress(KilledError):
+                await begin(mortal(sides, Life(number, answered=answered)), ALL)
+            await begin(sides, ALL)
+            gates = await read_gates(sides)
+            assert {(g.source.role, g.target.role) for g in gates.values()} == {("primary", "replica")}
+            await abort(sides)
+            assert await source.replica.gates() == await target.replica.gates() == {}
+
+
+async def test_a_check_that_finds_differences_keeps_a_unit_from_being_verified(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.mover().run(lambda gates: phases(gates) == {"VERIFIED"})
+    found = 3
+
+    async def verify(_unit: str) -> int:
+        return found
+
+    await move.sides.source.change_gate("memory", expect={"role": "primary"}, change={"phase": "SYNC"})
+    mover = move.mover()
+    mover._verify = verify
+    for _ in range(5):
+        await mover.step(await read_gates(move.sides))
+    gates = (await read_gates(move.sides))["memory"]
+    assert gates.phase == "SYNC"
+    assert '"differences": 3' in gates.source.notes
+    found = 0
+    await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
+
+
+async def test_a_child_taken_by_a_late_delete_of_its_parent_is_brought_back(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.settle()
+    user = rows.row_id(1)
+    await source.store.commit([Delete("users", (Compare("id", "=", user),))])
+    late = [entry for entry in await source.replica.entries("users", [user]) if entry.row is None]
+    assert late
+    await source.insert("users", rows.user(1))
+    await source.insert("user_memory", rows.memory(2001, 1, value="made again"))
+    # The child arrives first, then a copier that was held up with what it had read before.
+    await copy_keys(source.replica, target.replica, [Key("user_memory", rows.row_id(2001))], frozenset(ALL))
+    await target.replica.apply(late)
+    await move.settle()
+    assert await move.differences() == 0
+    assert any(row[0] == rows.row_id(2001) for row in await target.rows("user_memory"))
+
+
+async def test_two_rows_that_exchange_a_unique_value_are_copied(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.settle()
+    one, two = rows.row_id(1), rows.row_id(2)
+    clerks = {str(row[0]): row[1] for row in await source.rows("users")}
+    await source.store.commit(
+        [
+            Update("users", {"id": one}, {"clerk_id": "between"}),
+            Update("users", {"id": two}, {"clerk_id": clerks[one]}),
+            Update("users", {"id": one}, {"clerk_id": clerks[two]}),
+        ]
+    )
+    result = await copy_dirty(
+        source.replica, target.replica, "users", 1, frozenset(ALL)
+    )
+    assert (result.stuck, result.different) == ([], [])
+    assert await move.differences("users") == 0
+
+
+async def test_a_retired_source_refuses_writes_and_keeps_its_rows(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.settle()
+    with pytest.raises(ConflictError, match="not switched"):
+        await retire(move.sides)
+    await move.switch("target")
+    await move.settle()
+    await retire(move.sides)
+    await retire(move.sides)
+    assert await target.replica.gates() == {}
+    assert {gate.phase for gate in (await source.replica.gates()).values()} == {"RETIRED"}
+    await target.insert("users", rows.user(99))
+    with pytest.raises(ConflictError):
+        await source.insert("users", rows.user(99))
+    assert len(await source.rows("messages")) == MANY_ROWS
+
+
+async def test_nothing_is_aborted_that_lives_on_the_target(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.settle()
+    await move.switch("target", "audit")
+    with pytest.raises(ConflictError, match="audit"):
+        await abort(move.sides)
+    await move.switch("source", "audit")
+    await abort(move.sides)
+    assert await source.replica.gates() == {}
+    await source.insert("users", rows.user(99))
