@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from dal import __version__
-from dal.cli import chats, demo, doctor, imports, schema, search, search_index, users
+from dal.cli import chats, check, demo, doctor, imports, schema, search, search_index, users
 
 
 class TwoWords(TyperGroup):
@@ -35,6 +35,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(chats.app, name="chats")
 app.add_typer(users.app, name="users")
 app.command("import")(imports.import_files)
+app.command("check")(check.check)
 app.command("search")(search.search)
 app.command("search rebuild")(search_index.rebuild)
 app.command("search drop")(search_index.drop)
