@@ -63,7 +63,7 @@ async def test_units_may_be_added_to_a_move(site: Site) -> None:
 
 
 async def test_a_store_takes_part_in_one_move_at_a_time(primary: Site) -> None:
-    with pytest.raises(ConflictError, match="another move"):
+    with pytest.raises(ConflictError, match="move"):
         await primary.install("replica", move="m2")
     assert {gate.move for gate in (await primary.replica.gates()).values()} == {"m1"}
     await primary.replica.uninstall(keep_fence=False)

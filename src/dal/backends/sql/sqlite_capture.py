@@ -1,10 +1,13 @@
 """What a live move makes in a database of SQLite or D1: registry, gates, and triggers that see every writer there is.
 
-AFTER triggers register what changed, where this store is the unit's primary. BEFORE triggers refuse what is not an
-applier's where it is not, but for what the delete of a parent takes along: the primary's own cascade will be copied.
+Triggers register what changed where this store is the unit's primary. Where it is not, they refuse what is not an
+applier's, but for what the delete of a parent takes along: the primary's own cascade will be copied.
 Nothing is taken for granted of other writers' connections: without recursive triggers a row that REPLACE removes has
-no DELETE of its own, so the BEFORE triggers mark whichever row holds a unique key of the new one; marking one too many
-is harmless. Every statement is one line and holds no parameter but those of gates, as D1 wants them.
+no DELETE of its own, so whichever row holds a unique key of a new one is marked before; one too many is harmless.
+Every statement is one line, as D1 wants triggers to be.
+
+What any trigger at all adds to an insert is 4 µs, so there are few: one that refuses and registers where that can wait
+until the row is written, and one before it where a unique key would have spoken first.
 """
 
 # ruff: noqa: S608  (names come from dal.tables only)
@@ -20,23 +23,28 @@ from dal.backends.sql.registry import Columns, RegistrySql
 from dal.backends.sql.replica import SqlReplica
 from dal.errors import ConflictError
 from dal.replica import EPOCH, UNIT_OF, UNITS, Gate
-from dal.tables import TABLES, Parent, Table
+from dal.tables import TABLES, Table
 
 #: By this text D1's answers are told; SQLite has a code for what a trigger refuses.
 FENCED: Final = "dal: fenced"
 #: The move's own tables: no schema of anybody's, and not there without a move.
-MOVE_TABLES: Final = ("dal_sync", "dal_counter", "dal_gate", "dal_applying")
-_FENCE_TABLES: Final = ("dal_gate", "dal_applying")
+MOVE_TABLES: Final = ("dal_sync", "dal_applying", "dal_unit", "dal_gate")
+_FENCE_TABLES: Final = ("dal_unit", "dal_gate")
+_NUMBERS: Final = {unit: number for number, unit in enumerate(UNITS, start=1)}
 
-_TABLES: Final = (
+_MADE: Final = (
     "CREATE TABLE IF NOT EXISTS dal_sync (entity TEXT NOT NULL, pk TEXT NOT NULL, ver INTEGER NOT NULL, "
     "deleted INTEGER NOT NULL, state INTEGER NOT NULL, hash INTEGER, PRIMARY KEY (entity, pk)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS dal_sync_pending ON dal_sync (entity, state, pk) WHERE state > 0",
-    "CREATE TABLE IF NOT EXISTS dal_counter (unit TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS dal_gate (unit TEXT PRIMARY KEY NOT NULL, move TEXT NOT NULL, side TEXT NOT NULL, "
     "role TEXT NOT NULL, epoch INTEGER NOT NULL, next_epoch INTEGER NOT NULL, phase TEXT NOT NULL, "
     "cursor TEXT NOT NULL, deadline_ms INTEGER NOT NULL, lease_owner TEXT NOT NULL, lease_until_ms INTEGER NOT NULL, "
     "shadow_percent INTEGER NOT NULL, min_library_version TEXT NOT NULL, notes TEXT NOT NULL) WITHOUT ROWID",
+    # What triggers ask of a gate, and the last version of the unit: found by its number, in one small page.
+    "CREATE TABLE IF NOT EXISTS dal_unit (number INTEGER PRIMARY KEY, unit TEXT NOT NULL, is_primary INTEGER NOT NULL, "
+    "version INTEGER NOT NULL)",
+    "CREATE TRIGGER IF NOT EXISTS dal_gate_role AFTER UPDATE OF role ON dal_gate BEGIN "
+    "UPDATE dal_unit SET is_primary = (NEW.role = 'primary') WHERE unit = NEW.unit; END",
     "CREATE TABLE IF NOT EXISTS dal_applying (one INTEGER PRIMARY KEY CHECK (one = 1), is_on INTEGER NOT NULL)",
     "INSERT INTO dal_applying (one, is_on) VALUES (1, 0) ON CONFLICT (one) DO NOTHING",
 )
@@ -45,100 +53,118 @@ _INSERT_GATE: Final = (
     f"INSERT INTO dal_gate ({', '.join(Gate._fields)}) VALUES ({', '.join('?' * len(Gate._fields))}) "
     "ON CONFLICT (unit) DO NOTHING"
 )
-_INSERT_COUNTER: Final = "INSERT INTO dal_counter (unit, value) VALUES (?, ?) ON CONFLICT (unit) DO NOTHING"
+_INSERT_UNIT: Final = (
+    "INSERT INTO dal_unit (number, unit, is_primary, version) VALUES (?, ?, ?, ?) ON CONFLICT (number) DO NOTHING"
+)
+_RETIRE: Final = "UPDATE dal_gate SET phase = 'RETIRED', lease_owner = '', lease_until_ms = 0"
 #: Unique columns that the waist does not know of.
 _HIDDEN_KEYS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {"messages": (("doc_id",),)}
-_CAPTURES: Final = ("insert", "update", "delete", "rename", "replace", "exchange")
+_CAPTURES: Final = ("before_insert", "insert", "before_update", "update", "rename", "delete")
 _FENCES: Final = ("insert", "update", "delete")
 
 
 def install(gates: Sequence[Gate]) -> list[Statement]:
     """One batch. A check refuses it where another move's gates are there."""
-    statements = [Statement(sql) for sql in _TABLES]
+    statements = [Statement(sql) for sql in _MADE]
     statements += [Statement(_OTHER_MOVE, (move,)) for move in {gate.move for gate in gates}]
     for gate in gates:
-        statements.append(Statement(_INSERT_COUNTER, (gate.unit, gate.epoch * EPOCH)))
-        statements.append(Statement(_INSERT_GATE, tuple(gate)))
-        for name in UNITS[gate.unit]:
-            statements += [Statement(sql) for sql in (*_fence(TABLES[name]), *_capture(TABLES[name]))]
+        unit = (_NUMBERS[gate.unit], gate.unit, int(gate.role == "primary"), gate.epoch * EPOCH)
+        statements += [Statement(_INSERT_UNIT, unit), Statement(_INSERT_GATE, tuple(gate))]
+        statements += [Statement(sql) for name in UNITS[gate.unit] for sql in _captures(TABLES[name])]
     return statements
 
 
-def uninstall(*, keep_fence: bool) -> list[Statement]:
-    """One batch. keep_fence asks for the gates to be there."""
-    statements: list[Statement] = []
-    triggers = [f"dal_capture_{name}_{event}" for name in TABLES for event in _CAPTURES]
-    tables = list(MOVE_TABLES)
-    if keep_fence:
-        statements.append(Statement("UPDATE dal_gate SET phase = 'RETIRED', lease_owner = '', lease_until_ms = 0"))
-        tables = [name for name in tables if name not in _FENCE_TABLES]
-    else:
-        triggers += [f"dal_fence_{name}_{event}" for name in TABLES for event in _FENCES]
-    statements += [Statement(f"DROP TRIGGER IF EXISTS {name}") for name in triggers]
-    return statements + [Statement(f"DROP TABLE IF EXISTS {name}") for name in tables]
+def uninstall(gates: Sequence[Gate], *, keep_fence: bool) -> list[Statement]:
+    """One batch."""
+    kept = _FENCE_TABLES if keep_fence else ()
+    names = [f"dal_fence_{name}_{event}" for name in TABLES for event in _FENCES if not kept]
+    names += [f"dal_capture_{name}_{event}" for name in TABLES for event in _CAPTURES]
+    statements = [Statement(_RETIRE)] if kept else []
+    statements += [
+        Statement(sql) for gate in gates if kept for name in UNITS[gate.unit] for sql in _fences(TABLES[name])
+    ]
+    statements += [Statement(f"DROP TRIGGER IF EXISTS {name}") for name in names]
+    return statements + [Statement(f"DROP TABLE IF EXISTS {name}") for name in MOVE_TABLES if name not in kept]
 
 
 # Triggers ------------------------------------------------------------------------------------------------------------
 
 
-def _capture(table: Table) -> Iterator[str]:
-    """Triggers that register what is written where this store is the primary."""
-    name, primary = table.name, f"{_role(table)} = 'primary'"
+def _captures(table: Table) -> Iterator[str]:
+    """Triggers that register or refuse, as this store's role is; the applier's mark lets it pass unregistered."""
+    primary, others = _is_primary(table), "(SELECT is_on FROM dal_applying) = 0"
+    refuse = f"SELECT RAISE(ABORT, '{_refusal(table)}') WHERE NOT {primary};"
 
-    def made(kind: str, event: str, key: str, *, deleted: int = 0, when: str = "", rows: str = "") -> str:
-        condition = f"{primary} AND {when}" if when else primary
-        # The condition of rows stands last: ON CONFLICT needs a WHERE before it.
+    def trigger(name: str, event: str, when: str, *body: str) -> str:
         return (
-            f"CREATE TRIGGER IF NOT EXISTS dal_capture_{name}_{kind} {event} ON {name} WHEN {condition} BEGIN "
-            f"UPDATE dal_counter SET value = value + 1 WHERE unit = '{UNIT_OF[name]}'; "
-            "INSERT INTO dal_sync (entity, pk, ver, deleted, state, hash) "
-            f"SELECT '{name}', {key}, dal_counter.value, {deleted}, 2, NULL FROM dal_counter{rows or ' WHERE'} "
-            f"dal_counter.unit = '{UNIT_OF[name]}' ON CONFLICT (entity, pk) DO UPDATE "
-            f"SET ver = excluded.ver, deleted = {deleted}, state = 2, hash = NULL; END"
+            f"CREATE TRIGGER IF NOT EXISTS dal_capture_{table.name}_{name} {event} ON {table.name} "
+            f"WHEN {when} BEGIN {' '.join(body)} END"
         )
 
-    yield made("insert", "AFTER INSERT", "NEW.id")
-    yield made("update", "AFTER UPDATE", "NEW.id")
-    yield made("delete", "AFTER DELETE", "OLD.id", deleted=1)
+    new, old = _register(table, "NEW.id"), _register(table, "OLD.id", deleted=1)
+    yield trigger("insert", "AFTER INSERT", primary, *new)
+    for event, registered in (("update", new), ("delete", old)):
+        refused = f"{others} AND {_not_cascaded(table, event)}"
+        yield trigger(event, f"AFTER {event.upper()}", f"{primary} OR ({refused})", refuse, *registered)
     # A changed key is a tombstone of the old one and a row of the new.
-    yield made("rename", "AFTER UPDATE OF id", "OLD.id", deleted=1, when="OLD.id <> NEW.id")
-    keys = (*table.unique_keys[1:], *_HIDDEN_KEYS.get(name, ()))
-    if keys:
-        same = " OR ".join(f"({' AND '.join(f't.{c} = NEW.{c}' for c in columns)})" for columns in keys)
-        columns = ", ".join(dict.fromkeys(column for key in keys for column in key))
-        for kind, event, own in (
-            ("replace", "BEFORE INSERT", "NEW.id"),
-            ("exchange", f"BEFORE UPDATE OF {columns}", "OLD.id"),
-        ):
-            others = f"({same}) AND t.id <> {own}"
-            holders = f", {name} AS t WHERE {others} AND"
-            yield made(kind, event, "t.id", when=f"EXISTS (SELECT 1 FROM {name} AS t WHERE {others})", rows=holders)
+    yield trigger("rename", "AFTER UPDATE OF id", f"{primary} AND OLD.id <> NEW.id", *old)
+    keys = (*table.unique_keys[1:], *_HIDDEN_KEYS.get(table.name, ()))
+    columns = ", ".join(dict.fromkeys(column for key in keys for column in key))
+    same = [" AND ".join(f"t.{column} = NEW.{column}" for column in key) for key in keys]
+    for name, event, own in (
+        ("before_insert", "BEFORE INSERT", "NEW.id"),
+        ("before_update", f"BEFORE UPDATE OF {columns}", "OLD.id"),
+    ):
+        held = [f"SELECT t.id FROM {table.name} AS t WHERE {one} AND t.id <> {own}" for one in same]
+        is_held = " OR ".join(f"EXISTS ({one})" for one in held)
+        if held:
+            victims = _register(table, "t.id", f"{table.name} AS t WHERE t.id IN ({' UNION ALL '.join(held)})")
+            yield trigger(name, event, f"CASE WHEN {primary} THEN {is_held} ELSE {others} END", refuse, *victims)
+        elif name == "before_insert":
+            yield trigger(name, event, f"NOT {primary} AND {others}", refuse)
 
 
-def _fence(table: Table) -> Iterator[str]:
-    """Triggers that refuse what is written where this store is not the primary."""
-    closed = f"{_role(table)} <> 'primary' AND (SELECT is_on FROM dal_applying) = 0"
-    refusal = f"{FENCED}: {UNIT_OF[table.name]}: a live move has this unit elsewhere, or is switching it"
+def _register(table: Table, key: str, rows: str = "", *, deleted: int = 0) -> tuple[str, str]:
+    """Statements that give the row of this key, or each of these rows, a new version."""
+    unit = f"number = {_NUMBERS[UNIT_OF[table.name]]}"
+    values = f"'{table.name}', {key}, (SELECT version FROM dal_unit WHERE {unit}), {deleted}, 2, NULL"
+    return (
+        f"UPDATE dal_unit SET version = version + 1 WHERE {unit};",
+        "INSERT INTO dal_sync (entity, pk, ver, deleted, state, hash) "
+        f"{f'SELECT {values} FROM {rows}' if rows else f'VALUES ({values})'} ON CONFLICT (entity, pk) DO UPDATE "
+        f"SET ver = excluded.ver, deleted = {deleted}, state = 2, hash = NULL;",
+    )
+
+
+def _fences(table: Table) -> Iterator[str]:
+    """Triggers that only refuse."""
     for event in _FENCES:
-        cascades = [sql for parent in table.parents if (sql := _cascade(parent, event))]
-        condition = " AND ".join([closed, *(f"NOT ({sql})" for sql in cascades)])
         yield (
             f"CREATE TRIGGER IF NOT EXISTS dal_fence_{table.name}_{event} BEFORE {event.upper()} ON {table.name} "
-            f"WHEN {condition} BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            f"WHEN NOT {_is_primary(table)} AND {_not_cascaded(table, event)} "
+            f"BEGIN SELECT RAISE(ABORT, '{_refusal(table)}'); END"
         )
 
 
-def _cascade(parent: Parent, event: str) -> str:
-    """Holds for a row that the delete of its parent takes along; empty where this event cannot be that."""
-    is_gone = f"NOT EXISTS (SELECT 1 FROM {parent.table} AS p WHERE p.id = OLD.{parent.column})"
-    if parent.on_delete == "cascade":
-        return is_gone if event == "delete" else ""
-    set_null = f"OLD.{parent.column} IS NOT NULL AND NEW.{parent.column} IS NULL"
-    return f"{set_null} AND {is_gone}" if event == "update" else ""
+def _not_cascaded(table: Table, event: str) -> str:
+    """Holds for a row that is not written because its parent was deleted."""
+    conditions = ["TRUE"]
+    for parent in table.parents:
+        is_gone = f"NOT EXISTS (SELECT 1 FROM {parent.table} AS p WHERE p.id = OLD.{parent.column})"
+        if parent.on_delete == "cascade" and event == "delete":
+            conditions.append(f"NOT ({is_gone})")
+        elif parent.on_delete == "set null" and event == "update":
+            set_null = f"OLD.{parent.column} IS NOT NULL AND NEW.{parent.column} IS NULL"
+            conditions.append(f"NOT ({set_null} AND {is_gone})")
+    return " AND ".join(conditions)
 
 
-def _role(table: Table) -> str:
-    return f"(SELECT role FROM dal_gate WHERE unit = '{UNIT_OF[table.name]}')"
+def _is_primary(table: Table) -> str:
+    return f"(SELECT is_primary FROM dal_unit WHERE number = {_NUMBERS[UNIT_OF[table.name]]})"
+
+
+def _refusal(table: Table) -> str:
+    return f"{FENCED}: {UNIT_OF[table.name]}: a live move has this unit elsewhere, or is switching it"
 
 
 # The pieces of a registry's SQL --------------------------------------------------------------------------------------
@@ -155,13 +181,14 @@ def _encode_given(rows: Sequence[Sequence[object]]) -> list[object]:
 
 def _lift(unit: str, version: int, condition: str, params: Sequence[object]) -> list[Statement]:
     there = f"EXISTS (SELECT 1 FROM dal_gate WHERE {condition})"
-    sql = f"UPDATE dal_counter SET value = max(value, ?) WHERE unit = ? AND {there}"
-    return [Statement(sql, (version, unit, *params))]
+    sql = f"UPDATE dal_unit SET version = max(version, ?) WHERE number = ? AND {there}"
+    return [Statement(sql, (version, _NUMBERS[unit], *params))]
 
 
 def _new_versions(unit: str, count: int) -> tuple[list[Statement], str]:
-    taken = Statement("UPDATE dal_counter SET value = value + ? WHERE unit = ?", (count, unit))
-    return [taken], f"(SELECT value FROM dal_counter WHERE unit = '{unit}') - given.place"
+    number = _NUMBERS[unit]
+    taken = Statement("UPDATE dal_unit SET version = version + ? WHERE number = ?", (count, number))
+    return [taken], f"(SELECT version FROM dal_unit WHERE number = {number}) - given.place"
 
 
 REGISTRY: Final = RegistrySql(
@@ -195,8 +222,9 @@ class TriggeredReplica(SqlReplica):
             ) from violation
 
     async def uninstall(self, *, keep_fence: bool) -> None:
-        if not keep_fence or await self._is_installed():
-            await self._executor.batch(uninstall(keep_fence=keep_fence))
+        gates = await self.gates() if keep_fence else {}
+        if gates or not keep_fence:
+            await self._executor.batch(uninstall(list(gates.values()), keep_fence=keep_fence))
 
     async def oldest_writer_s(self) -> float:
         """0: there is one writer at a time, and a fence waits for it by itself."""
