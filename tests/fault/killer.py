@@ -1,5 +1,7 @@
 """`python -m tests.fault.killer`: runs histories on file stores in processes that kill themselves at a named point.
 
+Another module may give its own life: it is run the same way and calls `serve` with it.
+
 Each line of standard input is an order: directory, seed, point, count, steps. A fork opens the store, goes on with the
 history where it stands, and sends itself SIGKILL when the point is reached for the count-th time. The answer, one line,
 is the last step it acknowledged (-1 for none) and how it ended: `killed` or `done`. Forking from one warm process makes
@@ -13,20 +15,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from dal.backends.file import FileStore, faults, journal
 from tests.fault import history
 
 SEGMENT_BYTES = 3_000
+Life = Callable[[str, int, int, int], Coroutine[None, None, None]]
 
 
 class Killer:
     """The process that does the killing, and its orders."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "tests.fault.killer") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.killer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, directory: Path, seed: int, point: str, count: int, steps: int) -> tuple[int, bool]:
@@ -91,14 +95,14 @@ async def _live(directory: str, seed: int, steps: int, acknowledged: int) -> Non
     await store.close()
 
 
-def _obey(directory: str, seed: str, point: str, count: str, steps: str) -> str:
+def _obey(live: Life, directory: str, seed: str, point: str, count: str, steps: str) -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
             _arm(point, int(count))
-            asyncio.run(_live(directory, int(seed), int(steps), writing))
+            asyncio.run(live(directory, int(seed), int(steps), writing))
         except BaseException:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
@@ -114,6 +118,11 @@ def _obey(directory: str, seed: str, point: str, count: str, steps: str) -> str:
     return f"{int(lines[-1]) if lines else -1} {end}"
 
 
-if __name__ == "__main__":
+def serve(live: Life) -> None:
+    """Obeys the orders on standard input. live: directory, seed, steps, and where to tell each acknowledged step."""
     for order in sys.stdin:
-        print(_obey(*order.split()), flush=True)
+        print(_obey(live, *order.split()), flush=True)
+
+
+if __name__ == "__main__":
+    serve(_live)

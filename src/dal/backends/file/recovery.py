@@ -34,6 +34,7 @@ def load(layout: Layout, index: Index, journal: Journal, end: int) -> Image:
     """The store as of this position of the journal. FileNotFoundError: the journal does not reach back far enough."""
     layout.look()
     undo(layout)
+    index.refresh()  # others have added to it since this process looked
     settled = journal.settled()
     registry, since_whole = registry_files.load(layout, settled)
     image = Image(layout, index, registry)

@@ -295,7 +295,8 @@ class FileReplica:
         return 0.0
 
     async def obstacles(self) -> list[str]:
-        return list(self._opened.image.problems())
+        opened = self._opened
+        return [*opened.image.problems(), *opened.journal.problems, *opened.foreign.problems.values()]
 
 
 def _registered(table: str, row_id: str, known: Known) -> Registered:
