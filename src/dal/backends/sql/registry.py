@@ -164,9 +164,10 @@ class Registry:
         return Statement(sql, self._versions(entries), returns=True)
 
     def registered(self, table: Table, ids: Sequence[str]) -> Statement:
+        # SQLite takes CROSS JOIN for the order; left to itself it walks the whole table for each of the keys.
         sql = (
             "SELECT s.pk, s.ver, s.deleted, s.state, s.hash FROM "
-            f"{self._sql.given(_KEYS)} JOIN dal_sync AS s ON s.entity = '{table.name}' AND s.pk = given.pk"
+            f"{self._sql.given(_KEYS)} CROSS JOIN dal_sync AS s WHERE s.entity = '{table.name}' AND s.pk = given.pk"
         )
         return Statement(sql, self._sql.encode_given([(id_,) for id_ in ids]), returns=True)
 
