@@ -188,4 +188,8 @@ def test_a_query_for_every_term_takes_overflowing_messages_too() -> None:
 
 def test_arrays_and_copy_write_odd_values_as_the_server_reads_them() -> None:
     assert encode_array([None, "NULL", 'a"b\\c', 7, True]) == '{NULL,"NULL","a\\"b\\\\c",7,True}'
+    assert encode_array(["NULL", "", "a,b"]) == '{"NULL","","a,b"}'
+    assert encode_array(['a"b\\c', "{}", ""]) == '{"a\\"b\\\\c","{}",""}'
+    assert encode_array(['a"', "b\0c"]) == '{"a\\"","b\0c"}'  # for the server to refuse, as one text
+    assert encode_array([]) == "{}"
     assert encode_copy([["a\tb", "\\N"], [None, 7]]) == b"a\\tb\t\\N\n\\\\N\t7\n"

@@ -39,11 +39,25 @@ _COPY_SPECIALS: Final = ("\\", "\n", "\r", "\t")
 _COPY_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 #: One call's rows mostly share their times.
 _encode_time: Final = lru_cache(1024)(datetime.isoformat)
+#: PostgreSQL's texts cannot hold it.
+_BETWEEN: Final = "\0"
 _MAX_TSVECTOR_BYTES: Final = (1 << 20) - 1
 
 
 def encode_array(values: list[object]) -> str:
-    """An array as PostgreSQL reads it; the type is said where it stands."""
+    """An array as PostgreSQL reads it; the type is said where it stands.
+
+    A list of texts alone is looked at and escaped as one: that takes a quarter to half the time.
+    """
+    if set(map(type, values)) == {str}:
+        texts = cast("list[str]", values)
+        plain = "".join(texts)
+        if '"' not in plain and "\\" not in plain:
+            joined = '","'.join(texts)
+            return f'{{"{joined}"}}'
+        if _BETWEEN not in plain:
+            escaped = _BETWEEN.join(texts).replace("\\", "\\\\").replace('"', '\\"').replace(_BETWEEN, '","')
+            return f'{{"{escaped}"}}'
     return "{" + ",".join(map(_element, values)) + "}"
 
 
