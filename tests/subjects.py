@@ -10,7 +10,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import pytest
 import pytest_asyncio
@@ -21,6 +21,11 @@ from dal.factory import create_store
 from dal.layers.group import GroupCommit
 from dal.layers.metrics import Metrics
 from dal.layers.retry import Retry
+from dal.move.mover import begin
+from dal.move.routing import Router
+from dal.move.sides import Sides
+from dal.ops import Value
+from dal.replica import UNITS, Movable
 from dal.store import Store
 from tests.engines import postgres
 from tests.engines.d1 import D1Engine
@@ -28,6 +33,10 @@ from tests.engines.d1_worker import D1WorkerEngine
 
 BACKENDS: Final = ("memory", "file", "sqlite", "postgresql", "d1")
 LAYERS: Final = ("group", "retry", "metrics")
+#: Layers of an application in the middle of a move to another SQLite database: everything on the source still, or all
+#: of it switched.
+MOVING: Final = ("moving",)
+SWITCHED: Final = ("switched",)
 
 
 class Subject(NamedTuple):
@@ -53,6 +62,7 @@ SUBJECTS: Final = [
     *(Subject(backend, LAYERS) for backend in BACKENDS),
     *(Subject(backend, layers) for backend in ("memory", "sqlite") for layers in ((), *((name,) for name in LAYERS))),
     Subject("d1", LAYERS, is_worker=True),
+    *(Subject("sqlite", layers) for layers in (MOVING, SWITCHED)),
 ]
 
 
@@ -171,12 +181,39 @@ def store_url(subject: Subject, request: pytest.FixtureRequest, tmp_path: Path) 
 
 
 @pytest_asyncio.fixture
-async def store(subject: Subject, store_url: str) -> AsyncIterator[Store]:
+async def store(subject: Subject, store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
     """The subject's store, open and empty."""
-    made = wrap(create_store(store_url), subject.layers)
+    if subject.layers in (MOVING, SWITCHED):
+        target = tmp_path / "target.db"
+        shutil.copy(store_url.removeprefix("sqlite://"), target)
+        made: Store = await _moving(store_url, f"sqlite://{target}", is_switched=subject.layers == SWITCHED)
+    else:
+        made = wrap(create_store(store_url), subject.layers)
     await made.open()
     yield made
     await made.close()
+
+
+async def _moving(source_url: str, target_url: str, *, is_switched: bool) -> Store:
+    """What an application has in a move between these stores, which has begun."""
+    source, target = create_store(source_url), create_store(target_url)
+    assert isinstance(source, Movable)
+    assert isinstance(target, Movable)
+    await source.open()
+    await target.open()
+    sides = Sides(source.replica(), target.replica())
+    await begin(sides, tuple(UNITS))
+    for unit in UNITS if is_switched else ():
+        fence: dict[str, Value] = {"role": "fenced"}
+        assert await sides.source.change_gate(unit, expect={"role": "primary"}, change=fence)
+        activated: dict[str, Value] = {"role": "primary", "epoch": 2, "phase": "SWITCHED"}
+        assert await sides.target.change_gate(unit, expect={"role": "replica", "next_epoch": 2}, change=activated)
+        settled: dict[str, Value] = {"role": "replica", "next_epoch": 3, "phase": "SWITCHED"}
+        assert await sides.source.change_gate(unit, expect=fence, change=settled)
+    await source.close()
+    await target.close()
+    made = Router(GroupCommit(source), GroupCommit(target), source_backend=source, target_backend=target)
+    return Retry(cast(Store, made))
 
 
 def connections_left(url: str) -> list[str]:

@@ -13,7 +13,14 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final, Literal
 
-from dal.errors import ConfigurationError, DalError, FencedError, MissingReferenceError, UnsupportedError
+from dal.errors import (
+    ConfigurationError,
+    DalError,
+    FencedError,
+    MissingReferenceError,
+    UnavailableError,
+    UnsupportedError,
+)
 from dal.limits import FENCED_WAIT_S, HEALTH_TIMEOUT_S, PUSH_WAIT_S
 from dal.move.push import Pusher, keys_of
 from dal.move.routes import Routes
@@ -44,7 +51,9 @@ class Router:
                 raise ConfigurationError(f"the {name}: {backend.capabilities.backend} cannot take part in a move")
         self._stores: Mapping[Side, Store] = {"source": source, "target": target}
         self._backends: Mapping[Side, Store] = {"source": source_backend, "target": target_backend}
+        self._replicas: dict[Side, Replica] = {}
         self._opening = asyncio.Lock()
+        self._is_open = False
         self._is_target_open = False
         self._routes = Routes(self._source_gates, self._sides, clock=clock)
         self._pusher = Pusher(self._routes, self._sides)
@@ -66,13 +75,15 @@ class Router:
 
     async def open(self) -> None:
         await self._stores["source"].open()
+        self._is_open = True
         try:
             await self._routes.read_again()
         except BaseException:
-            await self._stores["source"].close()
+            await self.close()
             raise
 
     async def close(self) -> None:
+        self._is_open = False
         await self._pusher.close()
         await self._shadow.close()
         await self._routes.close()
@@ -83,6 +94,8 @@ class Router:
         await self._stores["source"].close()
 
     async def _at(self, side: Side) -> Store:
+        if not self._is_open:
+            raise UnavailableError("the store is not open; call open() first", operation="open", retryable=False)
         if side == "target" and not self._is_target_open:
             async with self._opening:
                 if not self._is_target_open:
@@ -98,9 +111,11 @@ class Router:
         return Sides(self._replica("source"), self._replica("target"))
 
     def _replica(self, side: Side) -> Replica:
-        backend = self._backends[side]
-        assert isinstance(backend, Movable)  # noqa: S101  # checked when the router was made
-        return backend.replica()
+        if side not in self._replicas:
+            backend = self._backends[side]
+            assert isinstance(backend, Movable)  # noqa: S101  # checked when the router was made
+            self._replicas[side] = backend.replica()
+        return self._replicas[side]
 
     # -- the waist
 
@@ -185,7 +200,7 @@ class Router:
 
     async def health(self) -> StoreHealth:
         found = await self._stores["source"].health()
-        if not self._routes.is_moving and not self._is_target_open:
+        if not self._is_open or (not self._routes.is_moving and not self._is_target_open):
             return found
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
