@@ -123,3 +123,15 @@ SHADOW_READS: Final = 4  # compared at once by one instance; reads beyond that a
 SHADOW_TRIES: Final = 20  # a difference is looked at so often, before it is called unsettled
 SHADOW_SETTLE_S: Final = 0.1  # between two looks
 SHADOW_REPORT_EVERY_S: Final = 2.0
+
+# The operator's commands of a move.
+MOVE_PACE_S: Final = 10.0  # what a rate of copying is told from
+MOVE_SWITCH_TRIES: Final = 3  # of one unit by one command, where the reason against it may pass
+PLAN_PAGE_ROWS: Final = 1_000
+PLAN_SAMPLE_ROWS: Final = 1_000  # of each table, by a quick plan
+PLAN_SAMPLES: Final = 5  # rows that stand for an obstacle
+PLAN_LOOKS: Final = 9  # reads that a latency is told from
+PLAN_PAUSE_S: Final = 0.1  # until a row that seems to be an orphan is looked at again
+PLAN_REGISTRY_BYTES: Final = 150  # of one row, in the registry of either store
+MOVE_ENDING_S: Final = 2.0  # between the two stores' ends of a move
+MOVE_STOP_S: Final = 3.0  # for a mover that is told to stop to end its round

@@ -11,6 +11,7 @@ import typer
 
 from dal.cli.options import AsJson, Url
 from dal.cli.output import console, print_json, table
+from dal.cli.places import shown_place
 from dal.cli.running import FAILED, complain, run
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def doctor(
         from dal.errors import DalError, SchemaError
         from dal.factory import create_data_access, self_check
         from dal.models import Health
-        from dal.urls import mask_url
 
         settings = Settings()
         data_access = create_data_access(url, settings=settings, auto_migrate=False)
@@ -70,7 +70,7 @@ def doctor(
         if not no_probe and (failure is None or isinstance(failure, SchemaError)):
             tried = await self_check(url, settings=settings)
         capabilities = asdict(data_access.capabilities)
-        place = mask_url(url) if url is not None else _masked_place(settings)
+        place = shown_place(url, settings)
         if json:
             print_json(
                 {
@@ -109,18 +109,6 @@ def _parts(health: Health) -> list[tuple[str, JsonValue]]:
 
 def _tried(report: SelfCheck) -> list[tuple[str, str, str]]:
     return [(check.check, "ok" if check.ok else "FAILED", check.found) for check in report.checks]
-
-
-def _masked_place(settings: Settings) -> str:
-    """The store that the environment names, without a password."""
-    from dal.factory import store_url
-    from dal.urls import mask_url
-
-    if settings.data_storage_type != "postgresql":
-        return store_url(settings).url
-    if settings.database_url is not None:
-        return mask_url(settings.database_url.get_secret_value())
-    return f"postgresql://{settings.db_user or ''}@{settings.db_host or ''}:{settings.db_port}/{settings.db_name or ''}"
 
 
 def _settings(settings: Settings) -> dict[str, str | None]:

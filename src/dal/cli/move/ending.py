@@ -1,0 +1,65 @@
+"""`dal move retire` and `dal move abort`: how a move ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dal.cli.move.options import From, To, Yes
+from dal.cli.options import AsJson
+from dal.cli.output import print_json
+from dal.cli.running import FAILED, complain
+
+if TYPE_CHECKING:
+    from dal.cli.move.stores import Places
+    from dal.move.sides import Sides
+
+
+def retire(source: From = None, target: To = None, yes: Yes = False, json: AsJson = False) -> None:
+    """End a move whose units all live on the target. The source keeps its rows as a backup and refuses writes.
+
+    There is no rollback after that. On a terminal it asks before.
+    """
+    from dal.cli.move.stores import with_sides
+
+    async def work(sides: Sides, places: Places) -> int:
+        from dal.cli.schema.confirm import confirmed
+        from dal.move.ending import retire as end
+
+        what = f"{places.source.shown} is to be retired: it refuses writes from then on, and nothing leads back."
+        if not confirmed(what, yes=yes):
+            return FAILED
+        await end(sides)
+        if json:
+            print_json({**places.to_json(), "retired": True})
+        complain(f"retired: the store is {places.target.shown} now; {places.source.shown} can be read as a backup")
+        complain("next: name the new store in the applications' settings, and turn MIGRATION_ENABLE_DUAL_WRITE off")
+        return 0
+
+    with_sides(source, target, work)
+
+
+def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson = False) -> None:
+    """Give a move up whose units all live on the source, which goes on as it is. The target keeps the copies it has.
+
+    On a terminal it asks before.
+    """
+    from dal.cli.move.stores import with_sides
+
+    async def work(sides: Sides, places: Places) -> int:
+        from dal.cli.schema.confirm import confirmed
+        from dal.move.ending import abort as end
+
+        was_on = bool(await sides.source.gates() or await sides.target.gates())
+        if was_on and not confirmed(f"The move of {places.source.shown} is to be given up.", yes=yes):
+            return FAILED
+        await end(sides)
+        if json:
+            print_json({**places.to_json(), "aborted": was_on})
+        if not was_on:
+            complain("no move is on; nothing was done")
+            return 0
+        complain(f"aborted: {places.source.shown} goes on as it is, nothing of the move is left in it")
+        complain(f"the copies in {places.target.shown} are yours to remove; a new move wants an empty target")
+        return 0
+
+    with_sides(source, target, work)

@@ -1,0 +1,116 @@
+"""What the operator's commands share: a mover over two open stores, cutovers that are noted, shadow reads.
+
+It takes bare stores and opens none. Nothing here decides anything that the gates do not say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
+from typing import Final, cast
+
+from dal.errors import ConfigurationError, ConflictError, DalError
+from dal.limits import MOVE_SWITCH_TRIES
+from dal.move.checking import check
+from dal.move.cutover import Cutover, CutoverReport
+from dal.move.mover import Mover
+from dal.move.reading import Reader
+from dal.move.sides import ClockMs, Side, Sides, now_ms, read_gates, with_parents
+from dal.move.status import notes_with_cutover
+from dal.replica import UNITS, Movable
+from dal.store import Store
+from dal.tables import TABLES
+
+#: Told before a switch is tried again: the unit, and why the last try did not go through.
+OnRetry = Callable[[str, DalError], None]
+_NOTE_TRIES: Final = 5
+
+
+def sides_of(source: Store, target: Store) -> Sides:
+    """The moves' side of both stores. Raises ConfigurationError where one has none."""
+    for name, store in (("source", source), ("target", target)):
+        if not isinstance(store, Movable):
+            raise ConfigurationError(f"the {name}: {store.capabilities.backend} cannot take part in a move")
+    return Sides(cast(Movable, source).replica(), cast(Movable, target).replica())
+
+
+def chosen_units(names: Sequence[str]) -> tuple[str, ...]:
+    """Units by name, in the order of UNITS; none named means all. Raises ConfigurationError for one there is not."""
+    if unknown := [name for name in names if name not in UNITS]:
+        raise ConfigurationError(f"--only: there is no {', '.join(unknown)}; there are {', '.join(UNITS)}")
+    return tuple(unit for unit in UNITS if not names or unit in names)
+
+
+async def units_of_move(sides: Sides, names: Sequence[str]) -> tuple[str, ...]:
+    """The units of the move that is on, or those of them that are named. Raises ConflictError where one is in none."""
+    gates = await read_gates(sides)
+    if not gates:
+        raise ConflictError("no move is on between these stores; begin with `dal move start`", operation="move")
+    wanted = chosen_units(names)
+    if names and (missing := [unit for unit in wanted if unit not in gates]):
+        raise ConflictError(f"{', '.join(missing)}: not part of this move, which is of {', '.join(gates)}")
+    return tuple(unit for unit in wanted if unit in gates)
+
+
+def closed_units(names: Sequence[str]) -> tuple[str, ...]:
+    """The chosen units, with those that their rows refer to."""
+    return with_parents(frozenset(chosen_units(names)))
+
+
+def make_mover(source: Store, target: Store, sides: Sides, *, batch_rows: int) -> Mover:
+    """A mover whose word VERIFIED rests on a deep check of both stores."""
+
+    async def verify(unit: str) -> int:
+        return (await check(source, target, mode="deep", units=[unit])).differences
+
+    async def count(table: str) -> int:
+        return await Reader("source", source).count(TABLES[table])
+
+    return Mover(sides, verify=verify, count=count, batch_rows=batch_rows)
+
+
+async def switch_units(
+    sides: Sides, units: Sequence[str], to: Side, *, batch_rows: int, on_retry: OnRetry, clock: ClockMs = now_ms
+) -> AsyncIterator[CutoverReport]:
+    """Switches one unit after the other; each report when it is done. An error ends it, with the rest untouched.
+
+    A try that failed for a reason that may pass is repeated, MOVE_SWITCH_TRIES times in all.
+    """
+    cutover = Cutover(sides, batch_rows=batch_rows, clock=clock)
+    for unit in units:
+        report = await _switch(cutover, unit, to, on_retry)
+        await note_cutover(sides, report, clock)
+        yield report
+
+
+async def _switch(cutover: Cutover, unit: str, to: Side, on_retry: OnRetry) -> CutoverReport:
+    for attempt in range(1, MOVE_SWITCH_TRIES):
+        try:
+            return await cutover.switch(unit, to)
+        except DalError as error:
+            if not error.retryable:
+                raise
+            on_retry(unit, error)
+            await asyncio.sleep(0.5 * attempt)
+    return await cutover.switch(unit, to)
+
+
+async def note_cutover(sides: Sides, report: CutoverReport, clock: ClockMs = now_ms) -> None:
+    """Keeps the report in the notes of the new primary's gate."""
+    store = sides.at(report.to)
+    cutover = {
+        "at_ms": clock(),
+        **{name: round(value, 1) if isinstance(value, float) else value for name, value in asdict(report).items()},
+    }
+    for _ in range(_NOTE_TRIES):
+        notes = (await store.gates())[report.unit].notes
+        change = {"notes": notes_with_cutover(notes, cutover)}
+        if await store.change_gate(report.unit, expect={"notes": notes}, change=change):
+            return
+
+
+async def set_shadow(sides: Sides, units: Sequence[str], percent: int) -> None:
+    """Asks applications to compare so many of a hundred reads of these units; results are counted anew."""
+    for unit in units:
+        await sides.source.change_gate(unit, expect={}, change={"shadow_percent": percent})
