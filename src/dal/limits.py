@@ -96,6 +96,7 @@ MOVE_MAX_PAUSE_S: Final = 5.0
 MOVE_IDLE_S: Final = 0.05  # between two looks at an empty backlog
 MOVE_TAIL_EVERY_S: Final = 1.0
 MOVE_VERIFY_AGAIN_S: Final = 5.0  # after a check that found differences
+MOVE_RESCAN_EVERY_S: Final = 0.5  # between two looks for what others wrote into files
 MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
 MOVE_FENCE_S: Final = 2.0  # a fence stands no longer: then anybody takes it back
 MOVE_FENCE_TRIES: Final = 10
