@@ -494,3 +494,34 @@ async def test_without_one_step_for_it_the_directory_changes_places_all_the_same
 async def test_a_fence_that_is_refused_leaves_the_directory_where_it_is(store: FileStore, tmp_path: Path) -> None:
     assert not await store.replica().change_gate("chats", expect={"epoch": 5}, change={"role": "fenced"})
     assert (tmp_path / "store" / "chats").is_dir()
+
+
+async def test_a_move_that_begins_takes_what_the_library_has_not_written_down_yet_for_its_own(tmp_path: Path) -> None:
+    for _ in range(2):  # a second move knows nothing from the first
+        store = await _opened(tmp_path / "store")
+        if not await store.read(Count("users")):
+            await _fill(store)
+        await store.close()
+        await store.open()  # everything is in documents
+        await store.commit([Update("users", {"id": USER}, {"name": "newer"})])
+        await store.commit([Insert("users", rows.user(7)), Delete("users", (Compare("id", "=", OTHER),))])
+        before = await rows.everything(store)
+        await store.replica().install(GATES)
+        assert await rows.everything(store) == before
+        assert await _changed(store.replica()) == {}
+        await store.replica().uninstall(keep_fence=False)
+        await store.commit([Insert("users", rows.user(2)), Delete("users", (Compare("id", "=", rows.row_id(7)),))])
+        await store.commit([Update("users", {"id": USER}, {"name": "between"})])
+        await store.close()
+
+
+async def test_what_others_changed_before_a_move_is_taken_in_as_it_begins(tmp_path: Path) -> None:
+    store = await _opened(tmp_path / "store")
+    await _fill(store)
+    await store.close()
+    await store.open()
+    _edit(_only(tmp_path, f"users/*/{USER}.json"), lambda user: user.update(name="by hand"))
+    _only(tmp_path, f"users/*/{OTHER}.json").unlink()
+    await store.replica().install(GATES)
+    assert await _changed(store.replica()) == {("users", 1): False, ("users", 2): True}
+    await store.close()

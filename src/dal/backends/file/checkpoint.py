@@ -45,17 +45,17 @@ _NUMBER: Final = MESSAGES.names.index("sequence_number")
 
 def stale_files(layout: Layout, image: Image) -> set[str]:
     """The names of the files that checkpoints of what is known now will write."""
-    found: set[str] = set()
+    found, days, changed = set[str](), set[str](), list[Stored]()
+    chats = image.documents["chat_sessions"]
     for layer in image.layers:
         found.update(image.documents[unit.table].name(unit.key) for unit in layer.stale)
-        for change in layer.messages.changes():
-            if isinstance(change, Change) and change.row is not None:
-                chat = MemoryRows.get(image.documents["chat_sessions"], chat_of(change.row))
-                if chat is not None:
-                    found.add(layout.relative(layout.messages(chat[CHAT_ID])))
-        for change in layer.logs.changes():
-            if isinstance(change, Change) and change.row is not None:
-                found.add(layout.relative(layout.log(day_of(change.row))))
+        changed += [change.row for change in layer.messages.changes() if isinstance(change, Change) and change.row]
+        days.update(day_of(c.row) for c in layer.logs.changes() if isinstance(c, Change) and c.row is not None)
+    for chat_session_id in set(map(chat_of, changed)):
+        chat = MemoryRows.get(chats, chat_session_id)
+        if chat is not None:
+            found.add(f"{chats.name(chat[CHAT_ID])}l")
+    found.update(layout.relative(layout.log(day)) for day in days)
     return found
 
 

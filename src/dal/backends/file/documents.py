@@ -111,10 +111,6 @@ class DocumentRows(MemoryRows):
 
     # -- documents
 
-    def document_keys(self) -> set[str]:
-        """The keys of all documents that should be there."""
-        return {row[self._place] for row in self}
-
     def of_document(self, key: str) -> list[Stored]:
         if self.named_by in (parent.column for parent in self.table.parents):
             return self.children(self.named_by, key)
@@ -145,6 +141,10 @@ class DocumentRows(MemoryRows):
             if self.path(row[self._place]) != path:
                 raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
         return rows
+
+    def names(self) -> dict[str, str]:
+        """The key of each document that should be there, by its name in the store."""
+        return {self.name(key): key for key in {row[self._place] for row in self}}
 
     def load(self, path: Path, data: bytes) -> None:
         """Takes in the rows of a document; ValueError where it is damaged, or another one holds the same."""

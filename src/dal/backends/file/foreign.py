@@ -10,10 +10,11 @@ a file says. A damaged document or line, and what the store must refuse, is name
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+import sqlite3
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dal.backends import replication
@@ -21,14 +22,15 @@ from dal.backends.file import foreign_lines
 from dal.backends.file.capture import registered
 from dal.backends.file.codec import AnyChange
 from dal.backends.file.documents import DocumentRows, read_document
+from dal.backends.file.errors import reading_error
 from dal.backends.file.image import Image
 from dal.backends.file.index import MESSAGES, FileState, file_state, settled_state
-from dal.backends.file.layout import Layout, entries
+from dal.backends.file.layout import Layout, entries, flat_entries
 from dal.backends.file.registry import FilesChanged, Registry
 from dal.backends.rows import ID, MemoryRows, Stored, decode
 from dal.errors import AlreadyExistsError, CorruptDataError, MissingReferenceError
 from dal.limits import MAX_BATCH_OPS
-from dal.replica import Entry
+from dal.replica import UNIT_OF, Entry
 from dal.tables import TABLES
 
 if TYPE_CHECKING:
@@ -61,22 +63,38 @@ class Foreign:
         self._opened = opened
         self.problems: dict[str, str] = {}
 
-    async def look(self, only: Collection[str] | None = None) -> int:
-        """Takes in what changed since the last look; how many rows. The caller holds the store and the checkpoint lock.
+    async def rescan(self, *, is_first: bool = False) -> int:
+        """Takes in what changed since the last look; how many rows.
 
-        only  looks at these files alone, by their names in the store.
+        is_first  nothing is known of documents yet: one that is not there is gone.
         """
-        image = self._opened.image
-        tables = [name for name in TABLES if _is_watched(image.registry, name)]
-        if not tables:
+        names = await self.differing(is_first=is_first)
+        self.problems = {}
+        if not names:
             return 0
-        known = image.index.files()
-        found = await asyncio.to_thread(_look_at_documents, self._opened.layout, image, tables, known, only)
-        if only is None:
-            self.problems = {}
+        async with self._opened.settled_files("rescan"):
+            return await self.look(names)
+
+    async def differing(self, *, is_first: bool = False) -> set[str]:
+        """Names of files that are not as they are known. Takes no lock: what is under way is among them."""
+        image, layout = self._opened.image, self._opened.layout
+        tables = _watched(image.registry)
+        try:
+            return await asyncio.to_thread(_differing, layout, image, tables, is_first) if tables else set()
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(layout, "rescan", error) from error
+
+    async def look(self, names: Collection[str]) -> int:
+        """Takes in what changed in these files; how many rows. The caller holds the store and the checkpoint lock."""
+        image = self._opened.image
+        tables = _watched(image.registry)
+        if not tables or not names:
+            return 0
+        known = await asyncio.to_thread(image.index.file_states)
+        found = await asyncio.to_thread(_look_at_documents, self._opened.layout, image, tables, known, names)
         self.problems.update(found.damaged)
         count = await self._take_in(found)
-        lines = await asyncio.to_thread(foreign_lines.look, self._opened.layout, image, tables, known, only)
+        lines = await asyncio.to_thread(foreign_lines.look, self._opened.layout, image, tables, known, names)
         self.problems.update(lines.problems)
         changed = [*found.marked, *await asyncio.to_thread(_messages_of_lost_chats, image, found), *lines.changed]
         if lines.places:
@@ -124,17 +142,37 @@ class Foreign:
         return problem
 
 
-def _is_watched(registry: Registry, table: str) -> bool:
-    return registry.is_captured(table, with_fenced=True)
+def _watched(registry: Registry) -> list[str]:
+    """The tables whose files others may have changed with an effect."""
+    return [name for name in TABLES if registry.is_captured(name, with_fenced=True)]
+
+
+def _differing(layout: Layout, image: Image, tables: Collection[str], is_first: bool) -> set[str]:
+    known, there = image.index.file_states(), dict[str, FileState]()
+    kinds = {UNIT_OF[table] for table in tables}
+    for kind in kinds:
+        directory = layout.directory(kind)
+        cut = len(str(directory)) + 1
+        for entry in flat_entries(directory) if kind == "audit" else entries(directory):
+            if entry.name.endswith((".json", ".jsonl")):
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    there[f"{kind}/{entry.path[cut:]}"] = FileState(status.st_size, status.st_mtime_ns)
+    found = {name for name, state in there.items() if known.get(name) != state}
+    found |= {name for name in known.keys() | image.suspects if name not in there and name.split("/")[0] in kinds}
+    for rows in image.documents.values():
+        if is_first and rows.kind in kinds:
+            found |= rows.names().keys() - there.keys()
+    return found | {name for name in image.suspects if name.split("/")[0] in kinds}
 
 
 def _look_at_documents(
-    layout: Layout, image: Image, tables: Iterable[str], known: dict[str, FileState], only: Collection[str] | None
+    layout: Layout, image: Image, tables: Collection[str], known: dict[str, FileState], names: Collection[str]
 ) -> Found:
     found = Found()
-    for table in tables:
-        if table in image.documents:
-            _Documents(layout, image, image.documents[table], known, found).look(only)
+    for table, rows in image.documents.items():
+        if table in tables:
+            _Documents(layout, image, rows, known, found).look(names)
     return found
 
 
@@ -149,44 +187,28 @@ class _Documents:
         self._suspects = image.suspects
         self._known_rows = image.registry.tables[name]
         self._rows = rows
-        self._directory = f"{rows.kind}/"
         self._known = known
         self._found = found
+        self._pending = {rows.name(unit.key) for layer in image.layers for unit in layer.stale if unit.table == name}
         self._written = {row_id for layer in image.layers for row_id in layer.written.get(name, ())}
+
+    def look(self, names: Collection[str]) -> None:
+        own = [name for name in names if name.startswith(f"{self._rows.kind}/") and name.endswith(".json")]
+        for name in own:
+            state = file_state(self._layout.absolute(name))
+            if name not in self._known and name in self._pending:
+                continue  # a document as it was before the move, or none yet: the checkpoint is about to write it
+            if state is None:
+                self._ask(name, {}, self._here.get(name))
+                self._found.states[name] = None
+            elif state != self._known.get(name) or name in self._suspects:
+                self._compare(name, self._here.get(name))
+        if self._suspects and self._suspects.issubset(names):
+            self._find_lost()
 
     @cached_property
     def _here(self) -> dict[str, str]:
-        """The key of each document that should be there, by its name."""
-        return {self._rows.name(key): key for key in self._rows.document_keys()}
-
-    def look(self, only: Collection[str] | None) -> None:
-        there = self._there(only)
-        for name, state in there.items():
-            if state != self._known.get(name) or name in self._suspects:
-                self._compare(name, self._here.get(name))
-        if only is not None:
-            return
-        for name, key in self._here.items():
-            if name not in there:
-                self._ask(name, {}, key)
-                self._found.states[name] = None
-        if self._suspects:
-            self._find_lost()
-            gone = (name for name in self._suspects if name.startswith(self._directory) and name not in there)
-            self._found.states.update(dict.fromkeys(name for name in gone if name.endswith(".json")))
-
-    def _there(self, only: Collection[str] | None) -> dict[str, FileState]:
-        """The documents that are there, as they are."""
-        if only is not None:
-            names = (name for name in only if name.startswith(self._directory) and name.endswith(".json"))
-            return {name: s for name in names if (s := file_state(self._layout.absolute(name))) is not None}
-        found = {}
-        for entry in entries(self._rows.directory):
-            if entry.name.endswith(".json"):
-                status = entry.stat(follow_symlinks=False)
-                name = self._layout.relative(Path(entry.path))
-                found[name] = FileState(status.st_size, status.st_mtime_ns)
-        return found
+        return self._rows.names()
 
     def _compare(self, name: str, key: str | None) -> None:
         """Asks for what a document has otherwise than memory."""

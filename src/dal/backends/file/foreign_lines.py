@@ -6,12 +6,13 @@ in, and its number be free. Rows that the library wrote since its last checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from dal.backends.file import index as ids
 from dal.backends.file.codec import from_line
+from dal.backends.file.documents import CHAT_ID
 from dal.backends.file.image import Image
 from dal.backends.file.index import FileState, Index, Place, file_state
 from dal.backends.file.layout import Layout
@@ -19,6 +20,7 @@ from dal.backends.file.linerows import day_of
 from dal.backends.file.lines import LineFile
 from dal.backends.overlay import Overlay
 from dal.backends.rows import ID, Change, Stored
+from dal.replica import UNIT_OF
 from dal.tables import MESSAGES, SYSTEM_LOGS, TABLES
 
 _CHAT: Final = MESSAGES.names.index("chat_session_id")
@@ -50,39 +52,32 @@ class FoundLines:
 
 
 def look(
-    layout: Layout, image: Image, tables: Iterable[str], known: dict[str, FileState], only: Collection[str] | None
+    layout: Layout, image: Image, tables: Collection[str], known: dict[str, FileState], names: Collection[str]
 ) -> FoundLines:
-    """Reads the files that differ from what is known of them."""
+    """Reads those of these files that differ from what is known of them."""
     found = FoundLines()
-    for table in tables:
-        if table in _KINDS:
-            changed = dict(_changed(layout, image, table, known, only))
-            if changed:
-                _Lines(layout, image, table, found).look(changed)
+    lines = [name for name in names if name.endswith(".jsonl")]
+    lines = [name for name in lines if file_state(layout.absolute(name)) != known.get(name)]
+    for table in _KINDS:
+        own = [name for name in lines if name.startswith(f"{UNIT_OF[table]}/")]
+        if own and table in tables:
+            _Lines(layout, image, table, found).look(_places(image, table, own))
     return found
 
 
-def _changed(
-    layout: Layout, image: Image, table: str, known: dict[str, FileState], only: Collection[str] | None
-) -> Iterator[tuple[str, str]]:
-    """Names of changed files, each with the chat's id or the day."""
-    for name, place in _places(layout, image, table):
-        if only is not None and name not in only:
-            continue
-        if file_state(layout.absolute(name)) != known.get(name):
-            yield name, place
+def _places(image: Image, table: str, names: Collection[str]) -> dict[str, str]:
+    """The chat or the day whose file has this name; a file of no chat is left out."""
+    if table == SYSTEM_LOGS.name:
+        return {name: name.removeprefix("audit/").removesuffix(".jsonl") for name in names}
+    # A file on its way to another name is left to the checkpoint that moves it.
+    chats = {f"{key}l": chat_id for key, chat_id in _documents(image) if chat_id not in image.names}
+    return {name: chats[name] for name in names if name in chats}
 
 
-def _places(layout: Layout, image: Image, table: str) -> Iterator[tuple[str, str]]:
-    if table == MESSAGES.name:
-        for chat in image.documents["chat_sessions"]:
-            if chat[ID] not in image.names:  # its file is on its way to another name: the next checkpoint moves it
-                yield layout.relative(layout.messages(chat[1])), chat[ID]
-        return
-    days = dict.fromkeys(image.index.places(ids.LOGS))
-    days.update(dict.fromkeys(layout.days()))
-    for day in days:
-        yield layout.relative(layout.log(day)), day
+def _documents(image: Image) -> Iterator[tuple[str, str]]:
+    """The name of each chat's document, which its file of lines shares but for the ending, and the chat's id."""
+    rows = image.documents["chat_sessions"]
+    return ((rows.name(chat[CHAT_ID]), chat[ID]) for chat in list(rows))
 
 
 class _Lines:

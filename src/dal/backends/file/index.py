@@ -141,12 +141,6 @@ class Index:
         row = self._connection.execute("SELECT id FROM newest WHERE kind = ?", (kind,)).fetchone()
         return str(row[0]) if row else ""
 
-    def places(self, kind: int) -> list[str]:
-        """Every chat or day that holds an id."""
-        with closing(self._connect()) as connection:
-            rows = connection.execute("SELECT DISTINCT place FROM ids WHERE kind = ?", (kind,))
-            return [_unpacked(place) for (place,) in rows]
-
     def ids_in(self, kind: int, places: set[str]) -> dict[str, list[str]]:
         """The ids that were last seen in these places. Reads the whole index."""
         found: dict[str, list[str]] = {}
@@ -168,6 +162,12 @@ class Index:
         """The files that were read, by their path within the store."""
         rows = self._connection.execute("SELECT path, size, mtime_ns FROM files")
         return {path: FileState(size, mtime_ns) for path, size, mtime_ns in rows}
+
+    def file_states(self) -> dict[str, FileState]:
+        """As `files`, for a reader in any thread."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute("SELECT path, size, mtime_ns FROM files")
+            return {path: FileState(size, mtime_ns) for path, size, mtime_ns in rows}
 
     def writer(self) -> IndexWriter:
         """A connection of its own for the thread that writes."""
@@ -212,6 +212,10 @@ class IndexWriter:
         self._connection.executemany(
             "DELETE FROM ids WHERE kind = ? AND id = ?", [(kind, _packed(row_id)) for row_id in ids]
         )
+
+    def forget_documents(self) -> None:
+        """What is remembered of documents is of an earlier move."""
+        self._connection.execute("DELETE FROM files WHERE path LIKE '%.json'")
 
     def put_file(self, path: str, state: FileState | None) -> None:
         """Remembers the file as it is now; None: it is gone."""

@@ -184,10 +184,16 @@ def sharded(key: str, suffix: str) -> str:
 
 def entries(directory: Path) -> Iterator[os.DirEntry[str]]:
     """What is in the shards of a directory; nothing where the directory is not there yet."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         for part in sorted(os.scandir(directory), key=lambda entry: entry.name):
             if part.is_dir(follow_symlinks=False) and len(part.name) == 2:
                 yield from os.scandir(part.path)
+
+
+def flat_entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a directory without shards; nothing where it is not there yet."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        yield from os.scandir(directory)
 
 
 def make_directory(directory: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 from dal.backends.file import fencing
 from dal.backends.file.copies import apply_copies
 from dal.backends.file.errors import reason
+from dal.backends.file.index import Index
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
 from dal.backends.file.registry import (
@@ -79,7 +80,7 @@ class FileReplica:
     # -- the move itself
 
     async def install(self, gates: Sequence[Gate]) -> None:
-        async with self._opened.exclusive("install"):
+        async with self._opened.settled_files("install"):
             registry = self._opened.image.registry
             for gate in gates:
                 for other in registry.gates.values():
@@ -90,11 +91,14 @@ class FileReplica:
                             operation="install",
                             backend=BACKEND,
                         )
-            changes: list[MoveChange] = [] if registry.is_capturing else [Capturing(True)]
+            changes: list[MoveChange] = []
+            if not registry.is_capturing:
+                changes.append(Capturing(True))
+                await asyncio.to_thread(_forget_documents, self._opened.image.index)
             changes += [Gated(g, first_version(g.epoch)) for g in gates if g.unit not in registry.gates]
             await self._opened.write(changes, "install")
         await self._opened.settle("install")
-        await self.rescan()  # what others changed before is in no registry
+        await self._opened.foreign.rescan(is_first=True)  # what others changed before is in no registry
 
     async def uninstall(self, *, keep_fence: bool) -> None:
         async with self._opened.exclusive("uninstall"):
@@ -125,7 +129,7 @@ class FileReplica:
             finally:
                 await self._place()
             for _ in range(_MAX_LOOKS if is_fence else 0):  # what others had open they may still have written to
-                if not await self._opened.foreign.look():
+                if not await self._opened.foreign.look(await self._opened.foreign.differing()):
                     break
             return is_changed
 
@@ -238,8 +242,8 @@ class FileReplica:
         return len(distinct)
 
     async def rescan(self) -> int:
-        async with self._opened.settled_files("rescan"):
-            return await self._opened.foreign.look()
+        await self._registry()
+        return await self._opened.foreign.rescan()
 
     async def _mark(self, operation: str, table: str, entries: Sequence[tuple[str, Known]]) -> None:
         if entries:
@@ -297,6 +301,12 @@ class FileReplica:
     async def obstacles(self) -> list[str]:
         opened = self._opened
         return [*opened.image.problems(), *opened.journal.problems, *opened.foreign.problems.values()]
+
+
+def _forget_documents(index: Index) -> None:
+    with index.writer() as writer:
+        writer.forget_documents()
+        writer.commit(index.settled())
 
 
 def _registered(table: str, row_id: str, known: Known) -> Registered:
