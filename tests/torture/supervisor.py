@@ -1,0 +1,436 @@
+"""One run: starts everybody, lets faults befall them as the dice say, brings the move to rest, and judges.
+
+The supervisor itself touches no store before the end. It stays one process with one thread: everything else is forked
+from it, so that a run starts quickly and nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from dal.errors import ConflictError, DalError, FencedError
+from dal.factory import create_data_access
+from dal.move.cutover import Cutover
+from dal.move.ending import abort, retire
+from dal.move.mover import begin
+from dal.move.sides import Side, Sides, read_gates
+from dal.replica import UNITS
+from dal.store import Store
+from tests.torture import pace, verdict, workers
+from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
+from tests.torture.ledger import Change, Ledger, now_s
+from tests.torture.places import Place, make_places, open_settings
+from tests.torture.shared import Counters
+from tests.torture.verdict import Held, Told, Window
+from tests.torture.workers import Run
+
+#: What writers may still need for the call that they are in, when they are told to stop.
+_PATIENCE_S: Final = 45.0
+_SETTLE_S: Final = 60.0
+_TICK_S: Final = 0.02
+#: What the processes of a run had to say.
+LOG: Final = "log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How hard a run is. Of each kind of process so many run at any time.
+
+    begins_settled  how often the move has come to VERIFIED before the writers start.
+    ends            the move is retired or aborted in the end, and what the stores take then is looked at.
+    """
+
+    seconds: float
+    writers: int = 3
+    lanes: int = 3
+    plain: int = 1
+    foreign: int = 1
+    readers: int = 1
+    movers: int = 2
+    switchers: int = 1
+    switch_every_s: float = 1.0
+    fault_every_s: float = 0.5
+    rate: float = 0.03
+    writer_pause_s: float = 0.01
+    begins_settled: float = 0.5
+    ends: bool = True
+
+
+@dataclass
+class Outcome:
+    """What a run has shown. No problems: every promise was kept."""
+
+    problems: list[str]
+    told: Told
+    events: list[dict[str, Any]]
+    faults: Counter[str]
+    seconds: float
+    rows: int = 0
+
+    def figures(self) -> str:
+        switched = [event for event in self.events if event["kind"] == "switched"]
+        copied = sum(event["rows"] for event in self.events if event["kind"] == "copied")
+        stall = max((event["stall_ms"] for event in switched), default=0.0)
+        refused = Counter(
+            f"{event['error']}" for event in self.events if event["kind"] == "not switched" and "error" in event
+        )
+        lines = [
+            f"{self.told.acknowledged} acknowledged writes, {self.rows} rows at the end, {copied} rows copied",
+            f"{len(switched)} cutovers, their longest stall {stall:.0f} ms; not switched: {dict(refused)}",
+            f"longest call of a writer {self.told.longest_s:.2f} s, while both stores served "
+            f"{self.told.longest_undisturbed_s:.2f} s",
+            f"calls in doubt {len(self.told.doubts)}, errors {dict(sorted(self.told.errors.items()))}",
+            f"faults {dict(sorted(self.faults.items()))}",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass
+class _Worker:
+    role: str
+    number: int
+    place: Place | None = None
+    stopped_until_s: float = 0.0
+    was_killed: bool = False
+
+
+@dataclass
+class Supervisor:
+    """One run of one pair of stores."""
+
+    seed: int
+    source: str
+    target: str
+    plan: Plan
+    directory: Path
+    problems: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> Outcome:
+        began = time.monotonic()
+        pace.shorten()
+        self._places = make_places(self.source, self.target, self.directory)
+        try:
+            return self._run(began)
+        finally:
+            self._kill_all()
+            for place in self._places:
+                place.close()
+
+    def _run(self, began: float) -> Outcome:
+        self._dice = Random(f"{self.seed}/supervisor")
+        self._run_data = Run(self.seed, self._places, Counters(), self.directory, self.plan.rate)
+        self._workers: dict[int, _Worker] = {}
+        self._windows: list[Window] = []
+        self._next = Counter[str]()
+        is_settled = False
+        if self._call(lambda: prepare(self._run_data), "prepare", 60):
+            if self._dice.random() < self.plan.begins_settled:
+                self._call(lambda: settle(self._run_data), "settle at the start", _SETTLE_S + 30)
+            self._staff(movers=False)
+            self._live()
+            self._end_workers()
+            is_settled = self._call(lambda: settle(self._run_data), "settle", _SETTLE_S + 30)
+        told, held_rows = Told(), 0
+        if is_settled:
+            told, held_rows = asyncio.run(self._judge())
+        events = verdict.events_of(self.directory)
+        for event in events:
+            if event["kind"] == "broken":
+                self.problems.append(f"{event['what']} at {event['at_s']:.3f}")
+            elif event["kind"] in ("check", "different"):
+                self.problems.append(f"{event!s:.1000}")
+            elif event["kind"] in ("mover ended", "not switched") and is_serious(event):
+                self.problems.append(str(event))
+        return Outcome(self.problems, told, events, self.faults, time.monotonic() - began, held_rows)
+
+    # People ----------------------------------------------------------------------------------------------------------
+
+    def _staff(self, *, movers: bool) -> None:
+        """Starts whoever is missing."""
+        plan, present = self.plan, Counter(worker.role for worker in self._workers.values())
+        wanted = {"writer": plan.writers, "plain": plan.plain, "reader": plan.readers, "watcher": 1}
+        wanted["foreign"] = plan.foreign if any(place.program() for place in self._places) else 0
+        if movers:
+            wanted |= {"mover": plan.movers, "switcher": plan.switchers}
+        for role, count in wanted.items():
+            for _ in range(count - present[role]):
+                self._start(role)
+
+    def _start(self, role: str) -> None:
+        self._next[role] += 1
+        number, run, plan = self._next[role], self._run_data, self.plan
+        clock_off_s = self._dice.choice((0.0, 0.0, 0.0, -3.0, 0.4, 5.0, 86_400.0))
+        place = self._dice.choice([place for place in self._places if place.program()] or [self._places[0]])
+        work: Callable[[], Awaitable[None] | None]
+        if role in ("writer", "plain"):
+            process = run.counters.add_process()
+            work = lambda: workers.writer(  # noqa: E731
+                run, process, moving=role == "writer", lanes=plan.lanes, pause_s=plan.writer_pause_s
+            )
+        elif role == "reader":
+            work = lambda: workers.reader(run, number)  # noqa: E731
+        elif role == "watcher":
+            work = lambda: workers.watcher(run)  # noqa: E731
+        elif role == "foreign":
+            work = lambda: workers.foreign(run, number, place, pause_s=plan.writer_pause_s * 3)  # noqa: E731
+        elif role == "mover":
+            work = lambda: workers.mover(run, number, clock_off_s=clock_off_s)  # noqa: E731
+        else:
+            work = lambda: workers.switcher(  # noqa: E731
+                run, number, every_s=plan.switch_every_s, clock_off_s=clock_off_s
+            )
+        self._workers[workers.forked(work, self.directory / LOG)] = _Worker(role, number)
+
+    def _live(self) -> None:
+        ends = time.monotonic() + self.plan.seconds
+        move_begins = time.monotonic() + self._dice.random() * min(1.0, self.plan.seconds / 10)
+        next_fault = move_begins + self._dice.random() * self.plan.fault_every_s * 2
+        while (now := time.monotonic()) < ends and len(self.problems) < 20:
+            self._reap()
+            self._wake(now)
+            self._staff(movers=now >= move_begins)
+            if now >= next_fault:
+                self._fault()
+                next_fault = time.monotonic() + self._dice.random() * self.plan.fault_every_s * 2
+            time.sleep(_TICK_S)
+
+    def _reap(self) -> None:
+        """Takes note of those who ended or stopped."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self._workers.get(pid)
+            if worker is None:
+                continue
+            if os.WIFSTOPPED(status):
+                if not worker.stopped_until_s:
+                    self.faults[f"zombie: {worker.role}"] += 1
+                    worker.stopped_until_s = time.monotonic() + self._dice.choice((0.1, 0.5, 1.5, 3.0))
+                continue
+            del self._workers[pid]
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+                self.faults[f"killed: {worker.role}"] += 1
+            else:
+                self.problems.append(f"{worker.role} {worker.number} ended by itself with status {status}")
+
+    def _wake(self, now: float) -> None:
+        for pid, worker in self._workers.items():
+            if worker.stopped_until_s and now >= worker.stopped_until_s:
+                worker.stopped_until_s = 0.0
+                os.kill(pid, signal.SIGCONT)
+
+    # Faults ----------------------------------------------------------------------------------------------------------
+
+    def _fault(self) -> None:
+        kind = self._dice.choices(("kill", "stop", "store", "more"), (5, 3, 2, 1))[0]
+        if kind == "store":
+            self._strike_store()
+        elif kind == "more":
+            self._start(self._dice.choice(("mover", "switcher")))
+        else:
+            roles = ["mover", "mover", "switcher", "switcher", "writer", "plain", "foreign"]
+            role = self._dice.choice(roles if kind == "kill" else [*roles, "reader"])
+            chosen = [pid for pid, worker in self._workers.items() if worker.role == role]
+            if chosen:
+                pid = self._dice.choice(sorted(chosen))
+                if kind == "kill":
+                    os.kill(pid, signal.SIGKILL)
+                else:
+                    os.kill(pid, signal.SIGSTOP)
+
+    def _strike_store(self) -> None:
+        faults = [fault for place in self._places for fault in place.faults().items()]
+        if not faults:
+            return
+        name, strike = self._dice.choice(faults)
+        self.faults[name] += 1
+        began = now_s()
+        strike(self._dice.choice((0.1, 0.3, 0.8, 1.5)))
+        if not name.startswith("sqlite"):
+            self._windows.append(Window(name, began, now_s()))
+        self._run_data.event("fault", name=name, began_s=began)
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _end_workers(self) -> None:
+        for place in self._places:
+            place.revive()
+        self._reap()
+        for pid, worker in self._workers.items():
+            os.kill(pid, signal.SIGKILL if worker.role in ("mover", "switcher") else signal.SIGTERM)
+            os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._workers and time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                worker = self._workers.pop(pid, None)
+                if worker is not None and status and worker.role not in ("mover", "switcher"):
+                    self.problems.append(f"{worker.role} {worker.number} ended with status {status}")
+            time.sleep(_TICK_S)
+        for worker in self._workers.values():
+            self.problems.append(f"{worker.role} {worker.number} did not stop in {_PATIENCE_S:g} s")
+        self._kill_all()
+
+    def _kill_all(self) -> None:
+        for pid in getattr(self, "_workers", {}):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._workers = {}
+
+    def _call(self, work: Callable[[], Awaitable[None]], what: str, patience_s: float) -> bool:
+        """Does this in a process of its own; whether it ended well."""
+        pid = workers.forked(work, self.directory / LOG)
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                if status:
+                    self.problems.append(f"{what} ended with status {status}")
+                return status == 0
+            time.sleep(_TICK_S)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self.problems.append(f"{what} took longer than {patience_s:g} s")
+        return False
+
+    async def _judge(self) -> tuple[Told, int]:
+        """Compares what was told with what is there, before the move ends and after it."""
+        told = verdict.read_ledgers(self.directory, self._windows)
+        self.problems += told.problems
+        source, target = await workers.open_stores(self._run_data)
+        sides = workers.sides_of(source, target)
+        gates = await read_gates(sides)
+        held = await Held.of(source, target)
+        self.problems += verdict.compare(told, held, gates)
+        self.problems += verdict.differences(held)
+        self.problems += await verdict.checked(source, target)
+        if self.plan.ends and not self.problems:
+            self.problems += await end(self._run_data, sides, source, target, self._dice.choice(("source", "target")))
+        await source.close()
+        await target.close()
+        return told, sum(len(rows) for rows in held.target.values())
+
+
+def is_serious(event: Mapping[str, Any]) -> bool:
+    """Whether a mover or a cutover ended with an error that is no refusal and does not pass."""
+    return not event["retryable"] and event["error"] not in ("ConflictError", "UnavailableError")
+
+
+async def prepare(run: Run) -> None:
+    """The schema of both stores, and what the source holds before the move."""
+    settings = open_settings(run.places, moving=False)
+    for place in run.places:
+        async with create_data_access(place.url, settings=settings, auto_migrate=True):
+            pass
+    async with create_data_access(run.places[0].url, settings=settings) as dal:
+        ledger = Ledger(run.directory, "prepare-hot")
+        for name in HOT_CHATS:
+            ledger.intend("chats.create", [Change(("chat", name), {"chat_id": name, "user_id": None})])
+            await dal.chats.create(name)
+            ledger.acknowledge()
+        lane = Lane(
+            dal,
+            Ledger(run.directory, "prepare-rows"),
+            run.counters,
+            run.dice("prepare"),
+            name="prepare",
+            process=run.counters.add_process(),
+            slots=lane_slots(0, 1),
+            reads_back=False,
+        )
+        for _ in range(120):
+            await lane.step()
+
+
+async def settle(run: Run) -> None:
+    """Works as a mover until every unit has one primary and nothing is left to copy, with nothing going wrong."""
+    source, target = await workers.open_stores(run)
+    sides = workers.sides_of(source, target)
+    await begin(sides, tuple(UNITS))
+    mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        try:
+            gates = await read_gates(sides)
+            busy = await mover.step(gates)
+            left = await _left(sides)
+        except DalError as error:
+            if not error.retryable:
+                raise
+            await asyncio.sleep(0.1)
+            continue
+        if not busy and not left and all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values()):
+            await source.close()
+            await target.close()
+            return
+        if not busy:
+            await asyncio.sleep(0.05)
+    print(f"not settled: {left}, {mover.progress}, {dict(gates)}", file=sys.stderr)
+    raise SystemExit(3)
+
+
+async def _left(sides: Sides) -> dict[str, int]:
+    """Rows not yet copied, by table, on the side that each unit lives on; and units without a primary."""
+    left: dict[str, int] = {}
+    gates = await read_gates(sides)
+    backlogs = {side: await sides.at(side).backlog() for side in ("source", "target")}
+    for unit, found in gates.items():
+        if found.primary is None:
+            left[unit] = -1
+        for table in UNITS[unit]:
+            if dirty := backlogs[found.holder][table].dirty:
+                left[table] = dirty
+    return left
+
+
+async def end(run: Run, sides: Sides, source: Store, target: Store, to: Side) -> list[str]:
+    """Takes every unit to one side and ends the move there; what is not as it should be then."""
+    problems: list[str] = []
+    cutover = Cutover(sides, batch_rows=500)
+    for unit, gates in (await read_gates(sides)).items():
+        if gates.primary != to:
+            try:
+                await cutover.switch(unit, to)
+            except DalError as error:
+                problems.append(f"the last cutover of {unit} to the {to}: {error!r}")
+    if problems:
+        return problems
+    mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
+    while await _left(sides):
+        await mover.step(await read_gates(sides))
+    held = await Held.of(source, target)
+    problems += verdict.differences(held)
+    try:
+        await (retire(sides) if to == "target" else abort(sides))
+    except ConflictError as error:
+        return [*problems, f"the move did not end: {error!r}"]
+    settings = open_settings(run.places, moving=False)
+    for place, is_primary in zip(run.places, (to == "source", to == "target"), strict=True):
+        async with create_data_access(place.url, settings=settings, auto_migrate=False) as dal:
+            try:
+                await dal.users.create(clerk_id="the end")
+                refused = False
+            except FencedError:
+                refused = True
+        must_refuse = to == "target" and not is_primary
+        if refused != must_refuse:
+            problems.append(f"after the end, {place.backend} {'refused' if refused else 'took'} a write")
+    return problems
