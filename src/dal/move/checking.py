@@ -191,11 +191,12 @@ class _Deep:
     async def _compare(self, table: Table, result: TableResult, pages: Pages) -> None:
         check = self._check
         pairs = pages.pairs(table)
-        equal = [pair for pair in pairs if alike(table, *pair)]
-        if len(equal) != len(pairs):
-            for ours, theirs in pairs:
-                if not alike(table, ours, theirs):
-                    check.watch.add(table, ours, theirs)
+        equal: list[tuple[Entry, Entry]] = []
+        for pair in pairs:
+            if alike(table, *pair):
+                equal.append(pair)
+            else:
+                check.watch.add(table, *pair)
         result.source += sum(entry.row is not None for entry in pages.source)
         result.target += sum(entry.row is not None for entry in pages.target)
         result.equal += len(equal)

@@ -6,13 +6,14 @@ Engines refuse them, unless somebody wrote with the checks off. Each store is lo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from dal.limits import CHECK_KNOWN_PARENTS, CHECK_PAGE_ROWS
 from dal.move.differences import Difference
 from dal.move.reading import Reader
 from dal.replica import Entry
-from dal.tables import TABLES, Table
+from dal.tables import CHILDREN, TABLES, Table
 
 
 class _Orphan(NamedTuple):
@@ -31,12 +32,12 @@ class Orphans:
 
     async def look(self, table: Table, entries: Sequence[Entry]) -> None:
         """Takes note of the rows, as possible parents and as children."""
-        self._remember(table.name, {entry.id for entry in entries if entry.row is not None})
+        rows = [entry.row for entry in entries if entry.row is not None]
+        if CHILDREN[table.name]:
+            self._remember(table.name, {str(row[0]) for row in rows})
         for parent in table.parents:
             place = table.names.index(parent.column)
-            known = self._known[parent.table]
-            rows = [entry.row for entry in entries if entry.row is not None]
-            wanted = {str(row[place]) for row in rows if row[place] is not None} - known
+            wanted: set[str] = set(map(itemgetter(place), rows)) - self._known[parent.table] - {None}
             if not wanted:
                 continue
             found = await self._reader.present(TABLES[parent.table], sorted(wanted))

@@ -33,6 +33,8 @@ class Pages(NamedTuple):
 
     def pairs(self, table: Table) -> list[tuple[Entry, Entry]]:
         """Each id with what either side has of it."""
+        if [entry.id for entry in self.source] == [entry.id for entry in self.target]:
+            return list(zip(self.source, self.target, strict=True))
         theirs = {entry.id: entry for entry in self.target}
         pairs: list[tuple[Entry, Entry]] = []
         for entry in self.source:
