@@ -32,5 +32,5 @@ def d1_dialect(plan: Planner, plan_searched: Planner) -> Dialect:
         plan_searched=plan_searched,
         decoders={**base.decoders, Kind.BIGINT: int},
         selected={Kind.BIGINT: "CAST({} AS TEXT)"},
-        search=replace(SEARCH, encode_terms=encode_terms),
+        search=replace(SEARCH, encode_terms=encode_terms, insert_many=""),  # whatever is for many rows is one statement
     )

@@ -93,6 +93,8 @@ class SearchSql:
 
     present    SELECT that gives a row where the index exists.
     insert     INSERT INTO … SELECT …, (terms placeholder) FROM messages; the compiler appends the WHERE.
+    insert_many  the same for many rows in one statement, where executing `insert` for each costs more, else empty; up
+               to and including its WHERE. Its one parameter holds their terms and ids, made by encode_list.
     delete     DELETE FROM … up to and including `IN (SELECT … FROM messages`; the compiler appends the WHERE and `)`.
     candidate  condition on a row of messages, with one placeholder for the encoded query.
     pending    condition on a row of messages that is not in the index.
@@ -110,6 +112,7 @@ class SearchSql:
     settle: tuple[str, ...]
     encode_terms: Callable[[Sequence[str]], object]
     encode_query: Callable[[SearchQuery], object]
+    insert_many: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

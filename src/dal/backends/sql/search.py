@@ -54,6 +54,7 @@ async def read_search(session: Session, compiler: Compiler, query: Search) -> li
 def index_steps(ops: Sequence[Op], compiler: Compiler) -> list[Step]:
     """What the batch means for the index, to be run behind it."""
     added: list[list[object]] = []
+    replaced: dict[Value, list[object]] = {}
     changed: list[Step] = []
     sql = compiler.dialect.search
     for op in ops:
@@ -66,13 +67,26 @@ def index_steps(ops: Sequence[Op], compiler: Compiler) -> list[Step]:
         elif type(op) is Update:
             if _COLUMN in op.set:
                 changed += _reindex(op.key, op.set[_COLUMN], compiler)
+        elif type(op) is Upsert and op.on == (SEARCHED.key,) and _COLUMN in op.update and not op.where:
+            terms = search.index_terms(cast(str, op.row[_COLUMN]))
+            replaced[op.row[SEARCHED.key]] = [sql.encode_terms(terms), op.row[SEARCHED.key]]
         elif type(op) is Upsert:
             changed += _reindex({name: op.row[name] for name in op.on}, op.row[_COLUMN], compiler)
-    if not added:
-        return changed
+    steps = [Step(_add(added, compiler), 0, 0)] if added else []
+    if replaced:
+        held = compiler.dialect.contains(SEARCHED.key, SEARCHED.by_name[SEARCHED.key].kind)
+        removed = Statement(f"{sql.delete} WHERE {held})", [compiler.dialect.encode_list([*replaced])])
+        steps += [Step(removed, 0, 0), Step(_add([*replaced.values()], compiler), 0, 0)]
+    return [*steps, *changed]
+
+
+def _add(added: list[list[object]], compiler: Compiler, condition: str = "") -> Statement:
+    """Adds rows to the index: the terms and the id of each."""
+    sql = compiler.dialect.search
+    if sql.insert_many and len(added) > 1:
+        return Statement(f"{sql.insert_many}{condition}", [compiler.dialect.encode_list([*added])])
     mark = compiler.placeholder(SEARCHED, SEARCHED.key)
-    statement = Statement(f"{sql.insert} WHERE {SEARCHED.key} = {mark}", added, many=True)
-    return [Step(statement, 0, 0), *changed]
+    return Statement(f"{sql.insert} WHERE {SEARCHED.key} = {mark}{condition}", added, many=True)
 
 
 def _reindex(key: Mapping[str, Value], text: Value, compiler: Compiler) -> list[Step]:
@@ -105,5 +119,5 @@ async def index_pending(session: Session, compiler: Compiler, after: str | None,
         return 0, None
     added = [[sql.encode_terms(search.index_terms(cast(str, text))), key] for key, text in rows]
     # Another indexer may have been faster with some of them.
-    await session.batch([Statement(f"{sql.insert} WHERE {SEARCHED.key} = {mark} AND {sql.pending}", added, many=True)])
+    await session.batch([_add(added, compiler, f" AND {sql.pending}")])
     return len(rows), str(rows[-1][0])
