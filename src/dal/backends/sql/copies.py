@@ -71,7 +71,7 @@ class Copies:
 
     async def _carry_out(self, won: Sequence[Entry], ops: Sequence[Op]) -> None:
         # No operation of a copy refers to another row's value, so no statement is linked to another by its place.
-        rows = [step.statement for step in self._plan(ops)]
+        rows = self._sql.bulk([step.statement for step in self._plan(ops)])
         await self._executor.batch([*self._sql.mark, *self._registry.applied(won), *rows, *self._sql.unmark])
 
     async def _in_the_way(self, won: Sequence[Entry], violation: Violation) -> tuple[set[Key], list[Key]]:

@@ -43,6 +43,7 @@ class RegistrySql:
     lift          makes the versions of a unit at least so large: (unit, version, condition, its parameters).
     new_versions  statements that go before, and an expression, that give each row of `given`, whose column `place`
                   counts from 0, a new version: (unit, number of rows).
+    bulk          the statements that write a copy's rows, in fewer, where the engine's executor does not see to it.
     """
 
     given: Callable[[Columns], str]
@@ -54,6 +55,7 @@ class RegistrySql:
     unmark: Sequence[Statement]
     lift: Callable[[str, int, str, Sequence[object]], Sequence[Statement]]
     new_versions: Callable[[str, int], tuple[Sequence[Statement], str]]
+    bulk: Callable[[Sequence[Statement]], Sequence[Statement]] = lambda statements: statements
 
 
 class Registry:
