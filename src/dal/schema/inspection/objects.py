@@ -2,16 +2,19 @@
 
 A snapshot has the objects of one schema: tables with their columns, keys and constraints, indexes, views, triggers,
 types, functions, sequences and policies. It leaves out what nobody declared: the engine's own tables, those that a
-virtual table keeps its data in, the members of extensions, and this tool's ledger. Rows, privileges, comments and
-tablespaces are no part of it.
+virtual table keeps its data in, the members of extensions, this tool's ledger, and what a live move keeps. Rows,
+privileges, comments and tablespaces are no part of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal, TypeVar
 
 from dal.schema.connection import EngineName, Reader
+from dal.schema.tool_tables import MOVE_OBJECTS
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +190,17 @@ async def snapshot(reader: Reader) -> Snapshot:
     # Each engine's inspection imports the objects above.
     from dal.schema.inspection import postgresql, sqlite
 
-    if reader.engine == "sqlite":
-        return await sqlite.snapshot(reader)
-    return await postgresql.snapshot(reader)
+    found = await (sqlite.snapshot(reader) if reader.engine == "sqlite" else postgresql.snapshot(reader))
+    return replace(
+        found,
+        tables=_declared(found.tables),
+        indexes=_declared(found.indexes),
+        triggers=_declared(found.triggers),
+        functions=_declared(found.functions),
+        sequences=_declared(found.sequences),
+    )
+
+
+def _declared(found: dict[str, _T]) -> dict[str, _T]:
+    """Without what belongs to a live move."""
+    return {name: value for name, value in found.items() if not MOVE_OBJECTS.match(name)}
