@@ -20,6 +20,9 @@ from tests.move.replicas import MakeSite, Site, copy_all
 
 ID = rows.row_id
 
+#: For what does not depend on the backend of the source.
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+
 
 class Sites:
     """A source and a target of one move, the target a copy of the source."""
@@ -94,6 +97,7 @@ async def change_three(site: Site) -> None:
     await site.store.commit([Delete("files", (Compare("id", "=", ID(400)),))])
 
 
+@on_sqlite
 @pytest.mark.parametrize("mode", ["deep", "quick", "tail"])
 async def test_what_was_not_copied_yet_is_pending(sites: Sites, mode: Mode) -> None:
     await change_three(sites.source)
@@ -119,6 +123,7 @@ async def test_what_counts_as_copied_and_is_not_differs(sites: Sites, mode: Mode
     assert stale.altered == ()
 
 
+@on_sqlite
 @pytest.mark.parametrize("mode", ["deep", "quick"])
 async def test_a_row_copied_while_it_is_watched_is_no_difference(sites: Sites, mode: Mode) -> None:
     await change_three(sites.source)
@@ -134,6 +139,7 @@ async def test_a_row_copied_while_it_is_watched_is_no_difference(sites: Sites, m
     assert now > 0
 
 
+@on_sqlite
 async def test_content_changed_behind_the_replica_is_found_and_told_apart(sites: Sites) -> None:
     await damage(sites.target, f"UPDATE messages SET content = 'x' WHERE id = '{ID(203)}'")
     await damage(sites.target, f"DELETE FROM messages WHERE id = '{ID(204)}'")
@@ -150,6 +156,7 @@ async def test_content_changed_behind_the_replica_is_found_and_told_apart(sites:
     assert differs.altered == ("target",)
 
 
+@on_sqlite
 async def test_a_registry_that_is_wrong_about_equal_rows_is_no_difference(sites: Sites) -> None:
     await sites.target.raw(f"UPDATE dal_sync SET hash = hash + 1 WHERE pk = '{ID(203)}'")
     await sites.target.raw(f"UPDATE dal_sync SET hash = NULL WHERE pk = '{ID(204)}'")
@@ -160,6 +167,7 @@ async def test_a_registry_that_is_wrong_about_equal_rows_is_no_difference(sites:
         assert report.is_equal
 
 
+@on_sqlite
 @pytest.mark.parametrize("mode", ["deep", "quick"])
 async def test_while_the_backfill_is_under_way_rows_wait_for_it(backend: str, make_site: MakeSite, mode: Mode) -> None:
     sites = Sites(await make_site(backend), await make_site("sqlite"))
@@ -177,6 +185,7 @@ async def test_while_the_backfill_is_under_way_rows_wait_for_it(backend: str, ma
     assert len(found) == sum(COUNTS.values())
 
 
+@on_sqlite
 @pytest.mark.parametrize("mode", ["deep", "quick", "tail"])
 async def test_the_side_that_is_no_primary_is_the_one_that_differs(sites: Sites, mode: Mode) -> None:
     await sites.switch()
@@ -205,6 +214,7 @@ async def test_a_tail_passes_over_what_was_found_equal_before(sites: Sites) -> N
     assert report.is_equal
 
 
+@on_sqlite
 async def test_a_deep_check_marks_only_what_was_equal(sites: Sites) -> None:
     await change_three(sites.source)
     await pretend_copied(sites.source)
@@ -216,6 +226,7 @@ async def test_a_deep_check_marks_only_what_was_equal(sites: Sites) -> None:
     assert len(found) == 3
 
 
+@on_sqlite
 async def test_units_outside_the_move_are_compared_by_their_rows_alone(backend: str, make_site: MakeSite) -> None:
     sites = Sites(await make_site(backend), await make_site("sqlite"))
     roles: list[tuple[Site, Role]] = [(sites.source, "primary"), (sites.target, "replica")]
@@ -233,6 +244,7 @@ async def test_units_outside_the_move_are_compared_by_their_rows_alone(backend: 
     assert (await sites.find("quick", units=("memory",)))[0].pending == 1
 
 
+@on_sqlite
 async def test_stores_of_different_moves_are_compared_as_any_two_stores(backend: str, make_site: MakeSite) -> None:
     sites = Sites(await make_site(backend), await make_site("sqlite"))
     for site, move in ((sites.source, "m1"), (sites.target, "m2")):

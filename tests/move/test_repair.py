@@ -11,13 +11,11 @@ from dal.move.repair import ACTION, Repair, repair
 from dal.ops import Select
 from dal.testing import rows
 from tests.move.replicas import copy_all, on_sql
-from tests.move.test_check_in_moves import Sites, change_three, damage, named, pretend_copied, sites
+from tests.move.test_check_in_moves import Sites, change_three, damage, named, on_sqlite, pretend_copied, sites
 
 __all__ = ["sites"]
 
 ID = rows.row_id
-
-pytestmark = on_sql
 
 
 async def mended(sites: Sites, found: list[Difference], *, dry_run: bool = True, delete_extra: bool = False) -> Repair:
@@ -25,6 +23,7 @@ async def mended(sites: Sites, found: list[Difference], *, dry_run: bool = True,
     return await repair(*stores, found, dry_run=dry_run, delete_extra=delete_extra)
 
 
+@on_sqlite
 async def test_nothing_is_changed_unless_asked(sites: Sites) -> None:
     await change_three(sites.source)
     await pretend_copied(sites.source)
@@ -35,6 +34,7 @@ async def test_nothing_is_changed_unless_asked(sites: Sites) -> None:
     assert len((await sites.find())[1]) == 3
 
 
+@on_sqlite
 async def test_what_differs_is_copied_again_and_what_is_too_much_stays(sites: Sites) -> None:
     await change_three(sites.source)
     await pretend_copied(sites.source)
@@ -46,6 +46,7 @@ async def test_what_differs_is_copied_again_and_what_is_too_much_stays(sites: Si
     assert named((await sites.find())[1]) == {("extra", "files", 400, "target")}
 
 
+@on_sql
 async def test_rows_too_many_go_where_that_is_said(sites: Sites) -> None:
     await change_three(sites.source)
     await pretend_copied(sites.source)
@@ -57,6 +58,7 @@ async def test_rows_too_many_go_where_that_is_said(sites: Sites) -> None:
     assert (await sites.find())[0].is_equal
 
 
+@on_sqlite
 async def test_every_repair_is_in_the_trail_of_both_stores_without_content(sites: Sites) -> None:
     await change_three(sites.source)
     await pretend_copied(sites.source)
@@ -72,6 +74,7 @@ async def test_every_repair_is_in_the_trail_of_both_stores_without_content(sites
         }
 
 
+@on_sqlite
 async def test_the_primary_repairs_the_other_side_also_after_a_switch(sites: Sites) -> None:
     await sites.switch()
     await change_three(sites.target)
@@ -82,6 +85,7 @@ async def test_the_primary_repairs_the_other_side_also_after_a_switch(sites: Sit
     assert (await sites.find())[0].is_equal
 
 
+@on_sqlite
 async def test_damage_in_the_primary_is_not_spread(sites: Sites) -> None:
     await sites.switch()
     await sites.target.raw(
@@ -98,6 +102,7 @@ async def test_damage_in_the_primary_is_not_spread(sites: Sites) -> None:
     assert plan == Repair(doubtful=1)
 
 
+@on_sqlite
 async def test_stores_in_no_move_are_not_repaired(sites: Sites) -> None:
     for site in (sites.source, sites.target):
         await site.replica.uninstall(keep_fence=False)

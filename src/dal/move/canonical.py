@@ -66,15 +66,11 @@ def same_row(table: Table, left: Row, right: Row) -> bool:
     plain, documents = _places(table)
     if plain(left) != plain(right):
         return False
-    for place in documents:
-        # Equal values may still differ, as 1 and True do: only the encoded form tells.
-        if not same_document(cast(JsonValue, left[place]), cast(JsonValue, right[place])):
-            return False
-    return True
+    return all(same_document(cast(JsonValue, left[place]), cast(JsonValue, right[place])) for place in documents)
 
 
 def same_document(left: JsonValue, right: JsonValue) -> bool:
-    """Whether two documents have the same canonical form."""
+    """Whether two documents have the same canonical form. Values that Python calls equal may differ: 1 and True do."""
     try:
         if orjson.dumps(left) == orjson.dumps(right):  # mostly, and then their form need not be found
             return True

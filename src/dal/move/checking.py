@@ -20,12 +20,12 @@ from dal.errors import InvalidInputError, UnsupportedError
 from dal.limits import CHECK_PAUSE_S
 from dal.move import registries
 from dal.move.check_report import CheckProgress, CheckReport, Mode, Place, TableResult
-from dal.move.differences import Difference, alike
+from dal.move.differences import Difference, Roles, alike
 from dal.move.orphans import Orphans
 from dal.move.stores import Stores
 from dal.move.walking import Pages, sample, walk
 from dal.move.watching import Settled, Sleep, Timer, Watch
-from dal.replica import UNIT_OF, UNITS, Entry
+from dal.replica import UNIT_OF, UNITS, Backlog, Entry
 from dal.store import Store
 from dal.tables import TABLES, Table
 from dal.values import Clock, now
@@ -80,8 +80,7 @@ async def check(
         deep = _Deep(work, sampled, random or Random(), mark=mark)  # noqa: S311
         await deep.run(tables, math.inf if max_seconds is None else timer() + max_seconds)
     else:
-        for table in tables:
-            await _registered(work, table, mode, mark=mark)
+        await _Registries(work, mode, mark=mark).run(tables)
     await work.settle(wait=True)
     report.damage = {"source": await stores.source.damage(), "target": await stores.target.damage()}
     report.seconds = timer() - began
@@ -207,10 +206,10 @@ class _Deep:
         await check.settle(wait=check.watch.is_full)
 
     async def _mark_equal(self, table: Table, equal: list[tuple[Entry, Entry]]) -> None:
-        replicas, roles = self._check.stores.replicas(table), (await self._check.stores.roles()).get(table.name)
-        if replicas is None or roles is None:
+        roles = (await self._check.stores.roles()).get(table.name)
+        if roles is None:
             return
-        primary = replicas[0 if roles.primary == "source" else 1]
+        primary = self._check.stores.replicas(table)[0 if roles.primary == "source" else 1]
         held = [
             (ours if roles.primary == "source" else theirs) for ours, theirs in equal if ours.version == theirs.version
         ]
@@ -224,36 +223,48 @@ class _Deep:
                 self._check.add(difference)
 
 
-async def _registered(check: _Check, table: Table, mode: Mode, *, mark: bool) -> None:
-    """Compares what the registries say of the table."""
-    replicas = check.stores.replicas(table)
-    roles = (await check.stores.roles()).get(table.name)
-    if replicas is None or roles is None:
-        raise UnsupportedError(
-            f"{table.name}: a {mode} check compares registries, which only stores in one move have; "
-            "use a deep check, or name the units that are in the move",
-            operation="check",
-        )
-    source, target = replicas
-    primary, replica = replicas if roles.primary == "source" else (target, source)
-    result = check.result(table)
-    backlog = (await primary.replica.backlog())[table.name]
-    if mode == "quick":
-        found = registries.quick(source, target, table)
-        if not roles.is_backfilled:
-            check.report.unseen[table.name] = "the backfill has not come to its end: rows without an entry are not seen"
-    else:
-        found = registries.tail(primary, replica, table)
-        result.pending += backlog.dirty  # a tail has no eye for them, and they may be anything
-    async with aclosing(found) as parts:
-        async for part in parts:
-            is_reversed = mode == "tail" and roles.primary == "target"
-            result.source += part.target if is_reversed else part.source
-            result.target += part.source if is_reversed else part.target
-            result.equal += part.equal
-            for row_id in part.suspects:
-                check.watch.add_key(table, row_id)
-            if mark and mode == "tail":
-                await primary.replica.mark_checked(table.name, part.versions)
-            await check.settle(wait=check.watch.is_full)
-            check.progress(table, backlog.entries)
+class _Registries:
+    """What the registries say of rows, against each other."""
+
+    def __init__(self, check: _Check, mode: Mode, *, mark: bool) -> None:
+        self._check = check
+        self._mode = mode
+        self._mark = mark
+
+    async def run(self, tables: list[Table]) -> None:
+        roles = await self._check.stores.roles()
+        for table in tables:
+            if table.name not in roles:
+                raise UnsupportedError(
+                    f"{table.name}: a {self._mode} check compares registries, which only stores in one move have; "
+                    "use a deep check, or name the units that are in the move",
+                    operation="check",
+                )
+        backlogs = {side: await replica.backlog() for side, replica in self._check.stores.by_side().items()}
+        for table in tables:
+            held = roles[table.name]
+            await self._table(table, held, backlogs[held.primary][table.name])
+
+    async def _table(self, table: Table, roles: Roles, backlog: Backlog) -> None:
+        check, result = self._check, self._check.result(table)
+        source, target = check.stores.replicas(table)
+        is_reversed = roles.primary == "target"
+        primary, replica = (target, source) if is_reversed else (source, target)
+        if self._mode == "quick":
+            found = registries.quick(primary, replica, table)
+            if not roles.is_backfilled:
+                check.report.unseen[table.name] = "the backfill is under way: rows without an entry are not seen"
+        else:
+            found = registries.tail(primary, replica, table)
+            result.pending += backlog.dirty  # it has no eye for them, and they may be anything
+        async with aclosing(found) as parts:
+            async for part in parts:
+                result.source += part.replica if is_reversed else part.primary
+                result.target += part.primary if is_reversed else part.replica
+                result.equal += part.equal
+                for row_id in part.suspects:
+                    check.watch.add_key(table, row_id)
+                if self._mark and self._mode == "tail":
+                    await primary.replica.mark_checked(table.name, part.versions)
+                await check.settle(wait=check.watch.is_full)
+                check.progress(table, backlog.entries)

@@ -6,6 +6,7 @@ rows that were copied since they were last found equal. Both name suspects: what
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
@@ -21,22 +22,22 @@ _BUCKETS_AT_ONCE = 64
 class Compared(NamedTuple):
     """A part of two registries.
 
-    source, target  entries of rows that it covers on either side; with `tail` the primary's and the replica's.
-    equal           how many entries say the same; versions, where they were looked at one by one.
-    suspects        ids that may differ.
+    primary, replica  entries of rows that it covers on either side.
+    equal             how many entries say the same; versions, where they were looked at one by one.
+    suspects          ids that may differ.
     """
 
-    source: int
-    target: int
+    primary: int
+    replica: int
     equal: int
     versions: dict[str, int]
     suspects: list[str]
 
 
-async def quick(source: ReplicaReader, target: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:
+async def quick(primary: ReplicaReader, replica: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:
     """The whole table; in pages of buckets where sums differ."""
-    ours = {bucket.bucket: bucket for bucket in await source.digest(table)}
-    theirs = {bucket.bucket: bucket for bucket in await target.digest(table)}
+    sums = await asyncio.gather(primary.digest(table), replica.digest(table))
+    ours, theirs = ({bucket.bucket: bucket for bucket in buckets} for buckets in sums)
     differing: list[str] = []
     counts = [0, 0]
     for name in sorted(ours.keys() | theirs.keys()):
@@ -49,8 +50,7 @@ async def quick(source: ReplicaReader, target: ReplicaReader, table: Table) -> A
     yield Compared(counts[0], counts[1], counts[0], {}, [])
     for start in range(0, len(differing), _BUCKETS_AT_ONCE):
         names = differing[start : start + _BUCKETS_AT_ONCE]
-        left_entries, right_entries = await source.bucket(table, names), await target.bucket(table, names)
-        yield _compare(left_entries, right_entries)
+        yield _compare(*await asyncio.gather(primary.bucket(table, names), replica.bucket(table, names)))
 
 
 async def tail(primary: ReplicaReader, replica: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:

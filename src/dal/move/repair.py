@@ -83,13 +83,10 @@ async def repair(
         return plan
     trail = _audit_store(roles, source, target)
     for table, ids, counts in _parts(plan):
-        replicas = stores.replicas(TABLES[table])
-        if replicas is None:
-            raise _in_no_move(table)
-        primary = replicas[0 if roles[table].primary == "source" else 1]
+        primary = stores.by_side()[roles[table].primary]
         context: dict[str, JsonValue] = {"copied": counts["copied"], "deleted": counts["deleted"], "ids": list(ids)}
         await trail.commit([Insert("system_logs", _log(new_id(), table, context, clock))])
-        await primary.replica.raise_versions(table, ids)
+        await primary.raise_versions(table, ids)
     plan.done = True
     return plan
 

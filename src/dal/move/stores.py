@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from dal.move.differences import Roles
 from dal.move.reading import Reader, ReplicaReader
-from dal.move.sides import Sides, read_gates
-from dal.replica import UNITS, Movable
+from dal.move.sides import Side, Sides, read_gates
+from dal.replica import UNITS, Movable, Replica
 from dal.store import Store
 from dal.tables import Table
 
@@ -50,12 +50,16 @@ class Stores(NamedTuple):
             return self.source, self.target
         return self.source.plain(), self.target.plain()
 
-    def replicas(self, table: Table) -> tuple[ReplicaReader, ReplicaReader] | None:
-        """The registries of this table; None where it takes part in no move."""
+    def replicas(self, table: Table) -> tuple[ReplicaReader, ReplicaReader]:
+        """Both sides of a table that takes part in the move, with their registries."""
         source, target = self.readers(table)
-        if isinstance(source, ReplicaReader) and isinstance(target, ReplicaReader):
-            return source, target
-        return None
+        if not isinstance(source, ReplicaReader) or not isinstance(target, ReplicaReader):
+            raise TypeError(f"{table.name} takes part in no move")  # the caller has asked for its role
+        return source, target
+
+    def by_side(self) -> dict[Side, Replica]:
+        """The moves' side of both stores; empty where they are in no move."""
+        return {} if self.sides is None else {"source": self.sides.source, "target": self.sides.target}
 
     async def roles(self) -> Mapping[str, Roles]:
         """Which side holds each table that is in the move, as of now."""

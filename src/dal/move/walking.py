@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from operator import attrgetter
 from random import Random
 from typing import Final, NamedTuple
@@ -109,6 +108,6 @@ class _Cursor:
     async def close(self) -> None:
         if self._coming is not None:
             self._coming.cancel()
-            # Whatever it met, nobody waits for this page any more.
-            with suppress(asyncio.CancelledError, Exception):
-                await self._coming
+            await asyncio.wait([self._coming])
+            if not self._coming.cancelled():
+                self._coming.exception()  # nobody waits for this page any more, whatever it met
