@@ -241,6 +241,6 @@ def _run_postgres(url: str, *statements: str) -> list[tuple[object, ...]]:
     with psycopg.connect(url) as connection:
         rows: list[tuple[object, ...]] = []
         for statement in statements:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            cursor = connection.execute(statement)
             rows = cursor.fetchall() if cursor.description is not None else []
         return rows

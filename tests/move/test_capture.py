@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from dal.ops import Compare, Delete, Insert, Update, Upsert
+from dal.ops import Compare, Delete, Insert, Op, Update, Upsert, Value
 from dal.replica import EPOCH, Key
 from dal.tables import TABLES
 from dal.testing import rows
-from tests.move.replicas import Site, copied, hashed, keys, on_sql
+from tests.move.replicas import Fields, Site, copied, hashed, keys, on_sql
 
 ID = rows.row_id
 
@@ -37,7 +39,7 @@ async def test_every_row_has_a_version_of_its_own_and_later_ones_are_higher(prim
 
 
 async def test_every_table_is_captured_in_every_way_of_writing(primary: Site) -> None:
-    made = {
+    made: dict[str, Fields] = {
         "users": rows.user(1),
         "chat_sessions": rows.chat(2),
         "messages": rows.message(3, 2),
@@ -47,14 +49,15 @@ async def test_every_table_is_captured_in_every_way_of_writing(primary: Site) ->
     }
     for table, row in made.items():
         key = Key(table, str(row["id"]))
+        plain = cast("dict[str, Value]", row)
+        writes: list[Op] = [
+            Insert(table, row),
+            Update(table, {"id": plain["id"]}, {"created_at": rows.moment(99)}),
+            Upsert(table, plain, ("id",), tuple(name for name in row if name != "id")),
+        ]
         versions = []
-        update = [name for name in row if name != "id"]
-        for ops in (
-            [Insert(table, row)],
-            [Update(table, {"id": row["id"]}, {"created_at": rows.moment(99)})],  # type: ignore[dict-item]
-            [Upsert(table, row, ("id",), tuple(update))],  # type: ignore[arg-type]
-        ):
-            await primary.store.commit(ops)  # type: ignore[arg-type]
+        for op in writes:
+            await primary.store.commit([op])
             versions.append((await primary.dirty())[key].version)
         assert versions == sorted(set(versions)), table
     for table in reversed(TABLES):

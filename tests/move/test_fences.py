@@ -27,7 +27,7 @@ async def test_a_store_that_is_not_primary_refuses_the_library(primary: Site, ro
         [Delete("users", (Compare("id", "=", ID(1)),))],
     ):
         with pytest.raises(FencedError) as caught:
-            await primary.store.commit(ops)  # type: ignore[arg-type]
+            await primary.store.commit(ops)
         assert (caught.value.retryable, caught.value.outcome) == (True, "not_applied")
         assert caught.value.backend == primary.backend
     assert await primary.entry("users", ID(1)) == before
