@@ -157,6 +157,16 @@ async def test_content_changed_behind_the_replica_is_found_and_told_apart(sites:
 
 
 @on_sqlite
+@pytest.mark.parametrize("mode", ["deep", "quick", "tail"])
+async def test_what_a_cascade_took_from_the_replica_waits_for_its_copy(sites: Sites, mode: Mode) -> None:
+    await damage(sites.target, f"DELETE FROM messages WHERE id = '{ID(204)}'")
+    await sites.target.raw(f"UPDATE dal_sync SET state = 2, deleted = 1, hash = NULL WHERE pk = '{ID(204)}'")
+    report, found = await sites.find(mode)
+    assert found == []
+    assert report.pending >= 1
+
+
+@on_sqlite
 async def test_a_registry_that_is_wrong_about_equal_rows_is_no_difference(sites: Sites) -> None:
     await sites.target.raw(f"UPDATE dal_sync SET hash = hash + 1 WHERE pk = '{ID(203)}'")
     await sites.target.raw(f"UPDATE dal_sync SET hash = NULL WHERE pk = '{ID(204)}'")

@@ -25,7 +25,7 @@ from dal.move.orphans import Orphans
 from dal.move.stores import Stores
 from dal.move.walking import Pages, sample, walk
 from dal.move.watching import Settled, Sleep, Timer, Watch
-from dal.replica import UNIT_OF, UNITS, Backlog, Entry
+from dal.replica import UNIT_OF, UNITS, Entry
 from dal.store import Store
 from dal.tables import TABLES, Table
 from dal.values import Clock, now
@@ -240,12 +240,12 @@ class _Registries:
                     "use a deep check, or name the units that are in the move",
                     operation="check",
                 )
-        backlogs = {side: await replica.backlog() for side, replica in self._check.stores.by_side().items()}
+        backlogs = [await replica.backlog() for replica in self._check.stores.by_side().values()]
         for table in tables:
-            held = roles[table.name]
-            await self._table(table, held, backlogs[held.primary][table.name])
+            ours, theirs = (backlog[table.name] for backlog in backlogs)
+            await self._table(table, roles[table.name], ours.dirty + theirs.dirty, max(ours.entries, theirs.entries))
 
-    async def _table(self, table: Table, roles: Roles, backlog: Backlog) -> None:
+    async def _table(self, table: Table, roles: Roles, dirty: int, entries: int) -> None:
         check, result = self._check, self._check.result(table)
         source, target = check.stores.replicas(table)
         is_reversed = roles.primary == "target"
@@ -256,7 +256,7 @@ class _Registries:
                 check.report.unseen[table.name] = "the backfill is under way: rows without an entry are not seen"
         else:
             found = registries.tail(primary, replica, table)
-            result.pending += backlog.dirty  # it has no eye for them, and they may be anything
+            result.pending += dirty  # it has no eye for them, and they may be anything
         async with aclosing(found) as parts:
             async for part in parts:
                 result.source += part.replica if is_reversed else part.primary
@@ -267,4 +267,4 @@ class _Registries:
                 if self._mark and self._mode == "tail":
                     await primary.replica.mark_checked(table.name, part.versions)
                 await check.settle(wait=check.watch.is_full)
-                check.progress(table, backlog.entries)
+                check.progress(table, entries)

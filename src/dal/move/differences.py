@@ -68,7 +68,7 @@ def judge(table: Table, roles: Roles | None, source: Entry, target: Entry) -> Di
         return "equal"
     side: Side = "target" if roles is None else other(roles.primary)
     right, wrong = (source, target) if side == "target" else (target, source)
-    if roles is not None and is_in_flight(roles, right):
+    if roles is not None and is_in_flight(roles, right, wrong):
         return "pending"
     kind: Kind
     if right.row is None:
@@ -85,11 +85,11 @@ def judge(table: Table, roles: Roles | None, source: Entry, target: Entry) -> Di
     return Difference(kind, table.name, source.id, side, fields, altered, source, target)
 
 
-def is_in_flight(roles: Roles, primary: Entry) -> bool:
-    """Whether the primary's row has yet to be copied."""
-    if primary.version:
-        return primary.state == "dirty"
-    return primary.row is not None and not roles.is_backfilled
+def is_in_flight(roles: Roles, primary: Entry, replica: Entry) -> bool:
+    """Whether the row has yet to be copied. What a cascade took from the replica is marked there, to come back."""
+    if any(entry.version and entry.state == "dirty" for entry in (primary, replica)):
+        return True
+    return primary.version == 0 and primary.row is not None and not roles.is_backfilled
 
 
 def _version(table: Table, entry: Entry) -> int:

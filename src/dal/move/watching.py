@@ -150,8 +150,8 @@ class Watch:
         """Whether it is no use to wait for a copy: the backfill is not there yet, or far too many rows wait."""
         if roles is None:
             return False
-        primary = source if roles.primary == "source" else target
-        return is_in_flight(roles, primary) and (self.is_full or not roles.is_backfilled)
+        primary, replica = (source, target) if roles.primary == "source" else (target, source)
+        return is_in_flight(roles, primary, replica) and (self.is_full or not roles.is_backfilled)
 
 
 def _seen(table: Table, source: Entry, target: Entry) -> _Seen:
