@@ -83,7 +83,7 @@ class Cutover:
         drained = 0
         try:
             drained = await self._settle_tail(unit, to, started)
-            await self._activate(unit, to, fenced)
+            await self._activate(unit, to, fenced, started)
         except BaseException as error:
             await asyncio.shield(take_back(self._sides, other(to), fenced))
             if not isinstance(error, DalError) or (await self._sides.at(to).gates())[unit].role != "primary":
@@ -208,12 +208,18 @@ class Cutover:
         self._check_time(unit, started)
         return drained
 
-    async def _activate(self, unit: str, to: Side, old: Gate) -> None:
-        done = await self._sides.at(to).change_gate(
-            unit,
-            expect={"role": "replica", "next_epoch": old.epoch + 1},
-            change={"role": "primary", "epoch": old.epoch + 1, "phase": SETTLED[to], "deadline_ms": 0},
-        )
+    async def _activate(self, unit: str, to: Side, old: Gate, started: float) -> None:
+        while True:
+            try:
+                done = await self._sides.at(to).change_gate(
+                    unit,
+                    expect={"role": "replica", "next_epoch": old.epoch + 1},
+                    change={"role": "primary", "epoch": old.epoch + 1, "phase": SETTLED[to], "deadline_ms": 0},
+                )
+                break
+            except DalTimeoutError:
+                self._check_time(unit, started)
+                await self._sleep(0.01)
         if done:
             return
         present = (await self._sides.at(to).gates())[unit]
