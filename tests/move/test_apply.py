@@ -12,7 +12,7 @@ from dal.ops import Insert, Search, Update
 from dal.replica import EPOCH, Applied, Entry, Key
 from dal.tables import TABLES
 from dal.testing import rows
-from tests.move.replicas import MakeSite, Site, apply, copy_all, entry, tombstone
+from tests.move.replicas import MakeSite, Site, apply, copy_all, entry, on_sql, tombstone
 
 ID = rows.row_id
 V = EPOCH + 1
@@ -103,6 +103,26 @@ async def test_concurrent_appliers_end_with_the_newest(replica: Site) -> None:
     for one in found:
         assert one.row is not None
         assert (one.version, one.row[3]) == (EPOCH + 6, f"{rows.number_of(one.id)}/6")
+
+
+@on_sql
+async def test_an_applier_that_is_overtaken_looks_again(replica: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look at the versions and its batch, somebody applies what is newer."""
+    copies = replica.replica._copies  # type: ignore[attr-defined]
+    look = copies._versions
+
+    async def overtaken(entries: list[Entry]) -> dict[Key, int]:
+        found: dict[Key, int] = await look(entries)
+        monkeypatch.undo()
+        await apply(replica, entry("users", rows.user(1, name="newer"), V + 5))
+        return found
+
+    monkeypatch.setattr(copies, "_versions", overtaken)
+    applied = await apply(replica, entry("users", rows.user(1, name="older"), V), entry("users", rows.user(2), V))
+    assert applied.won == {Key("users", ID(2))}
+    found = await replica.entry("users", ID(1))
+    assert found.row is not None
+    assert (found.version, found.row[3]) == (V + 5, "newer")
 
 
 # Order inside a batch ------------------------------------------------------------------------------------------------

@@ -174,6 +174,8 @@ async def test_what_was_copied_is_listed_until_it_is_checked(primary: Site) -> N
     states = {one.id: one.state for one in await primary.replica.registered("users", [ID(8), ID(9)])}
     assert states == {ID(8): "dirty", ID(9): "checked"}
     await primary.replica.mark_checked("users", {ID(0xB): 1})
+    await primary.replica.mark_checked("users", {ID(8): (await primary.entry("users", ID(8))).version})
+    assert set(await primary.dirty()) == {Key("users", ID(8))}
     await primary.replica.mark_checked("users", {})
     assert [one.id for one in await primary.replica.copied("users", "", 10)] == [ID(0xB)]
 
