@@ -15,10 +15,11 @@ from psycopg import sql
 
 from dal.backends.postgresql import switching
 from dal.backends.postgresql.replica import PostgresReplica
-from dal.backends.sql import SqlStore
+from dal.backends.sql import SqlStore, Statement
 from dal.errors import ConflictError, UnsupportedError
 from dal.ops import Compare, Delete, Update, Upsert
 from dal.replica import EPOCH, Copied, Entry, Key
+from dal.tables import TABLES
 from dal.values import new_id
 from tests.engines.pgbouncer import PgBouncer
 from tests.postgresql.conftest import OpenStore
@@ -373,6 +374,41 @@ async def test_versions_of_a_later_epoch_lie_above_all_before(replica: PostgresR
     await replica.change_gate("users", expect={}, change={"role": "fenced"})
     assert await replica.change_gate("users", expect={}, change={"role": "primary", "epoch": 7})
     assert 7 * EPOCH < await written() < 8 * EPOCH
+
+
+async def test_pages_of_the_registry_go_by_the_index_before_anything_is_known_of_its_size(
+    replica: PostgresReplica, foreign: Connection, url: str
+) -> None:
+    await replica.install(gates(units=["users"]))
+    keys = [new_id() for _ in range(3)]
+    statements = _page_statements(replica, keys)
+    for _ in range(6):  # as often as it takes for a plan to be kept
+        for statement in statements:
+            await replica._executor.batch([statement])
+    await foreign.execute(
+        "INSERT INTO users (id, created_at, updated_at) SELECT gen_random_uuid(), now(), now() "
+        "FROM generate_series(1, 3000)"
+    )
+    for statement in statements:
+        explained = Statement(f"EXPLAIN {statement.sql}", statement.params, returns=True)
+        plan = "\n".join(str(line) for (line,) in (await replica._executor.batch([explained]))[0].rows)
+        assert "Index" in plan
+        assert "Seq Scan" not in plan, plan
+        assert "Index Cond: (entity = 'users'::text)\n" not in plan, plan
+
+
+def _page_statements(replica: PostgresReplica, keys: list[str]) -> list[Statement]:
+    table, of = TABLES["users"], replica._registry
+    copies = [Entry("users", key, 1, None) for key in keys]
+    return [
+        of.entries(table, keys),
+        of.scan(table, keys[0], 100),
+        of.registered(table, keys),
+        of.copied(table, keys[0], 100),
+        of.versions(copies),
+        of.applied(copies)[1],
+        of.dirty(table, 100),
+    ]
 
 
 # What is asked before ------------------------------------------------------------------------------------------------

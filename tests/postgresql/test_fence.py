@@ -16,7 +16,7 @@ from dal.backends.postgresql.replica import PostgresReplica
 from dal.backends.sql import SqlStore
 from dal.errors import DalTimeoutError, FencedError
 from dal.ops import Compare, Select
-from dal.replica import EPOCH, Entry
+from dal.replica import EPOCH, Copied, Entry
 from dal.values import new_id
 from tests.postgresql.moves import Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
@@ -266,6 +266,24 @@ async def test_what_hangs_on_a_deleted_row_goes_with_it_unregistered_in_a_replic
     await replica.apply([Entry("chat_sessions", session_id, 2 * EPOCH, None)])
     assert await store.read(Select("messages")) == []
     assert [entry[1] for entry in (await registry(foreign, "messages")).values()] == [0]
+
+
+async def test_what_a_copy_takes_along_in_a_replica_is_marked(
+    replica: PostgresReplica, foreign: Connection, store: SqlStore
+) -> None:
+    # The copy may be late, and the child live on at the primary.
+    session = chat("c")
+    session_id = str(session.row["id"])
+    text, other = message(session_id, 1), chat("d")
+    await store.commit([session, text, other])
+    assert await replica.change_gate("chats", expect={}, change={"role": "replica"})
+    await replica.acknowledge([Copied(e.table, e.id, e.version, 7) for e in await replica.dirty("messages", 10)])
+    await replica.acknowledge([Copied(e.table, e.id, e.version, 7) for e in await replica.dirty("chat_sessions", 10)])
+    (before,) = await replica.entries("messages", [str(text.row["id"])])
+    await replica.apply([Entry("chat_sessions", session_id, 2 * EPOCH, None)])
+    (marked,) = await replica.dirty("messages", 10)
+    assert marked == before._replace(row=None, state="dirty", hash=None)
+    assert await replica.dirty("chat_sessions", 10) == []
 
 
 async def test_what_a_copy_takes_along_is_registered_where_this_store_is_primary(

@@ -85,9 +85,15 @@ BEGIN
 END
 $body$"""
 
+#: A copy of a parent's delete that comes late may take a child that lives on at the primary: it is marked here, and the
+#: mover has it sent again.
 _ROW_FENCE: Final = """CREATE OR REPLACE FUNCTION {schema}.dal_fence_{table}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
+    IF current_setting('dal.applying', TRUE) = 'on' THEN
+        UPDATE {schema}.dal_sync SET state = 2, hash = NULL WHERE entity = '{table}' AND pk = OLD.id AND {orphaned};
+        RETURN NULL;
+    END IF;
     IF {orphaned} THEN
         RETURN NULL;
     END IF;
@@ -107,9 +113,8 @@ _TRIGGERS: Final[dict[str, str]] = {
     CAPTURE: "AFTER INSERT OR UPDATE OR DELETE ON {place} FOR EACH ROW EXECUTE FUNCTION {schema}.dal_capture_{table}()",
     FENCE: "BEFORE INSERT OR UPDATE OR DELETE ON {place} FOR EACH STATEMENT "
     "EXECUTE FUNCTION {schema}.dal_fence_statement('{unit}', '{kin}')",
-    # The applier's rows and direct writes, which the fence of statements has judged, do not even call the function.
-    ROW_FENCE: "AFTER UPDATE OR DELETE ON {place} FOR EACH ROW "
-    "WHEN (pg_trigger_depth() > 0 AND current_setting('dal.applying', TRUE) IS DISTINCT FROM 'on') "
+    # Copies and direct writes, which the fence of statements has judged, do not even call the function.
+    ROW_FENCE: "AFTER UPDATE OR DELETE ON {place} FOR EACH ROW WHEN (pg_trigger_depth() > 0) "
     "EXECUTE FUNCTION {schema}.dal_fence_{table}('{unit}')",
     NO_TRUNCATE: "BEFORE TRUNCATE ON {place} FOR EACH STATEMENT EXECUTE FUNCTION {schema}.dal_no_truncate()",
 }
@@ -226,8 +231,9 @@ def _text(value: str) -> str:
 
 def _orphaned(schema: str, table: str) -> str:
     """Holds for a row whose parent is gone: then it is the parent's own delete that took it away, or set it free."""
-    return " OR ".join(
+    conditions = " OR ".join(
         f"OLD.{parent.column} IS NOT NULL AND (NEW.id IS NULL OR NEW.{parent.column} IS NULL) "
         f"AND NOT EXISTS (SELECT FROM {schema}.{parent.table} WHERE id = OLD.{parent.column})"
         for parent in TABLES[table].parents
     )
+    return f"({conditions})"
