@@ -18,15 +18,17 @@ BIN   := $(VENV)/bin
 PY    := $(BIN)/python
 PIP   := $(PY) -m pip --disable-pip-version-check --quiet install
 PYTEST_ARGS ?=
+TORTURE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-corpus bench docs clean
+.PHONY: help demo test lint test-corpus torture bench docs clean
 
 help:
 	@echo 'make demo         make old chat data, import it into SQLite, look at it'
 	@echo 'make test         ruff, mypy, and pytest on every engine (PYTEST_ARGS="-k name" narrows it)'
 	@echo 'make lint         ruff and mypy only'
 	@echo 'make test-corpus  load the whole corpus into every backend and read it back (minutes; needs ../shared/data)'
+	@echo 'make torture      live moves under faults, pair after pair until one fails (TORTURE_ARGS="--seconds 60 --runs 1")'
 	@echo 'make bench        the benchmarks, each beside hand-written code'
 	@echo 'make docs         the documentation, into site/'
 	@echo 'make clean        remove .venv, caches and build products'
@@ -43,6 +45,9 @@ lint: $(VENV)/.installed-test
 
 test-corpus: $(VENV)/.installed-postgresql
 	$(PY) -m pytest -m corpus $(PYTEST_ARGS)
+
+torture: $(VENV)/.installed-postgresql $(VENV)/.installed-npm
+	$(PY) -m tests.torture $(TORTURE_ARGS)
 
 bench: $(VENV)/.installed-postgresql
 	$(PY) -m tests.bench

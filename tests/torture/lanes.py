@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -80,13 +80,19 @@ class Lane:
 
     async def _create_user(self) -> None:
         if len(self._own("user")) >= _MOST:
-            return await self._delete_user()
+            await self._delete_user()
+            return
         clerk = self._dice.choice((None, self._key(), self._key()))
         await self._make_user(clerk)
 
     async def _make_user(self, clerk: str | None) -> None:
         id_ = new_id()
-        values = {"id": id_, "clerk_id": clerk, "name": self._text(255), "profile": {"n": self._document()}}
+        values: dict[str, Any] = {
+            "id": id_,
+            "clerk_id": clerk,
+            "name": self._text(255),
+            "profile": {"n": self._document()},
+        }
         await self._write(
             "users.create", [Change(("user", id_), values)], lambda: self._dal.users.create(**values), "user"
         )
@@ -94,7 +100,7 @@ class Lane:
     async def _update_user(self) -> None:
         key = self._any("user")
         if key is not None:
-            new = {"preferences": {"d": self._document()}, "name": self._text(255)}
+            new: dict[str, Any] = {"preferences": {"d": self._document()}, "name": self._text(255)}
             await self._write(
                 "users.update",
                 [Change(key, {**self._rows[key], **_without_times(new)})],
@@ -149,7 +155,8 @@ class Lane:
     async def _set_memory(self) -> None:
         user = self._any("user")
         if user is None:
-            return await self._create_user()
+            await self._create_user()
+            return
         key = ("memory", user[1], "fact", self._dice.choice(_TEXTS[:8]) + str(self._dice.randrange(4)))
         value = self._document()
         content = {"user_id": user[1], "memory_type": "fact", "key": key[3], "value": value}
@@ -173,12 +180,17 @@ class Lane:
 
     async def _create_chat(self) -> None:
         if len(self._own("chat")) >= _MOST:
-            return await self._delete_chat()
+            await self._delete_chat()
+            return
         await self._make_chat(self._key())
 
     async def _make_chat(self, chat_id: str) -> None:
         user = self._any("user")
-        values = {"user_id": user and user[1], "title": self._text(255), "metadata": {"d": self._document()}}
+        values: dict[str, Any] = {
+            "user_id": user and user[1],
+            "title": self._text(255),
+            "metadata": {"d": self._document()},
+        }
         content = {"chat_id": chat_id, "profile": "general", "status": "active", **values}
         await self._write(
             "chats.create",
@@ -214,7 +226,8 @@ class Lane:
     async def _add_message(self) -> None:
         chat = self._any("chat")
         if chat is None:
-            return await self._create_chat()
+            await self._create_chat()
+            return
         values = self._message()
         await self._write(
             "messages.add",
@@ -285,11 +298,16 @@ class Lane:
     async def _create_file(self) -> None:
         user = self._any("user")
         if user is None:
-            return None
+            return
         if len(self._own("file")) >= _MOST:
-            return await self._delete_file()
+            await self._delete_file()
+            return
         id_ = new_id()
-        values = {"filename": self._text(255), "storage_key": self._key(), "file_size": self._dice.randrange(2**50)}
+        values: dict[str, Any] = {
+            "filename": self._text(255),
+            "storage_key": self._key(),
+            "file_size": self._dice.randrange(2**50),
+        }
         await self._write(
             "files.create",
             [Change(("file", id_), {"id": id_, "user_id": user[1], **values})],
@@ -317,7 +335,7 @@ class Lane:
 
     async def _record(self) -> None:
         trace = self._key()
-        values = {"trace_id": trace, "message": self._text(4000), "context": {"d": self._document()}}
+        values: dict[str, Any] = {"trace_id": trace, "message": self._text(4000), "context": {"d": self._document()}}
         await self._write(
             "audit.record",
             [Change(("log", trace), values)],
@@ -334,7 +352,7 @@ class Lane:
         number, slot = self._count + 1, self._slot
         user, file = row_id("user", self._process, slot), row_id("file", self._process, slot)
         if ("user", user) not in self._rows:
-            values = {"id": user, "profile": {"n": 0}}
+            values: dict[str, Any] = {"id": user, "profile": {"n": 0}}
             await self._write(
                 "users.create", [Change(("user", user), values)], lambda: self._dal.users.create(**values), "user"
             )
@@ -503,7 +521,7 @@ def lane_slots(number: int, lanes: int) -> range:
 
 def _told(entity: str, result: object) -> dict[RowKey, Content]:
     """The rows that a call returned, by their keys."""
-    records = result if isinstance(result, list) else [result]
+    records: list[BaseModel] = result if isinstance(result, list) else [cast(BaseModel, result)]
     told: dict[RowKey, Content] = {}
     for record in records:
         row = plain(record.model_dump())

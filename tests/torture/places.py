@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from abc import ABC
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ BACKENDS: Final = ("file", "sqlite", "d1", "postgresql")
 Fault = Callable[[float], None]
 
 
-class Place(ABC):
+class Place:
     """One store of a run. url and settings are what every process opens it with."""
 
     backend: ClassVar[str]

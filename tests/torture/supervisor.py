@@ -135,13 +135,18 @@ class Supervisor:
         self._windows: list[Window] = []
         self._next = Counter[str]()
         is_settled = False
+        self._mark("begun")
         if self._call(lambda: prepare(self._run_data), "prepare", 60):
             if self._dice.random() < self.plan.begins_settled:
                 self._call(lambda: settle(self._run_data), "settle at the start", _SETTLE_S + 30)
+            self._mark("live")
             self._staff(movers=False)
             self._live()
+            self._mark("ending")
             self._end_workers()
+            self._mark("settling")
             is_settled = self._call(lambda: settle(self._run_data), "settle", _SETTLE_S + 30)
+        self._mark("judging")
         told, held_rows = Told(), 0
         if is_settled:
             told, held_rows = asyncio.run(self._judge())
@@ -154,6 +159,9 @@ class Supervisor:
             elif event["kind"] in ("mover ended", "not switched") and is_serious(event):
                 self.problems.append(str(event))
         return Outcome(self.problems, told, events, self.faults, time.monotonic() - began, held_rows)
+
+    def _mark(self, what: str) -> None:
+        self._run_data.event("supervisor", what=what)
 
     # People ----------------------------------------------------------------------------------------------------------
 
@@ -279,9 +287,9 @@ class Supervisor:
         while self._workers and time.monotonic() < deadline:
             with suppress(ChildProcessError):
                 pid, status = os.waitpid(-1, os.WNOHANG)
-                worker = self._workers.pop(pid, None)
-                if worker is not None and status and worker.role not in ("mover", "switcher"):
-                    self.problems.append(f"{worker.role} {worker.number} ended with status {status}")
+                ended = self._workers.pop(pid, None)
+                if ended is not None and status and ended.role not in ("mover", "switcher"):
+                    self.problems.append(f"{ended.role} {ended.number} ended with status {status}")
             time.sleep(_TICK_S)
         for worker in self._workers.values():
             self.problems.append(f"{worker.role} {worker.number} did not stop in {_PATIENCE_S:g} s")
@@ -367,6 +375,7 @@ async def settle(run: Run) -> None:
     await begin(sides, tuple(UNITS))
     mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
     deadline = time.monotonic() + _SETTLE_S
+    last: DalError | None = None
     while time.monotonic() < deadline:
         try:
             gates = await read_gates(sides)
@@ -375,6 +384,7 @@ async def settle(run: Run) -> None:
         except DalError as error:
             if not error.retryable:
                 raise
+            last = error
             await asyncio.sleep(0.1)
             continue
         if not busy and not left and all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values()):
@@ -383,7 +393,7 @@ async def settle(run: Run) -> None:
             return
         if not busy:
             await asyncio.sleep(0.05)
-    print(f"not settled: {left}, {mover.progress}, {dict(gates)}", file=sys.stderr)
+    print(f"not settled: {last!r}, {left}, {mover.progress}, {dict(gates)}", file=sys.stderr)
     raise SystemExit(3)
 
 

@@ -1,4 +1,4 @@
-"""Whether the stores hold what the writers were told: every ledger is replayed and compared with the primaries' rows."""
+"""Whether the stores hold what the writers were told: ledgers are replayed and compared with the primaries' rows."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ async def checked(source: Store, target: Store) -> list[str]:
     """What the library's own check says."""
     problems: list[str] = []
     for mode in ("deep", "quick", "tail"):
-        report = await check(source, target, mode=mode, pause_s=0.05)  # type: ignore[arg-type]
+        report = await check(source, target, mode=mode, pause_s=0.05)
         if report.differences:
             problems.append(f"the {mode} check reports {report.differences} differences")
     return problems
@@ -216,8 +216,9 @@ def compare(told: Told, held: Held, gates: Mapping[str, UnitGates]) -> list[str]
             wrong = [name for name, value in expected.items() if found.get(name) != value]
             kind = f"WRONG in {', '.join(f'{n}: {found.get(n)!r:.80} not {expected[n]!r:.80}' for n in wrong)}"
         problems.append(f"{kind}: {key} of {told.owner[key]}")
-    for key in rows.keys() - told.rows.keys():
-        problems.append(f"UNEXPECTED: {key}; {told.refused.get(key, 'nobody wrote it')}")
+    problems += [
+        f"UNEXPECTED: {key}; {told.refused.get(key, 'nobody wrote it')}" for key in rows.keys() - told.rows.keys()
+    ]
     for doubt in told.doubts:
         done = {_is_done(before, after, rows.get(key)) for key, before, after in doubt.rows} - {None}
         if len(done) > 1:
