@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,14 +16,16 @@ import pytest_asyncio
 
 from dal.backends.file import FileStore, fencing, journal, registry_files
 from dal.backends.file.layout import sharded
-from dal.errors import CorruptDataError, FencedError
+from dal.errors import CorruptDataError, DalTimeoutError, FencedError
 from dal.ops import Compare, Count, Delete, Insert, Select, Update
 from dal.replica import EPOCH, UNITS, Copied, Entry, Gate, Key, Replica
 from dal.tables import TABLES
 from dal.testing import rows
+from tests.move import file_foreign
 
 GATES = [Gate(unit, "m1", "source", "primary", 1, 2, "CAPTURE") for unit in UNITS]
 USER, OTHER, CHAT = rows.row_id(1), rows.row_id(2), rows.row_id(1)
+USER_71 = file_foreign.USER
 
 
 async def _fill(store: FileStore) -> None:
@@ -525,3 +528,56 @@ async def test_what_others_changed_before_a_move_is_taken_in_as_it_begins(tmp_pa
     await store.replica().install(GATES)
     assert await _changed(store.replica()) == {("users", 1): False, ("users", 2): True}
     await store.close()
+
+
+async def test_a_program_that_writes_files_beside_the_library_loses_nothing_until_it_is_refused(tmp_path: Path) -> None:
+    """The library's checkpoints go on meanwhile, over other rows of the same files too."""
+    directory = tmp_path / "store"
+    store = await _opened(directory, segment_bytes=20_000)
+    await store.commit([Insert("users", rows.user(n)) for n in (1, USER_71)])
+    await store.commit([Insert("user_memory", rows.memory(n, USER_71, key=f"k{n}")) for n in (73, 74)])
+    await store.commit([Insert("chat_sessions", rows.chat(n)) for n in (1, 72)])
+    await store.commit(rows.append(79, 72))
+    replica = store.replica()
+    await replica.install(GATES)
+    command = [sys.executable, "-m", "tests.move.file_foreign", str(directory)]
+    copied: dict[Key, Entry] = {}
+
+    async def look() -> None:
+        await replica.rescan()
+        found = await _dirty(replica)
+        copied.update(found)
+        await replica.acknowledge([Copied(e.table, e.id, e.version, 7) for e in found.values()])
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:  # noqa: ASYNC220  # it ends by itself
+        stdout = program.stdout
+        assert stdout is not None
+        assert await asyncio.to_thread(stdout.readline) == "ready\n"
+        reading = asyncio.create_task(asyncio.to_thread(stdout.readlines))
+        for number in range(300):
+            await store.commit(rows.append(1000 + number, 1))
+            await store.commit([Update("user_memory", {"id": rows.row_id(74)}, {"value": number})])
+            await store.commit([Insert("system_logs", rows.log(5000 + number))])
+            if number % 50 == 0:
+                await look()
+        for unit in ("users", "memory", "chats"):
+            while not await _fence(replica, unit):
+                pass
+        told = [line.rstrip("\n").split(" ", 2) for line in await reading]
+    await look()
+    assert told[-1][0] == "refused"
+    acknowledged = {Key(table, row_id): mark for table, row_id, mark in told[:-1]}
+    assert len(acknowledged) > 3
+    wrong = {
+        key: mark for key, mark in acknowledged.items() if key not in copied or mark not in (copied[key].row or ())
+    }
+    assert not wrong, "what its last write said is what was to be copied last"
+    assert (await rows.everything(store))["user_memory"][1][4] == 299, "and nothing of the library's was undone"
+    await store.close()
+
+
+async def _fence(replica: Replica, unit: str) -> bool:
+    try:
+        return await replica.change_gate(unit, expect={"role": "primary"}, change={"role": "fenced"})
+    except DalTimeoutError:
+        return False  # a checkpoint was under way

@@ -18,10 +18,11 @@ import orjson
 
 from dal.backends.file import faults, registry_files
 from dal.backends.file import index as ids
+from dal.backends.file.beside import Beside
 from dal.backends.file.codec import to_line
 from dal.backends.file.documents import CHAT_ID, Document, DocumentRows
 from dal.backends.file.image import Image, Layer, chat_of, merged
-from dal.backends.file.index import IndexWriter, Place, file_state, settled_state
+from dal.backends.file.index import UNSURE, IndexWriter, Place, settled_state
 from dal.backends.file.layout import (
     DIRECTORY_MODE,
     TEMPORARY,
@@ -67,7 +68,7 @@ class Work(NamedTuple):
     documents: list[Document]
     chats: dict[str, str | None]  # stale chat documents by chat_id, with the id of the chat that has it now
     registry: Part | None  # what changed of a live move's state
-    is_watched: bool  # a live move wants to know what others write
+    written: dict[str, set[str]]  # rows in documents that were written, in a live move, by table
 
 
 class _PlannedFile(TypedDict):
@@ -88,9 +89,11 @@ def take_up(image: Image) -> Work | None:
         for unit, document in zip(stale, documents, strict=True)
         if unit.table == "chat_sessions"
     }
-    return Work(
-        cast(int, layers[-1].end), layers, documents, chats, _registry_part(image, layers), image.registry.is_capturing
-    )
+    written: dict[str, set[str]] = {}
+    for layer in image.layers:
+        for table, row_ids in layer.written.items():
+            written.setdefault(table, set()).update(row_ids)
+    return Work(cast(int, layers[-1].end), layers, documents, chats, _registry_part(image, layers), written)
 
 
 def _registry_part(image: Image, layers: list[Layer]) -> Part | None:
@@ -113,6 +116,7 @@ class Checkpoint:
         self._layout = layout
         self._image = image
         self._work = work
+        self._beside = Beside(layout, image, work.written)
         self._appends: dict[Path, tuple[_PlannedFile, bytes]] = {}
         self._renames: dict[Path, Path] = {}
         self._removals: list[Path] = []
@@ -146,6 +150,7 @@ class Checkpoint:
             path.unlink(missing_ok=True)
             faults.reach("checkpoint.removed")
         for temporary, final in self._renames.items():
+            self._beside.before_replacing(temporary, final)
             temporary.rename(final)
             faults.reach("checkpoint.renamed")
         sync_tree(self._layout.root, [*self._renames.values(), *self._removals])
@@ -160,6 +165,10 @@ class Checkpoint:
         faults.reach("checkpoint.planned")
 
     def _append(self, path: Path, size: int, data: bytes) -> None:
+        self._beside.expects(path, size + len(data))
+        if self._beside.is_watching:
+            self._beside.appends(path, data)
+            return
         descriptor = open_file(path, os.O_WRONLY)
         try:
             write_all(descriptor, data[: len(data) // 2], size)
@@ -242,6 +251,7 @@ class Checkpoint:
             if not added and not gone:
                 return
             path = file.path
+            self._beside.reads(file)
             last = self._image.messages.last_in(file)
             if not gone and (not added or added[0][_NUMBER] > last):
                 self._plan_append(file, chat_session_id, MESSAGES, added)
@@ -296,6 +306,7 @@ class Checkpoint:
                 if not gone:
                     self._plan_append(file, None, SYSTEM_LOGS, rows)
                     continue
+                self._beside.reads(file)
                 kept = [line for _, line in _without(file, {*gone, *(str(row[ID]) for row in rows)})]
             lines = [*kept, *(to_line(SYSTEM_LOGS, row) for row in rows)]
             if lines:
@@ -327,7 +338,9 @@ class Checkpoint:
         self._replace_file(path, [to_line(table, row) for row in politely(rows)])
 
     def _replace_file(self, path: Path, lines: list[bytes]) -> None:
-        self._replace(path, b"".join(lines))
+        data = b"".join(lines)
+        self._replace(path, data)
+        self._beside.expects(path, len(data))
         self._touched[path] = None
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -344,6 +357,7 @@ class Checkpoint:
                 self._keep_damaged(rows, document.path)
             if document.rows:
                 self._replace(document.path, document.encode())
+                self._beside.replaces(document)
             else:
                 self._removals.append(document.path)
 
@@ -363,10 +377,11 @@ class Checkpoint:
             writer.remove(kind, self._gone[kind])
             writer.put(kind, self._places[kind])
         for path in self._touched:
-            writer.put_file(self._layout.relative(path), file_state(path))
-        if self._work.is_watched:
+            writer.put_file(self._layout.relative(path), self._beside.state(path))
+        if self._beside.is_watching:
             for document in self._work.documents:
-                writer.put_file(self._layout.relative(document.path), settled_state(document.path))
+                state = UNSURE if document.path in self._beside.unsure else settled_state(document.path)
+                writer.put_file(self._layout.relative(document.path), state)
 
 
 def undo(layout: Layout) -> None:

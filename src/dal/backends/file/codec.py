@@ -139,7 +139,7 @@ def encode_changes(changes: Sequence[AnyChange]) -> bytes:
         elif isinstance(change, Capturing):
             entries.append(["capturing", change.is_on])
         else:
-            entries.append(["files changed"])
+            entries.append(["files changed", change.documents])
     return orjson.dumps(entries, option=_OPTIONS)
 
 
@@ -160,8 +160,8 @@ def decode_changes(payload: bytes) -> list[AnyChange]:
                 changes.append(Gated(_gate(gate), counter))
             case ["capturing", is_on]:
                 changes.append(Capturing(is_on))
-            case ["files changed"]:
-                changes.append(FilesChanged())
+            case ["files changed", documents]:
+                changes.append(FilesChanged([(table, key) for table, key in documents]))
             case _:
                 raise ValueError("not a change that this library writes")
     return changes

@@ -113,11 +113,11 @@ class Foreign:
         count = 0
         for first in range(0, len(found.asked), MAX_BATCH_OPS // 2):
             some = found.asked[first : first + MAX_BATCH_OPS // 2]
-            if await self._carry_out([entry for _, entry in some]) is None:
+            if await self._carry_out(some) is None:
                 count += len(some)
                 continue
             for name in dict.fromkeys(name for name, _ in some):
-                part = [entry for other, entry in some if other == name]
+                part = [(other, entry) for other, entry in some if other == name]
                 problem = await self._carry_out(part)
                 if problem is None:
                     count += len(part)
@@ -126,20 +126,31 @@ class Foreign:
                     self.problems[name] = f"{name}: was changed past the library and is not taken in: {problem}"
         return count
 
-    async def _carry_out(self, asked: Sequence[Entry]) -> str | None:
+    async def _carry_out(self, asked: Sequence[tuple[str, Entry]]) -> str | None:
         """Writes the rows, and exchanges unique keys among them where they must; what refused them."""
-        won = replication.winners(asked, {})
+        news = FilesChanged(self._documents_of(asked))
+        won = replication.winners([entry for _, entry in asked], {})
         keys = frozenset(entry.key for entry in won)
         problem: str | None = None
         for parked in (frozenset(), keys):
             ops = replication.operations(won, known=keys, replacing=True, parked=parked)
             try:
-                await self._opened.carry_out(ops, "rescan", [FilesChanged()], with_fenced=True)
+                await self._opened.carry_out(ops, "rescan", [news], with_fenced=True)
             except _REFUSALS as error:
                 problem = error.message
             else:
                 return None
         return problem
+
+    def _documents_of(self, asked: Sequence[tuple[str, Entry]]) -> list[tuple[str, str]]:
+        """The documents, by table and key, that hold these rows; what goes with one that is gone has to be written."""
+        found: dict[tuple[str, str], None] = {}
+        for _, entry in asked:
+            rows = self._opened.image.documents[entry.table]
+            place = rows.table.names.index(rows.named_by)
+            if entry.row is not None:
+                found[entry.table, str(entry.row[place])] = None
+        return list(found)
 
 
 def _watched(registry: Registry) -> list[str]:

@@ -75,21 +75,32 @@ class Image:
         """Makes changes that are durable visible."""
         chats = self.documents["chat_sessions"]
         rows: list[Change | Drop] = []
-        is_foreign = False
+        taken_in: FilesChanged | None = None
         for change in changes:
             if not isinstance(change, Change | Drop):
                 self._apply_move(change)
-                is_foreign |= isinstance(change, FilesChanged)
+                taken_in = change if isinstance(change, FilesChanged) else taken_in
                 continue
             rows.append(change)
             if isinstance(change, Change) and change.table == "chat_sessions":
                 self._note_name(chats, change)
-        if self.registry.is_capturing and not is_foreign:
+        if taken_in is not None:
+            self._take_in(rows, taken_in)
+            return
+        if self.registry.is_capturing:
             written = self.layers[-1].written
             for change in rows:
                 if isinstance(change, Change) and change.table in self.documents:
                     written.setdefault(change.table, {})[change.id] = None
         carry_out(self.tables, rows)
+
+    def _take_in(self, rows: list[Change | Drop], taken_in: FilesChanged) -> None:
+        """Changes that come from documents: those documents are not stale for it."""
+        stale = self.layers[-1].stale
+        current = [unit for table, key in taken_in.documents if (unit := Unit(table, key)) not in stale]
+        carry_out(self.tables, rows)
+        for unit in current:
+            stale.pop(unit, None)
 
     def registry_written(self, part: Part | None) -> None:
         """A checkpoint of this process has written this part of the registry."""

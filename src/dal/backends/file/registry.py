@@ -49,7 +49,12 @@ class Capturing(NamedTuple):
 
 
 class FilesChanged(NamedTuple):
-    """Others have changed files, and this record takes it in: what was remembered of the files no longer holds."""
+    """Others have changed files, and this record takes it in: what was remembered of the files no longer holds.
+
+    documents  those that hold what this record says already, by table and key: nobody has to write them.
+    """
+
+    documents: Sequence[tuple[str, str]] = ()
 
 
 MoveChange: TypeAlias = Marked | Gated | Capturing | FilesChanged

@@ -1,0 +1,112 @@
+"""What a checkpoint minds in a live move, when others may write to the same files at the same moment.
+
+It looks at each file a last time before it takes its place: lines that were appended since it was read come along, and
+so do rows of a document that the library did not write; a document of one row that both have written is kept in
+quarantine. What is left is the moment between that look and the rename, and a program that keeps a file open over a
+rename: it writes to a file that has no name any more, as it always did.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from dal.backends.file.documents import Document, read_document
+from dal.backends.file.image import Image
+from dal.backends.file.index import UNSURE, FileState, file_state
+from dal.backends.file.layout import DIRECTORY_MODE, Layout, open_file, write_new
+from dal.backends.file.lines import LineFile
+from dal.backends.rows import ID
+
+_LINES: Final = ".jsonl"
+
+
+class Beside:
+    """One checkpoint's view of others. Does nothing where no live move is on.
+
+    written  ids of the rows in documents that the library wrote since its last checkpoint, by table.
+    """
+
+    def __init__(self, layout: Layout, image: Image, written: Mapping[str, Collection[str]]) -> None:
+        self.is_watching = image.registry.is_capturing
+        self._layout = layout
+        self._image = image
+        self._known = image.index.file_states() if self.is_watching else {}
+        self._written = written
+        self._documents: dict[Path, Document] = {}
+        self.unsure: set[Path] = set()  # documents that hold what others wrote meanwhile
+        self._read: dict[Path, int] = {}
+        self._expected: dict[Path, int] = {}
+
+    def reads(self, file: LineFile) -> None:
+        """A file that is to be replaced was read so far."""
+        self._read[file.path] = file.end()
+
+    def appends(self, path: Path, data: bytes) -> None:
+        """Appends to what is there now, in one write, so that nobody's line is written over."""
+        descriptor = open_file(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+
+    def expects(self, path: Path, size: int) -> None:
+        """The file will be so large if nobody else writes to it."""
+        self._expected[path] = size
+
+    def before_replacing(self, temporary: Path, final: Path) -> None:
+        """Saves what others have written to a file since it was read."""
+        if not self.is_watching:
+            return
+        if final.suffix == _LINES:
+            size = self._read.get(final)
+            if size is not None:
+                self._bring_along(temporary, final, size)
+        elif (known := self._known.get(self._layout.relative(final))) is not None:
+            found = file_state(final)
+            is_changed = found is not None and found != FileState(known.size, abs(known.mtime_ns))
+            if is_changed and not self._merge(temporary, final):
+                self._keep(final)
+
+    def _bring_along(self, temporary: Path, final: Path, size: int) -> None:
+        with suppress(FileNotFoundError), LineFile(final) as file:
+            added = os.pread(file.descriptor, max(0, file.end() - size), size)
+            if added:
+                self.appends(temporary, added)
+
+    def replaces(self, document: Document) -> None:
+        """This document is to be replaced."""
+        self._documents[document.path] = document
+
+    def _merge(self, temporary: Path, final: Path) -> bool:
+        """Brings along rows of a document that the library did not write; whether it could."""
+        document = self._documents.get(final)
+        if document is None or not document.is_list:
+            return False
+        try:
+            there = self._image.documents[document.table.name].parse(final, read_document(final))
+        except ValueError:
+            return False
+        written = self._written.get(document.table.name, set())
+        kept = {row[ID]: row for row in there if row[ID] not in written}
+        own = {row[ID]: row for row in document.rows if row[ID] in written}
+        write_new(temporary, document._replace(rows=tuple({**kept, **own}.values())).encode())
+        self.unsure.add(final)
+        return True
+
+    def _keep(self, final: Path) -> None:
+        self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        name = self._layout.relative(final)
+        final.rename(self._layout.quarantine / name.replace("/", "_"))
+        self._image.report(f"{name}: was changed while the library wrote it; moved to {self._layout.quarantine.name}/")
+
+    def state(self, path: Path) -> FileState | None:
+        """What to remember of a file of lines; UNSURE where others wrote to it meanwhile."""
+        found = file_state(path)
+        expected = self._expected.get(path)
+        return UNSURE if self.is_watching and found and expected not in (None, found.size) else found
