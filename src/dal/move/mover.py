@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import NamedTuple
 
 from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
@@ -111,6 +112,7 @@ class Mover:
         self._fastest_s = float("inf")
         self._lease_ends = 0.0
         self._verify_at: dict[str, float] = {}
+        self._checking: _Checking | None = None
         self._tail_at: dict[str, float] = {}
         self._rescan_at: dict[Side, float] = {}
 
@@ -119,6 +121,12 @@ class Mover:
 
         Errors that may pass are waited out; others end the run. Cancelling it leaves nothing half done.
         """
+        try:
+            await self._run(until)
+        finally:
+            await self._stop_checking()
+
+    async def _run(self, until: Callable[[Mapping[str, UnitGates]], bool]) -> None:
         failures = 0
         while True:
             try:
@@ -155,6 +163,8 @@ class Mover:
                 stuck = {UNIT_OF[key.table] for key in result.stuck + result.different}
                 clean |= units - stuck if result.read < self._rows else set()
         busy |= await self._seed(gates)
+        if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
+            await self._stop_checking()  # another mover took that unit on meanwhile
         for unit, found in gates.items():
             busy |= await self._advance(unit, found, is_clean=unit in clean)
         return busy
@@ -219,14 +229,8 @@ class Mover:
         if at.phase == "CAPTURE":
             rows: JsonValue = {table: await self._count(table) for table in UNITS[unit]}
             return await self._note(at, {"began_ms": self._clock(), "rows": rows}, phase="BACKFILL")
-        if at.phase == "SYNC" and is_clean and monotonic() >= self._verify_at.get(unit, 0.0):
-            differences = await self._verify(unit)
-            self._verify_at[unit] = monotonic() + MOVE_VERIFY_AGAIN_S
-            check: JsonValue = {"at_ms": self._clock(), "differences": differences}
-            if differences:
-                await self._note(at, {"check": check})
-                return False
-            return await self._note(at, {"check": check}, phase=SETTLED[primary])
+        if at.phase == "SYNC":
+            return await self._check(unit, at, SETTLED[primary], is_clean=is_clean)
         if at.phase == SETTLED[primary] and is_clean and monotonic() >= self._tail_at.get(unit, 0.0):
             self._tail_at[unit] = monotonic() + MOVE_TAIL_EVERY_S
             store, replica = self._sides.at(primary), self._sides.at(other(primary))
@@ -236,6 +240,34 @@ class Mover:
             except CorruptDataError as error:
                 await self._note(at, {"problem": error.message}, phase="SYNC")
         return False
+
+    async def _check(self, unit: str, at: Gate, settled: Phase, *, is_clean: bool) -> bool:
+        """Has the unit compared whole, beside the copying, and takes it on when it is equal; whether it did.
+
+        One unit at a time. A check that began in another epoch says nothing of this one.
+        """
+        checking = self._checking
+        if checking is None:
+            if is_clean and monotonic() >= self._verify_at.get(unit, 0.0):
+                self._checking = _Checking(unit, at.epoch, asyncio.create_task(_outcome(self._verify, unit)))
+            return False
+        if checking.unit != unit or not checking.task.done():
+            return False
+        self._checking = None
+        self._verify_at[unit] = monotonic() + MOVE_VERIFY_AGAIN_S
+        differences = checking.task.result()
+        if isinstance(differences, DalError):
+            raise differences
+        if checking.epoch != at.epoch:
+            return False
+        check: JsonValue = {"at_ms": self._clock(), "differences": differences}
+        return await self._note(at, {"check": check}, phase=None if differences else settled) and not differences
+
+    async def _stop_checking(self) -> None:
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.task.cancel()
+            await asyncio.gather(checking.task, return_exceptions=True)
 
     async def _note(self, gate: Gate, more: Mapping[str, JsonValue], *, phase: Phase | None = None) -> bool:
         """Adds to the notes of the unit and changes its phase, unless somebody else changed that."""
@@ -283,3 +315,19 @@ class Mover:
             return min(took_s, MOVE_MAX_PAUSE_S)
         self._rows = min(self._max_rows, self._rows + self._rows // 4 + 1)
         return 0.0
+
+
+class _Checking(NamedTuple):
+    """A check under way: of this unit, begun in this epoch of its primary."""
+
+    unit: str
+    epoch: int
+    task: asyncio.Task[int | DalError]
+
+
+async def _outcome(verify: Verify, unit: str) -> int | DalError:
+    """The result, or the error that whoever asks for it is to meet: nobody may ever ask."""
+    try:
+        return await verify(unit)
+    except DalError as error:
+        return error
