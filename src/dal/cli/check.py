@@ -130,7 +130,7 @@ def check(
             document: dict[str, JsonValue] = {"source": names[0], "target": names[1], **found.as_dict()}
             print_json(document if repaired is None else {**document, "repair": repaired.as_dict()})
         else:
-            _show(found, names, repaired)
+            show_check(found, names, repaired)
         return 0 if found.is_equal else FAILED
 
     run(work())
@@ -185,7 +185,8 @@ def _write(path: Path, data: bytes) -> None:
         raise InvalidInputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _show(found: CheckReport, names: tuple[str, str], repaired: Repair | None) -> None:
+def show_check(found: CheckReport, names: tuple[str, str], repaired: Repair | None) -> None:
+    """A check, and a repair if there was one, for people."""
     from dal.move.differences import KINDS
     from dal.move.report_html import verdict
 

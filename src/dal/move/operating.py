@@ -6,19 +6,22 @@ It takes bare stores and opens none. Nothing here decides anything that the gate
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from typing import Final, cast
 
 from dal.errors import ConfigurationError, ConflictError, DalError
 from dal.limits import MOVE_SWITCH_TRIES
+from dal.move.check_report import CheckReport
 from dal.move.checking import check
 from dal.move.cutover import Cutover, CutoverReport
 from dal.move.mover import Mover
 from dal.move.reading import Reader
 from dal.move.sides import ClockMs, Side, Sides, now_ms, read_gates, with_parents
 from dal.move.status import notes_with_cutover
-from dal.replica import UNITS, Movable
+from dal.ops import JsonValue
+from dal.replica import UNITS, Movable, Replica
 from dal.store import Store
 from dal.tables import TABLES
 
@@ -98,19 +101,35 @@ async def _switch(cutover: Cutover, unit: str, to: Side, on_retry: OnRetry) -> C
 
 async def note_cutover(sides: Sides, report: CutoverReport, clock: ClockMs = now_ms) -> None:
     """Keeps the report in the notes of the new primary's gate."""
-    store = sides.at(report.to)
-    cutover = {
+    cutover: dict[str, JsonValue] = {
         "at_ms": clock(),
         **{name: round(value, 1) if isinstance(value, float) else value for name, value in asdict(report).items()},
     }
+    await _note(sides.at(report.to), report.unit, lambda notes: notes_with_cutover(notes, cutover))
+
+
+async def note_check(sides: Sides, report: CheckReport, units: Sequence[str], clock: ClockMs = now_ms) -> None:
+    """Keeps what a whole check found in the notes of each unit's gate, where the unit lives."""
+    gates = await read_gates(sides)
+    for unit in units:
+        differences = sum(report.tables[name].differences for name in UNITS[unit])
+        found: JsonValue = {"at_ms": clock(), "differences": differences}
+
+        def noted(notes: str, found: JsonValue = found) -> str:
+            return json.dumps({**json.loads(notes), "check": found}, sort_keys=True)
+
+        await _note(sides.at(gates[unit].holder), unit, noted)
+
+
+async def _note(store: Replica, unit: str, noted: Callable[[str], str]) -> None:
+    """Changes the notes of a gate, whoever else does at the same time; they are a help, not worth an error."""
     for _ in range(_NOTE_TRIES):
-        notes = (await store.gates())[report.unit].notes
-        change = {"notes": notes_with_cutover(notes, cutover)}
-        if await store.change_gate(report.unit, expect={"notes": notes}, change=change):
+        notes = (await store.gates())[unit].notes
+        if await store.change_gate(unit, expect={"notes": notes}, change={"notes": noted(notes)}):
             return
 
 
 async def set_shadow(sides: Sides, units: Sequence[str], percent: int) -> None:
-    """Asks applications to compare so many of a hundred reads of these units; results are counted anew."""
+    """Asks applications to compare so many of a hundred reads of these units."""
     for unit in units:
         await sides.source.change_gate(unit, expect={}, change={"shadow_percent": percent})

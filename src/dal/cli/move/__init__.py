@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from dal.cli.move import ending, plan, shadow, start, status, switching
+from dal.cli.move import check, ending, plan, shadow, start, status, switching
 
 app = typer.Typer(
     help="Move a store to another one, of any kind, while everybody goes on writing.\n\n"
-    "The story of a move: `plan` looks at both stores and touches nothing. `start` copies everything, compares it, and "
-    "then follows what is written; leave it running. `watch` shows how far it is. `cutover` makes the target the store "
-    "that is written to, unit by unit; `rollback` leads back, with everything written meanwhile. `retire` ends the "
-    "move for good; `abort` gives it up before the cutover.\n\n"
+    "The story of a move: `plan` looks at both stores and touches nothing; `rehearse` tries it out on a scratch store. "
+    "`start` copies everything, compares it, and then follows what is written: leave it running. `watch` shows how far "
+    "it is, `check` compares once more, `repair` has copied again what differs, `shadow` lets applications compare "
+    "their reads. `cutover` makes the target the store that is written to, unit by unit; `rollback` leads back, with "
+    "everything written meanwhile. `retire` ends the move for good; `abort` gives it up before the cutover.\n\n"
     "Both stores are named by --from and --to, or by the environment (DATA_STORAGE_TYPE …, MIGRATION_TARGET_URL).",
     no_args_is_help=True,
 )
@@ -20,6 +21,8 @@ for command, function in (
     ("start", start.start),
     ("status", status.status),
     ("watch", status.watch),
+    ("check", check.check),
+    ("repair", check.repair),
     ("shadow", shadow.shadow),
     ("cutover", switching.cutover),
     ("rollback", switching.rollback),

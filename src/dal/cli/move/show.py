@@ -53,19 +53,7 @@ def overview(status: MoveStatus) -> RenderableType:
 def _table(status: MoveStatus) -> Table:
     from dal.cli.output import table
 
-    columns = (
-        "unit",
-        "phase",
-        "lives on",
-        "copied",
-        "rows>",
-        "of>",
-        "rows/s>",
-        "left>",
-        "dirty>",
-        "lag>",
-        "last check",
-    )
+    columns = ("unit", "phase", "lives on", "copied", "rows>", "rows/s>", "left>", "dirty>", "lag>", "last check")
     has_cutovers = any(unit.cutovers for unit in status.units.values())
     has_shadow = any(unit.shadow_percent or unit.shadow for unit in status.units.values())
     more = (("stall>",) if has_cutovers else ()) + (("shadow reads",) if has_shadow else ())
@@ -88,7 +76,10 @@ def _table(status: MoveStatus) -> Table:
         if has_shadow:
             row.append(shadow(unit))
         rows.append(row)
-    return table(None, (*columns, *more), rows)
+    made = table(None, (*columns, *more), rows)
+    for column in made.columns[:-1]:
+        column.no_wrap = True
+    return made
 
 
 def bar(done: int, total: int) -> str:

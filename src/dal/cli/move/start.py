@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dal.store import Store
 
 _SHOW_EVERY_S = 1.0
+_DRAINED_LOOKS = 5
 _SHOWN_KEYS = 5
 
 
@@ -129,6 +130,8 @@ class _Run:
         self._pace = Pace()
         self._stop = asyncio.Event()
         self._is_verified = False
+        self._is_drained = False
+        self._looks = 0
         self._has_said_verified = False
         self._said_stuck = ""
 
@@ -158,7 +161,7 @@ class _Run:
 
     def _until(self, gates: Mapping[str, UnitGates]) -> bool:
         self._is_verified = all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values())
-        return self._stop.is_set() or (self._ends_verified and self._is_verified)
+        return self._stop.is_set() or (self._ends_verified and self._is_verified and self._is_drained)
 
     async def _result(self, moving: asyncio.Task[None]) -> int:
         """How the run has ended, and what comes next."""
@@ -197,6 +200,10 @@ class _Run:
             status = self._pace.see(await look(self._sides))
         except DalError:
             return  # the mover meets it as well, and says what it is
+        if status.is_verified:
+            # Under constant writing there is hardly a look at which nothing waits.
+            self._looks += 1
+            self._is_drained = self._looks > _DRAINED_LOOKS or not any(unit.dirty for unit in status.units.values())
         if self._as_json:
             print_line({**self._places.to_json(), **status.as_dict(), **self._own()})
         progress.show(status)
