@@ -183,6 +183,10 @@ class Replica(Protocol):
     async def change_gate(self, unit: str, *, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
         """Compare-and-set: changes the gate if every expected field holds; whether it did.
 
+        Where the role is not primary, writes that are not `apply`'s are refused (FencedError). What the delete of a
+        parent takes along (cascade, set null) is let through in a replica, also in a delete of `apply`'s, and the
+        child's entry marked: dirty, without a hash, its version as it was. `dirty` gives the marks; a newer copy clears
+        them. Behind a fence such a delete of a parent is refused.
         A change of role takes effect with it, in the same transaction: once a fence (`fenced`) is set, no write of an
         application is under way or will be taken. `role="primary"` with an `epoch` first lifts the unit's counter to
         that epoch, so that every later version lies behind `epoch * EPOCH`.
@@ -219,7 +223,8 @@ class Replica(Protocol):
 
     async def raise_versions(self, table: str, ids: Sequence[str]) -> int:
         """Registers these keys as dirty under new versions, whether or not they have an entry; how many. Repair: the
-        normal way of copying then carries the primary's state over whatever the replica holds."""
+        normal way of copying then carries the primary's state over whatever the replica holds. Nothing where this
+        store is not the unit's primary."""
         ...
 
     async def rescan(self) -> int:

@@ -63,8 +63,8 @@ async def test_a_refused_copy_leaves_the_fence_closed(replica: Site) -> None:
         await replica.insert("users", rows.user(1))
 
 
-async def test_what_a_primary_unit_cascades_to_passes_a_fence_and_is_not_registered(primary: Site) -> None:
-    """The other store's own cascade, or the primary's, makes the same of it."""
+async def test_what_a_primary_unit_cascades_to_in_a_replica_is_let_through_and_marked(primary: Site) -> None:
+    """The primary's own cascade makes the same of it; where it does not, the mark asks for the row once more."""
     await primary.insert("users", rows.user(1))
     await primary.insert("chat_sessions", rows.chat(2, user_id=ID(1)))
     await primary.insert("user_memory", rows.memory(4, 1))
@@ -73,12 +73,48 @@ async def test_what_a_primary_unit_cascades_to_passes_a_fence_and_is_not_registe
         assert await primary.replica.change_gate(unit, expect={}, change={"role": "replica"})
     before = [await primary.entry("chat_sessions", ID(2)), await primary.entry("user_memory", ID(4))]
     await primary.store.commit([Delete("users", (Compare("id", "=", ID(1)),))])
-    assert set(await primary.dirty()) == {Key("users", ID(1))}
+    marked = {Key("chat_sessions", ID(2)), Key("user_memory", ID(4))}
+    assert set(await primary.dirty()) == {Key("users", ID(1)), *marked}
     assert await primary.rows("user_memory") == []
     after = [await primary.entry("chat_sessions", ID(2)), await primary.entry("user_memory", ID(4))]
     assert [one.version for one in after] == [one.version for one in before]
     assert after[0].row is not None
     assert after[0].row[2] is None
+    assert {(one.state, one.hash) for one in after} == {("dirty", None)}
+    # The primary's own state, under a newer version, settles it.
+    await apply(primary, tombstone("user_memory", ID(4), 2 * EPOCH))
+    assert Key("user_memory", ID(4)) not in await primary.dirty()
+
+
+async def test_what_an_applied_delete_takes_along_in_a_replica_is_marked(replica: Site) -> None:
+    user, memory = entry("users", rows.user(1)), entry("user_memory", rows.memory(4, 1), EPOCH + 9)
+    await apply(replica, user, memory)
+    assert await replica.dirty() == {}, "what is applied owes nobody a copy"
+    await apply(replica, tombstone("users", ID(1), EPOCH + 2))
+    assert set(await replica.dirty()) == {Key("user_memory", ID(4))}
+    assert (await replica.entry("user_memory", ID(4))).version == EPOCH + 9
+
+
+async def test_a_delete_that_would_reach_behind_a_fence_is_refused_whole(primary: Site) -> None:
+    await primary.insert("users", rows.user(1), rows.user(2))
+    await primary.insert("chat_sessions", rows.chat(3, user_id=ID(2)))
+    await primary.insert("user_memory", rows.memory(4, 1))
+    for unit in ("chats", "memory"):
+        assert await primary.replica.change_gate(unit, expect={}, change={"role": "fenced"})
+    for user in (1, 2):
+        with pytest.raises(FencedError):
+            await primary.store.commit([Delete("users", (Compare("id", "=", ID(user)),))])
+    assert len(await primary.rows("users")) == 2
+    assert await primary.replica.change_gate("memory", expect={}, change={"role": "primary"})
+    await primary.store.commit([Delete("users", (Compare("id", "=", ID(1)),))])
+    assert await primary.rows("user_memory") == []
+
+
+async def test_versions_are_raised_by_the_primary_alone(replica: Site) -> None:
+    await apply(replica, entry("users", rows.user(1)))
+    await replica.replica.raise_versions("users", [ID(1), ID(2)])
+    assert (await replica.entry("users", ID(1))).version == EPOCH + 1
+    assert await replica.dirty() == {}
 
 
 async def test_the_primary_registers_what_an_applied_delete_takes_along(primary: Site) -> None:

@@ -260,7 +260,8 @@ class Registry:
         sql = (
             f"INSERT INTO dal_sync (entity, {_FIELDS}) SELECT '{table.name}', given.pk, {version}, "
             f"CASE WHEN {there} THEN 0 ELSE 1 END, 2, NULL "
-            f"FROM {self._sql.given((('pk', Kind.ID), ('place', Kind.INT)))} WHERE TRUE "
+            f"FROM {self._sql.given((('pk', Kind.ID), ('place', Kind.INT)))} "
+            f"WHERE EXISTS (SELECT 1 FROM dal_gate WHERE unit = '{UNIT_OF[table.name]}' AND role = 'primary') "
             "ON CONFLICT (entity, pk) DO UPDATE "
             "SET ver = excluded.ver, deleted = excluded.deleted, state = excluded.state, hash = excluded.hash"
         )
@@ -276,7 +277,7 @@ class Registry:
             "SET ver = excluded.ver, deleted = excluded.deleted, state = excluded.state, hash = excluded.hash "
             "WHERE dal_sync.ver < excluded.ver"
         )
-        rows = [(e.table, e.id, e.version, int(e.row is None), 1, None if e.row is None else e.hash) for e in won]
+        rows = [(e.table, e.id, e.version, int(e.row is None), 0, None if e.row is None else e.hash) for e in won]
         guard = (
             f"INSERT INTO dal_guard (ok) SELECT 0 FROM {self._sql.given(_VERSIONS)} JOIN dal_sync AS s "
             "ON s.entity = given.entity AND s.pk = given.pk WHERE s.ver <> given.ver"

@@ -42,9 +42,10 @@ _MADE: Final = (
     "shadow_percent INTEGER NOT NULL, min_library_version TEXT NOT NULL, notes TEXT NOT NULL) WITHOUT ROWID",
     # What triggers ask of a gate, and the last version of the unit: found by its number, in one small page.
     "CREATE TABLE IF NOT EXISTS dal_unit (number INTEGER PRIMARY KEY, unit TEXT NOT NULL, is_primary INTEGER NOT NULL, "
-    "version INTEGER NOT NULL)",
+    "is_fenced INTEGER NOT NULL, version INTEGER NOT NULL)",
     "CREATE TRIGGER IF NOT EXISTS dal_gate_role AFTER UPDATE OF role ON dal_gate BEGIN "
-    "UPDATE dal_unit SET is_primary = (NEW.role = 'primary') WHERE unit = NEW.unit; END",
+    "UPDATE dal_unit SET is_primary = (NEW.role = 'primary'), is_fenced = (NEW.role = 'fenced') "
+    "WHERE unit = NEW.unit; END",
     "CREATE TABLE IF NOT EXISTS dal_applying (one INTEGER PRIMARY KEY CHECK (one = 1), is_on INTEGER NOT NULL)",
     "INSERT INTO dal_applying (one, is_on) VALUES (1, 0) ON CONFLICT (one) DO NOTHING",
 )
@@ -54,12 +55,13 @@ _INSERT_GATE: Final = (
     "ON CONFLICT (unit) DO NOTHING"
 )
 _INSERT_UNIT: Final = (
-    "INSERT INTO dal_unit (number, unit, is_primary, version) VALUES (?, ?, ?, ?) ON CONFLICT (number) DO NOTHING"
+    "INSERT INTO dal_unit (number, unit, is_primary, is_fenced, version) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (number) DO NOTHING"
 )
 _RETIRE: Final = "UPDATE dal_gate SET phase = 'RETIRED', lease_owner = '', lease_until_ms = 0"
 #: Unique columns that the waist does not know of.
 _HIDDEN_KEYS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {"messages": (("doc_id",),)}
-_CAPTURES: Final = ("before_insert", "insert", "before_update", "update", "rename", "delete")
+_CAPTURES: Final = ("before_insert", "insert", "before_update", "update", "rename", "delete", "cascade")
 _FENCES: Final = ("insert", "update", "delete")
 
 
@@ -68,7 +70,8 @@ def install(gates: Sequence[Gate]) -> list[Statement]:
     statements = [Statement(sql) for sql in _MADE]
     statements += [Statement(_OTHER_MOVE, (move,)) for move in {gate.move for gate in gates}]
     for gate in gates:
-        unit = (_NUMBERS[gate.unit], gate.unit, int(gate.role == "primary"), gate.epoch * EPOCH)
+        roles = int(gate.role == "primary"), int(gate.role == "fenced")
+        unit = (_NUMBERS[gate.unit], gate.unit, *roles, gate.epoch * EPOCH)
         statements += [Statement(_INSERT_UNIT, unit), Statement(_INSERT_GATE, tuple(gate))]
         statements += [Statement(sql) for name in UNITS[gate.unit] for sql in _captures(TABLES[name])]
     return statements
@@ -104,8 +107,12 @@ def _captures(table: Table) -> Iterator[str]:
     new, old = _register(table, "NEW.id"), _register(table, "OLD.id", deleted=1)
     yield trigger("insert", "AFTER INSERT", primary, *new)
     for event, registered in (("update", new), ("delete", old)):
-        refused = f"{others} AND {_not_cascaded(table, event)}"
+        refused = f"{others} AND {_is_refused(table, event)}"
         yield trigger(event, f"AFTER {event.upper()}", f"{primary} OR ({refused})", refuse, *registered)
+        if cascades := _cascades(table, event):
+            # Also what an applier's delete takes along: its child may be newer than the delete, and copied before it.
+            let_through = f"NOT {primary} AND NOT {_is_fenced(table)} AND ({' OR '.join(cascades)})"
+            yield trigger("cascade", f"AFTER {event.upper()}", let_through, _mark(table))
     # A changed key is a tombstone of the old one and a row of the new.
     yield trigger("rename", "AFTER UPDATE OF id", f"{primary} AND OLD.id <> NEW.id", *old)
     keys = (*table.unique_keys[1:], *_HIDDEN_KEYS.get(table.name, ()))
@@ -136,31 +143,50 @@ def _register(table: Table, key: str, rows: str = "", *, deleted: int = 0) -> tu
     )
 
 
+def _mark(table: Table) -> str:
+    """A statement that makes the row's entry dirty as it is: the primary is to send the row once more."""
+    return f"UPDATE dal_sync SET state = 2, hash = NULL WHERE entity = '{table.name}' AND pk = OLD.id;"
+
+
 def _fences(table: Table) -> Iterator[str]:
     """Triggers that only refuse."""
     for event in _FENCES:
         yield (
             f"CREATE TRIGGER IF NOT EXISTS dal_fence_{table.name}_{event} BEFORE {event.upper()} ON {table.name} "
-            f"WHEN NOT {_is_primary(table)} AND {_not_cascaded(table, event)} "
+            f"WHEN NOT {_is_primary(table)} AND {_is_refused(table, event)} "
             f"BEGIN SELECT RAISE(ABORT, '{_refusal(table)}'); END"
         )
 
 
-def _not_cascaded(table: Table, event: str) -> str:
-    """Holds for a row that is not written because its parent was deleted."""
-    conditions = ["TRUE"]
+def _is_refused(table: Table, event: str) -> str:
+    """Holds for a row that this store, which is not the primary, must not write.
+
+    What the delete of a parent takes along is let through in a replica. Behind a fence it is not: were that taken back,
+    nobody would have registered it.
+    """
+    cascades = _cascades(table, event)
+    return f"({_is_fenced(table)} OR NOT ({' OR '.join(cascades)}))" if cascades else "TRUE"
+
+
+def _cascades(table: Table, event: str) -> list[str]:
+    """Conditions that hold for a row written because its parent was deleted, one for each parent."""
+    conditions = []
     for parent in table.parents:
         is_gone = f"NOT EXISTS (SELECT 1 FROM {parent.table} AS p WHERE p.id = OLD.{parent.column})"
         if parent.on_delete == "cascade" and event == "delete":
-            conditions.append(f"NOT ({is_gone})")
+            conditions.append(f"({is_gone})")
         elif parent.on_delete == "set null" and event == "update":
             set_null = f"OLD.{parent.column} IS NOT NULL AND NEW.{parent.column} IS NULL"
-            conditions.append(f"NOT ({set_null} AND {is_gone})")
-    return " AND ".join(conditions)
+            conditions.append(f"({set_null} AND {is_gone})")
+    return conditions
 
 
 def _is_primary(table: Table) -> str:
     return f"(SELECT is_primary FROM dal_unit WHERE number = {_NUMBERS[UNIT_OF[table.name]]})"
+
+
+def _is_fenced(table: Table) -> str:
+    return f"(SELECT is_fenced FROM dal_unit WHERE number = {_NUMBERS[UNIT_OF[table.name]]})"
 
 
 def _refusal(table: Table) -> str:
