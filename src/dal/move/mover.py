@@ -30,7 +30,7 @@ from dal.limits import (
 )
 from dal.move.recovery import SETTLED, recover
 from dal.move.relay import CopyResult, copy_dirty, mend_cascades
-from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
+from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, is_over, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue, Value
 from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase
@@ -63,7 +63,11 @@ async def begin(sides: Sides, units: tuple[str, ...], *, new_move: IdMaker = new
 
     Raises ConflictError where either store takes part in another move. Any number may call it at once.
     """
-    present = await sides.source.gates() or await sides.target.gates()
+    source = await sides.source.gates()
+    present = source or await sides.target.gates()
+    if source and {gate.move for gate in (await sides.target.gates()).values()} != {g.move for g in source.values()}:
+        # Its registry says what another target holds; this one would be taken for a copy that it is not.
+        raise ConflictError("the source is being moved to another target; finish or abort that move", operation="move")
     move = next(iter(present.values())).move if present else new_move()
     if present and set(present) != set(units):
         raise ConflictError(
@@ -286,7 +290,7 @@ class Mover:
         if monotonic() < self._lease_ends - MOVE_LEASE_S / 2:
             return True
         gate = next(iter(gates.values())).source
-        if gate.lease_owner not in ("", self._owner) and gate.lease_until_ms > self._clock():
+        if gate.lease_owner not in ("", self._owner) and not is_over(gate.lease_until_ms, MOVE_LEASE_S, self._clock):
             return False
         taken = await self._sides.source.change_gate(
             gate.unit,
