@@ -99,6 +99,8 @@ MOVE_VERIFY_AGAIN_S: Final = 5.0  # after a check that found differences
 MOVE_RESCAN_EVERY_S: Final = 0.5  # between two looks for what others wrote into files
 MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
 MOVE_FENCE_S: Final = 2.0  # a fence stands no longer: then anybody takes it back
+MOVE_CLOCK_OFF_S: Final = 6.0  # a deadline set further ahead than that is of a clock gone wrong; a fence that stands so
+# long still stands shorter than FENCED_WAIT_S
 MOVE_FENCE_TRIES: Final = 10
 MOVE_DRAIN_S: Final = 0.05  # the backlog drains in that time, or the unit is not fenced
 MOVE_CATCH_UP_S: Final = 30.0  # for the backlog to get there, before a cutover gives up
@@ -134,5 +136,6 @@ PLAN_SAMPLES: Final = 5  # rows that stand for an obstacle
 PLAN_LOOKS: Final = 9  # reads that a latency is told from
 PLAN_PAUSE_S: Final = 0.1  # until a row that seems to be an orphan is looked at again
 PLAN_REGISTRY_BYTES: Final = 150  # of one row, in the registry of either store
+REHEARSAL_CLEANING_TRIES: Final = 20  # to take a rehearsal out of its source
 MOVE_ENDING_S: Final = 2.0  # between the two stores' ends of a move
 MOVE_STOP_S: Final = 3.0  # for a mover that is told to stop to end its round

@@ -65,6 +65,7 @@ def doctor(
         except DalError as error:
             failure = error
             health = Health(status="down", parts={"reachable": False, "problems": [error.message]})
+        move = await _move(url, settings) if failure is None else ""
         tried: SelfCheck | None = None
         # A database that is reached can be tried, whatever its schema.
         if not no_probe and (failure is None or isinstance(failure, SchemaError)):
@@ -76,6 +77,7 @@ def doctor(
                 {
                     "store": place,
                     "health": health,
+                    "move": move or None,
                     "self_check": None if tried is None else asdict(tried),
                     "capabilities": capabilities,
                     "settings": _settings(settings),
@@ -84,7 +86,7 @@ def doctor(
             )
         else:
             out = console()
-            out.print(table(None, ("store", place), [("health", health.status), *_parts(health)]))
+            out.print(table(None, ("store", place), [("health", health.status), *_moving(move), *_parts(health)]))
             if tried is not None:
                 out.print(table(None, ("self-check", "", "found"), _tried(tried)))
             out.print(table(None, ("can do", ""), capabilities.items()))
@@ -98,6 +100,33 @@ def doctor(
         return 0 if health.status == "ok" and (tried is None or tried.ok) else FAILED
 
     run(work(), log_level=logging.WARNING)
+
+
+async def _move(url: str | None, settings: Settings) -> str:
+    """The live move that this store takes part in, in a line; empty where it is in none."""
+    from dal.errors import DalError
+    from dal.factory import create_store
+    from dal.replica import Movable
+
+    store = create_store(url, settings=settings, auto_migrate=False)
+    if not isinstance(store, Movable):
+        return ""
+    try:
+        await store.open()
+        gates = (await store.replica().gates()).values()
+    except DalError:
+        return ""  # what is wrong with the store was told already
+    finally:
+        await store.close()
+    if not gates:
+        return ""
+    side = next(iter(gates)).side
+    units = ", ".join(f"{gate.unit} {gate.role} ({gate.phase})" for gate in gates)
+    return f"this is the {side} of a live move: {units}"
+
+
+def _moving(move: str) -> list[tuple[str, str]]:
+    return [("move", move)] if move else []
 
 
 def _parts(health: Health) -> list[tuple[str, JsonValue]]:

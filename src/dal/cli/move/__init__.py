@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dal.cli.move import check, ending, plan, shadow, start, status, switching
+from dal.cli.move import check, ending, plan, rehearse, shadow, start, status, switching
 
 app = typer.Typer(
     help="Move a store to another one, of any kind, while everybody goes on writing.\n\n"
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 for command, function in (
     ("plan", plan.plan),
+    ("rehearse", rehearse.rehearse),
     ("start", start.start),
     ("status", status.status),
     ("watch", status.watch),

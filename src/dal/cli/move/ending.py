@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from dal.cli.move.options import From, To, Yes
 from dal.cli.options import AsJson
 from dal.cli.output import print_json
-from dal.cli.running import FAILED, complain
+from dal.cli.running import FAILED, complain, run
 
 if TYPE_CHECKING:
-    from dal.cli.move.stores import Places
+    from dal.cli.move.stores import Place, Places
     from dal.move.sides import Sides
 
 
@@ -41,18 +41,26 @@ def retire(source: From = None, target: To = None, yes: Yes = False, json: AsJso
 def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson = False) -> None:
     """Give a move up whose units all live on the source, which goes on as it is. The target keeps the copies it has.
 
-    On a terminal it asks before.
+    On a terminal it asks before. What a killed rehearsal left in a source goes too, and needs no --to.
     """
-    from dal.cli.move.stores import with_sides
 
-    async def work(sides: Sides, places: Places) -> int:
+    async def work() -> int:
+        from dal.cli.move.stores import both_opened, both_places, source_place
         from dal.cli.schema.confirm import confirmed
         from dal.move.ending import abort as end
 
-        was_on = bool(await sides.source.gates() or await sides.target.gates())
-        if was_on and not confirmed(f"The move of {places.source.shown} is to be given up.", yes=yes):
-            return FAILED
-        await end(sides)
+        place = source_place(source)
+        if await _swept(place):
+            complain(f"what a rehearsal left in {place.shown} was taken out; nothing else was changed")
+            if json:
+                print_json({"source": place.shown, "target": None, "aborted": True})
+            return 0
+        places = both_places(source, target)
+        async with both_opened(places) as (_, _, sides):
+            was_on = bool(await sides.source.gates() or await sides.target.gates())
+            if was_on and not confirmed(f"The move of {places.source.shown} is to be given up.", yes=yes):
+                return FAILED
+            await end(sides)
         if json:
             print_json({**places.to_json(), "aborted": was_on})
         if not was_on:
@@ -62,4 +70,13 @@ def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson
         complain(f"the copies in {places.target.shown} are yours to remove; a new move wants an empty target")
         return 0
 
-    with_sides(source, target, work)
+    run(work())
+
+
+async def _swept(place: Place) -> bool:
+    """Whether the source held what a killed rehearsal leaves, which is gone then."""
+    from dal.move.rehearsing import sweep
+    from dal.replica import Movable
+
+    async with place.opened() as store:
+        return isinstance(store, Movable) and await sweep(store.replica())
