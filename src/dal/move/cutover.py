@@ -23,7 +23,7 @@ from dal.limits import (
     MOVE_FENCE_TRIES,
     MOVE_OLD_TRANSACTION_S,
 )
-from dal.move.recovery import SETTLED, complete, recover, take_back
+from dal.move.recovery import SETTLED, announced_s, complete, recover, take_back
 from dal.move.relay import copy_dirty, mend_cascades
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
 from dal.move.tail import compare_tail
@@ -123,9 +123,10 @@ class Cutover:
                 retryable=True,
             )
         began_ms = int(json.loads(old.notes).get("began_ms", 0))
-        while (left_ms := began_ms + GATE_IDLE_AGE_S * 1000 - self._clock()) > 0:
+        left_s = began_ms / 1000 + GATE_IDLE_AGE_S - self._clock() / 1000
+        if left_s > 0:
             # Instances that knew of no move look again only so often: by then they know of this one.
-            await self._sleep(min(left_ms / 1000, GATE_IDLE_AGE_S))
+            await self._sleep(min(left_s, GATE_IDLE_AGE_S))
         await self._catch_up(unit)
         return old
 
@@ -151,7 +152,7 @@ class Cutover:
 
         The gate with this announcement's deadline: what follows holds for this one only, not for another's later one.
         """
-        deadline_ms = self._clock() + int((GATE_MAX_AGE_S + 2 * MOVE_FENCE_S + 2) * 1000)
+        deadline_ms = self._clock() + int(announced_s() * 1000)
         done = await self._sides.at(old.side).change_gate(
             unit,
             expect={"role": "primary", "epoch": old.epoch, "phase": old.phase},

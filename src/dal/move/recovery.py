@@ -7,7 +7,8 @@ switch that did happen is completed instead. Every step is a compare-and-set; an
 
 from __future__ import annotations
 
-from dal.move.sides import ClockMs, Side, Sides, UnitGates, now_ms, other
+from dal.limits import GATE_MAX_AGE_S, MOVE_FENCE_S
+from dal.move.sides import ClockMs, Side, Sides, UnitGates, is_over, now_ms, other
 from dal.replica import Gate, Phase
 
 #: The phase in which a unit lives whose primary is on that side, outside a cutover.
@@ -22,7 +23,7 @@ async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bo
         behind, at = gates.at(other(primary)), gates.at(primary)
         if behind.role == "fenced":
             return await complete(sides, other(primary), behind, at)
-        if at.phase == "ANNOUNCED" and 0 < at.deadline_ms < clock():
+        if at.phase == "ANNOUNCED" and at.deadline_ms and is_over(at.deadline_ms, announced_s(), clock):
             return await sides.at(primary).change_gate(
                 unit,
                 expect={"role": "primary", "epoch": at.epoch, "phase": "ANNOUNCED", "deadline_ms": at.deadline_ms},
@@ -30,9 +31,14 @@ async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bo
             )
         return False
     fenced = gates.fenced
-    if fenced is None or gates.at(fenced).deadline_ms >= clock():
+    if fenced is None or not is_over(gates.at(fenced).deadline_ms, MOVE_FENCE_S, clock):
         return False
     return await take_back(sides, fenced, gates.at(fenced))
+
+
+def announced_s() -> float:
+    """For how long an announcement stands: until every instance has seen it, and a fence had time to come down."""
+    return GATE_MAX_AGE_S + 2 * MOVE_FENCE_S + 2
 
 
 async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
