@@ -108,6 +108,7 @@ async def test_concurrent_appliers_end_with_the_newest(replica: Site) -> None:
 @on_sql
 async def test_an_applier_that_is_overtaken_looks_again(replica: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its look at the versions and its batch, somebody applies what is newer."""
+    await apply(replica, entry("users", rows.user(1, name="first"), V))
     copies = replica.replica._copies  # type: ignore[attr-defined]
     look = copies._versions
 
@@ -118,7 +119,7 @@ async def test_an_applier_that_is_overtaken_looks_again(replica: Site, monkeypat
         return found
 
     monkeypatch.setattr(copies, "_versions", overtaken)
-    applied = await apply(replica, entry("users", rows.user(1, name="older"), V), entry("users", rows.user(2), V))
+    applied = await apply(replica, entry("users", rows.user(1, name="older"), V + 1), entry("users", rows.user(2), V))
     assert applied.won == {Key("users", ID(2))}
     found = await replica.entry("users", ID(1))
     assert found.row is not None

@@ -149,8 +149,9 @@ async def test_a_fence_gives_up_soon_where_a_writer_stays(primary: Site, tmp_pat
 async def test_a_transaction_of_this_process_holds_a_fence_up_no_longer(primary: Site) -> None:
     async with primary.store.transaction() as session:
         await session.commit([Insert("users", rows.user(1))])
-        with pytest.raises(DalTimeoutError):
+        with pytest.raises(DalTimeoutError) as caught:
             await primary.replica.change_gate("users", expect={}, change={"role": "fenced"})
+        assert "held the database for 0.3 s" in str(caught.value.__cause__)
     assert await primary.replica.change_gate("users", expect={}, change={"role": "fenced"})
     assert set(await primary.dirty()) == {Key("users", ID(1))}
 
