@@ -390,7 +390,7 @@ async def test_pages_of_the_registry_go_by_the_index_before_anything_is_known_of
         "FROM generate_series(1, 3000)"
     )
     for statement in statements:
-        explained = Statement(f"EXPLAIN {statement.sql}", statement.params, returns=True)
+        explained = statement._replace(sql=f"EXPLAIN {statement.sql}", returns=True)
         plan = "\n".join(str(line) for (line,) in (await replica._executor.batch([explained]))[0].rows)
         assert "Index" in plan
         assert "Seq Scan" not in plan, plan

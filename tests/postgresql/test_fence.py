@@ -250,22 +250,39 @@ async def test_a_role_is_given_back_as_it_was_taken(replica: PostgresReplica, fo
 # What passes it ------------------------------------------------------------------------------------------------------
 
 
-async def test_what_hangs_on_a_deleted_row_goes_with_it_unregistered_in_a_replica(
-    replica: PostgresReplica, foreign: Connection, store: SqlStore
+@pytest.mark.parametrize("isolation", ISOLATION)
+async def test_what_hangs_on_a_deleted_row_is_kept_by_a_fence_and_goes_with_it_in_a_replica(
+    replica: PostgresReplica, foreign: Connection, store: SqlStore, url: str, isolation: str
 ) -> None:
     owner, session = user(), chat("c")
     owner_id, session_id = str(owner.row["id"]), str(session.row["id"])
-    session = session._replace(row={**session.row, "user_id": owner_id})
-    await store.commit([owner, session, message(session_id, 1)])
-    assert await fence(replica, "chats")
-    assert await fence(replica, "memory")
-    before = await registry(foreign, "chat_sessions")
-    await foreign.execute("DELETE FROM users")  # whose primary is still here
+    await store.commit([owner, session._replace(row={**session.row, "user_id": owner_id})])
+    async with await connect(url, autocommit=False) as old:
+        await old.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
+        await rows(old, "SELECT role FROM dal_gate")
+        assert await fence(replica, "chats")
+        with pytest.raises(psycopg.errors.DatabaseError) as caught:
+            await old.execute("DELETE FROM users")  # whose primary is still here
+        assert caught.value.sqlstate in (FENCED, "40001")
+    assert await replica.change_gate("chats", expect={"role": "fenced"}, change={"role": "replica"})
+    before = (await registry(foreign, "chat_sessions"))[session_id]
+    await replica.acknowledge([Copied("chat_sessions", session_id, before[0], 7)])
+    await foreign.execute("DELETE FROM users")
     assert (await store.read(Select("chat_sessions", columns=("user_id",)))) == [(None,)]
-    assert await registry(foreign, "chat_sessions") == before
-    await replica.apply([Entry("chat_sessions", session_id, 2 * EPOCH, None)])
-    assert await store.read(Select("messages")) == []
-    assert [entry[1] for entry in (await registry(foreign, "messages")).values()] == [0]
+    assert (await registry(foreign, "chat_sessions"))[session_id] == before
+
+
+async def test_a_retired_store_lets_a_replica_s_rows_go_with_their_parents(
+    replica: PostgresReplica, foreign: Connection, store: SqlStore
+) -> None:
+    owner, session = user(), chat("c")
+    await store.commit([owner, session._replace(row={**session.row, "user_id": str(owner.row["id"])})])
+    assert await replica.change_gate("chats", expect={}, change={"role": "replica"})
+    await replica.uninstall(keep_fence=True)
+    await foreign.execute("DELETE FROM users")
+    assert (await store.read(Select("chat_sessions", columns=("user_id",)))) == [(None,)]
+    with pytest.raises(psycopg.errors.DatabaseError, match="live move"):
+        await foreign.execute("DELETE FROM chat_sessions")
 
 
 async def test_what_a_copy_takes_along_in_a_replica_is_marked(
@@ -296,7 +313,7 @@ async def test_what_a_copy_takes_along_is_registered_where_this_store_is_primary
     before = (await registry(foreign, "chat_sessions"))[session_id][0]
     await replica.apply([Entry("users", owner_id, 2 * EPOCH, None)])
     assert await store.read(Select("users")) == []
-    assert (await registry(foreign, "users"))[owner_id][:3] == (2 * EPOCH, 1, 1)
+    assert (await registry(foreign, "users"))[owner_id][:3] == (2 * EPOCH, 1, 0)
     assert (await registry(foreign, "chat_sessions"))[session_id][0] > before
 
 
@@ -363,7 +380,7 @@ async def test_copies_pass_the_fence_and_leave_their_mark_to_nobody(
     for version in range(1, 4):
         applied = await replica.apply([entry._replace(version=entry.version + version, hash=version)])
         assert {won.id for won in applied.won} == {key}
-        assert (await registry(foreign, "users"))[key] == (entry.version + version, 0, 1, version)
+        assert (await registry(foreign, "users"))[key] == (entry.version + version, 0, 0, version)
         # On the connection that the copy has just used.
         with pytest.raises(FencedError):
             await store.commit([user()])

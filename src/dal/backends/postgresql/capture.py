@@ -1,9 +1,10 @@
 """What a live move makes in a PostgreSQL database: the registry, the gates, and the triggers on the users' tables.
 
-Which triggers are enabled says what a unit's role is: `dal_capture` where this store is its primary, `dal_fence`
-elsewhere. So neither reads a gate, which a snapshot from before a switch would show as it was; and a switch, which
-takes the tables' locks, waits for every writer under way. Writers that cascade are told from others by the row they
-hang on: it is gone. All triggers are ENABLE ALWAYS, so that `session_replication_role` does not switch them off.
+Which triggers are enabled says whether this store is a unit's primary: `dal_capture` where it is, `dal_fence` and
+`dal_fence_rows` where not. So no write has to read a gate, which a snapshot from before a switch would show as it was;
+and a switch, which takes the tables' locks, waits for every writer under way. What a parent's delete takes along is
+told from other writes by the parent: it is gone. All triggers are ENABLE ALWAYS, so that `session_replication_role`
+does not switch them off.
 """
 
 from __future__ import annotations
@@ -85,19 +86,26 @@ BEGIN
 END
 $body$"""
 
-#: A copy of a parent's delete that comes late may take a child that lives on at the primary: it is marked here, and the
-#: mover has it sent again.
+#: What a parent's delete takes along is let through in a replica, and marked: the delete may be late, and the child
+#: live on at the primary, whose state the mover then sends again. Behind a fence it is refused. Only here a gate is
+#: read, and locked, for a role must not be taken from an old snapshot.
 _ROW_FENCE: Final = """CREATE OR REPLACE FUNCTION {schema}.dal_fence_{table}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    applying CONSTANT BOOLEAN NOT NULL := coalesce(current_setting('dal.applying', TRUE), '') = 'on';
+    passes BOOLEAN := {orphaned};
 BEGIN
-    IF current_setting('dal.applying', TRUE) = 'on' THEN
-        UPDATE {schema}.dal_sync SET state = 2, hash = NULL WHERE entity = '{table}' AND pk = OLD.id AND {orphaned};
-        RETURN NULL;
+    IF passes AND NOT applying THEN
+        SELECT role = 'replica' INTO passes FROM {schema}.dal_gate WHERE unit = TG_ARGV[0] FOR SHARE;
     END IF;
-    IF {orphaned} THEN
-        RETURN NULL;
+    IF NOT applying AND passes IS NOT TRUE THEN
+        RAISE EXCEPTION 'a live move is on: this database takes no writes of % now', TG_ARGV[0]
+        USING ERRCODE = '{state}';
     END IF;
-    RAISE EXCEPTION 'a live move is on: this database takes no writes of % now', TG_ARGV[0] USING ERRCODE = '{state}';
+    IF passes AND to_regclass({registry}) IS NOT NULL THEN
+        UPDATE {schema}.dal_sync SET state = 2, hash = NULL WHERE entity = '{table}' AND pk = OLD.id;
+    END IF;
+    RETURN NULL;
 END
 $body$"""
 
@@ -148,7 +156,13 @@ def objects(schema: str) -> list[str]:
     ]
     found.append(_FENCE.format(schema=place, state=FENCED))
     found += [
-        _ROW_FENCE.format(schema=place, table=table, orphaned=_orphaned(place, table), state=FENCED)
+        _ROW_FENCE.format(
+            schema=place,
+            table=table,
+            orphaned=_orphaned(place, table),
+            registry=_text(f"{place}.dal_sync"),
+            state=FENCED,
+        )
         for table in UNIT_OF
         if is_child(table)
     ]
