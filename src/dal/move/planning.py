@@ -18,7 +18,7 @@ from uuid import UUID
 
 import orjson
 
-from dal.errors import CorruptDataError, InvalidInputError, LimitExceededError
+from dal.errors import DalError, InvalidInputError, LimitExceededError
 from dal.limits import (
     D1_MAX_VALUE_BYTES,
     PLAN_LOOKS,
@@ -39,13 +39,26 @@ from dal.values import check_column
 #: unreachable  the store does not answer, or cannot be opened.    schema      the target's is missing or older.
 #: occupied     the target holds rows already.                      other_move  a store takes part in another move.
 #: value        a value that the target cannot keep as it is.       too_large   a row beyond the target's limits.
-#: orphan       a row whose parent is missing.                      damage      data that the store cannot read.
+#: orphan       a row whose parent is missing.                      unreadable  a row that cannot be read.
+#: damage       data that the store itself leaves out.
 #: store        what the store says of itself: rights, engine, triggers.       space       not enough of it.
 ObstacleKind: TypeAlias = Literal[
-    "unreachable", "schema", "occupied", "other_move", "value", "too_large", "orphan", "damage", "store", "space"
+    "unreachable",
+    "schema",
+    "occupied",
+    "other_move",
+    "unreadable",
+    "value",
+    "too_large",
+    "orphan",
+    "damage",
+    "store",
+    "space",
 ]
-#: Such a move can begin, and shows by itself when it comes to these rows: they stay behind, and nothing is switched.
-HARMLESS: Final[frozenset[str]] = frozenset({"occupied", "value", "too_large", "orphan", "damage", "store"})
+#: A move can begin in spite of these: what cannot be copied stays behind, and its unit is not switched.
+_HARMLESS: Final = frozenset({"occupied", "orphan", "damage", "store"})
+#: Stores that keep almost any value.
+_LENIENT: Final = frozenset({"sqlite", "file"})
 #: Rows a second that a target takes in batches, on one core; measured, for an estimate.
 _APPLIED_ROWS_S: Final = {"sqlite": 6_000.0, "postgresql": 8_000.0, "file": 4_000.0, "d1": 1_500.0}
 _ROUND_TRIPS: Final = 4  # of a batch, to the target
@@ -56,17 +69,21 @@ _ROW_BYTES: Final = 120  # ids, times and numbers of a row
 
 @dataclass(slots=True)
 class Obstacle:
-    """One thing in the way. `rows` were found to have it; `samples` are ids of some of them."""
+    """One thing in the way. `rows` were found to have it; `samples` are ids of some of them.
+
+    is_kept  the target takes such a value as it is, although another store would not.
+    """
 
     kind: ObstacleKind
     text: str
     table: str = ""
     rows: int = 0
     samples: list[str] = field(default_factory=list)
+    is_kept: bool = False
 
     @property
     def may_be_allowed(self) -> bool:
-        return self.kind in HARMLESS
+        return self.kind in _HARMLESS or self.is_kept
 
     def as_dict(self) -> dict[str, JsonValue]:
         return {
@@ -344,7 +361,9 @@ class _Inspection:
         """The next rows and the last id looked at; empty at the end. A row that cannot be read is an obstacle."""
         try:
             entries = await self._reader.page(table, after, limit)
-        except CorruptDataError:
+        except DalError as error:
+            if error.retryable:
+                raise
             if limit > 1:
                 return await self._page(table, after, limit // 2)
             return [], await self._pass_over(table, after)
@@ -356,9 +375,8 @@ class _Inspection:
         query = Select(table.name, order=("id",), after=place, limit=1, columns=("id",))
         row_id = "".join(str(row[0]) for row in await self._source.read(query))
         if row_id:
-            self._note(
-                table, row_id, "value", f"{table.name}: rows that cannot be read, for a value is not what it must be"
-            )
+            text = f"{table.name}: rows that cannot be read, for a value is not what it must be"
+            self._note(table, row_id, "unreadable", text)
         return row_id
 
     def _inspect(self, table: Table, row: Row) -> int:
@@ -372,7 +390,7 @@ class _Inspection:
                 continue
             if column.kind in (Kind.ID, Kind.IP) and checked != value:
                 text = f"{table.name}.{column.name}: not written as this library writes it, and another store would"
-                self._note(table, row_id, "value", text)
+                self._note(table, row_id, "value", text, is_kept=True)
             size += _size(value)
         if self._target_backend == "d1" and size - _ROW_BYTES > D1_MAX_VALUE_BYTES:
             text = f"{table.name}: rows of more than {D1_MAX_VALUE_BYTES:,} bytes, which D1 does not take"
@@ -387,12 +405,14 @@ class _Inspection:
             if note not in self._made.notes:
                 self._made.notes.append(note)
             return
-        self._note(table, row_id, "value", f"{table.name}.{column}: {what}, which {self._target_backend} may not keep")
+        text = f"{table.name}.{column}: {what}, which {self._target_backend} may not keep"
+        self._note(table, row_id, "value", text, is_kept=what == _NUL)
 
-    def _note(self, table: Table, row_id: str, kind: ObstacleKind, text: str) -> None:
+    def _note(self, table: Table, row_id: str, kind: ObstacleKind, text: str, *, is_kept: bool = False) -> None:
         found = self._found.get((kind, text))
         if found is None:
             found = self._found[kind, text] = Obstacle(kind, text, table.name)
+            found.is_kept = is_kept and self._target_backend in _LENIENT
             self._made.obstacles.append(found)
         found.rows += 1
         if len(found.samples) < PLAN_SAMPLES:
@@ -410,6 +430,7 @@ class _Inspection:
             self._note(table, difference.id, "orphan", text)
 
 
+_NUL: Final = "text with U+0000"
 _TOO_SHORT: Final = "text that is too short"
 _LENGTHS: Final = frozenset({"text or a document that is too long", _TOO_SHORT})
 
@@ -417,7 +438,7 @@ _LENGTHS: Final = frozenset({"text or a document that is too long", _TOO_SHORT})
 def _what(message: str) -> str:
     """What is wrong with a value: what dal.values says of it, without its place and its numbers."""
     for sign, what in (
-        ("U+0000", "text with U+0000"),
+        ("U+0000", _NUL),
         ("lone surrogate", "text with lone surrogates"),
         ("signed 64 bits", "numbers outside 64 bits"),
         ("allowed are", "numbers out of the column's range"),
