@@ -185,12 +185,40 @@ async def test_a_fence_that_is_not_overdue_is_left_alone(move: Move) -> None:
     await move.sides.source.change_gate(
         "memory",
         expect={"role": "primary"},
-        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 60_000},
+        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 5_000},
     )
     gates = await read_gates(move.sides)
     assert not await recover(move.sides, gates["memory"])
     assert await recover(move.sides, gates["memory"], later)
     assert primaries(await read_gates(move.sides)) == {"source"}
+
+
+async def test_a_fence_of_a_clock_gone_wrong_is_taken_back(move: Move) -> None:
+    """Whoever set it died behind it, and its deadline is a day ahead."""
+    cutover = Cutover(move.sides, batch_rows=100, clock=lambda: now_ms() + 86_400_000)
+    gate = (await read_gates(move.sides))["memory"].source
+    announced = await cutover._announce("memory", gate)
+    assert await recover(move.sides, (await read_gates(move.sides))["memory"]), "the announcement too"
+    announced = await cutover._announce("memory", gate)
+    await cutover._fence("memory", "target", announced)
+    assert await recover(move.sides, (await read_gates(move.sides))["memory"])
+    assert (await read_gates(move.sides))["memory"].primary == "source"
+
+
+async def test_a_clock_gone_wrong_holds_a_switch_up_no_longer_than_instances_need(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dal.move.cutover.GATE_IDLE_AGE_S", 5.0)
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    gate = (await read_gates(move.sides))["memory"].source
+    notes = f'{{"began_ms": {now_ms() + 86_400_000}}}'
+    await move.source.replica.change_gate("memory", expect={"role": gate.role}, change={"notes": notes})
+    await Cutover(move.sides, batch_rows=100, sleep=sleep)._ready("memory", "target")
+    assert waited == [5.0]
 
 
 async def test_taking_back_twice_at_once_ends_in_one_state(move: Move) -> None:
@@ -209,7 +237,9 @@ async def test_gates_of_two_moments_do_not_undo_a_later_switch(move: Move) -> No
     await move.switch("target", "memory")
     await move.settle()
     await move.sides.target.change_gate(
-        "memory", expect={"role": "primary"}, change={"role": "fenced", "phase": "FENCED", "deadline_ms": later()}
+        "memory",
+        expect={"role": "primary"},
+        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 5_000},
     )
     now = (await read_gates(move.sides))["memory"]
     mixed = UnitGates(before.source, now.target)  # the source was read before the first switch, the target behind it
@@ -228,7 +258,7 @@ async def test_a_fence_is_for_its_own_announcement_alone(move: Move) -> None:
         withdrawn.set()
         await move.rescue()  # it was overdue
         await move.sides.source.change_gate(
-            "memory", expect={"phase": "VERIFIED"}, change={"phase": "ANNOUNCED", "deadline_ms": later()}
+            "memory", expect={"phase": "VERIFIED"}, change={"phase": "ANNOUNCED", "deadline_ms": now_ms() + 5_000}
         )
 
     cutover = Cutover(move.sides, batch_rows=100, sleep=withdraw_and_announce_again)

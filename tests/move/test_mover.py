@@ -131,6 +131,12 @@ async def test_one_of_two_movers_works_and_the_other_takes_over(source: Site, ta
     assert await heir._lease(await read_gates(move.sides)), "the first has not renewed it"
 
 
+async def test_a_lease_of_a_clock_gone_wrong_keeps_nobody_waiting(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    assert await move.mover(clock=lambda: now_ms() + 86_400_000)._lease(await read_gates(move.sides))
+    assert await move.mover()._lease(await read_gates(move.sides))
+
+
 async def test_three_movers_at_once_do_no_harm(source: Site, target: Site) -> None:
     move = await start(source, target)
     # Each believes that the lease of the others has run out.
@@ -211,9 +217,7 @@ async def test_two_rows_that_exchange_a_unique_value_are_copied(source: Site, ta
             Update("users", {"id": one}, {"clerk_id": clerks[two]}),
         ]
     )
-    result = await copy_dirty(
-        source.replica, target.replica, "users", 1, frozenset(ALL)
-    )
+    result = await copy_dirty(source.replica, target.replica, "users", 1, frozenset(ALL))
     assert (result.stuck, result.different) == ([], [])
     assert await move.differences("users") == 0
 

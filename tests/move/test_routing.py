@@ -14,12 +14,12 @@ from dal.errors import ConfigurationError, FencedError, UnavailableError, Unsupp
 from dal.factory import create_store
 from dal.move.push import keys_of
 from dal.move.routing import Router
-from dal.move.sides import read_gates
+from dal.move.sides import now_ms, read_gates
 from dal.ops import Compare, Delete, Insert, Op, Update, Upsert
 from dal.replica import Key
 from dal.store import Store
 from dal.testing import rows
-from tests.move.moving import ALL, Move, later, quick, start
+from tests.move.moving import ALL, Move, quick, start
 from tests.move.replicas import MakeSite
 
 __all__ = ["quick"]
@@ -237,7 +237,9 @@ async def test_a_fence_that_never_ends_is_an_error_in_the_end(
     user = await dal.users.create(name="Ada")
     await move.settle()
     await move.sides.source.change_gate(
-        "memory", expect={"role": "primary"}, change={"role": "fenced", "phase": "FENCED", "deadline_ms": later()}
+        "memory",
+        expect={"role": "primary"},
+        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 5_000},
     )
     with pytest.raises(FencedError) as caught:
         await dal.memory.set(user.id, "t", "k", 1)

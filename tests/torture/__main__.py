@@ -25,6 +25,7 @@ QUICK = Plan(
     lanes=2,
     foreign=1,
     movers=1,
+    switchers=1,
     switch_every_s=0.2,
     fault_every_s=0.3,
     rate=0.02,

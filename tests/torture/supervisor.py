@@ -24,7 +24,7 @@ from dal.factory import create_data_access
 from dal.move.cutover import Cutover
 from dal.move.ending import abort, retire
 from dal.move.mover import begin
-from dal.move.sides import Side, Sides, read_gates
+from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.replica import UNITS
 from dal.store import Store
 from tests.torture import pace, verdict, workers
@@ -58,10 +58,10 @@ class Plan:
     foreign: int = 1
     readers: int = 1
     movers: int = 2
-    switchers: int = 1
-    switch_every_s: float = 1.0
+    switchers: int = 2
+    switch_every_s: float = 0.3
     fault_every_s: float = 0.5
-    rate: float = 0.03
+    rate: float = 0.01
     writer_pause_s: float = 0.01
     begins_settled: float = 0.5
     ends: bool = True
@@ -374,27 +374,22 @@ async def settle(run: Run) -> None:
     sides = workers.sides_of(source, target)
     await begin(sides, tuple(UNITS))
     mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
-    deadline = time.monotonic() + _SETTLE_S
-    last: DalError | None = None
-    while time.monotonic() < deadline:
-        try:
-            gates = await read_gates(sides)
-            busy = await mover.step(gates)
-            left = await _left(sides)
-        except DalError as error:
-            if not error.retryable:
-                raise
-            last = error
-            await asyncio.sleep(0.1)
-            continue
-        if not busy and not left and all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values()):
-            await source.close()
-            await target.close()
-            return
-        if not busy:
-            await asyncio.sleep(0.05)
-    print(f"not settled: {last!r}, {left}, {mover.progress}, {dict(gates)}", file=sys.stderr)
-    raise SystemExit(3)
+    try:
+        async with asyncio.timeout(_SETTLE_S):
+            while True:
+                await mover.run(_is_settled)
+                if not await _left(sides):
+                    break
+                await mover.step(await read_gates(sides))
+    except TimeoutError:
+        print(f"not settled: {await _left(sides)}, {mover.progress}, {await read_gates(sides)}", file=sys.stderr)
+        raise
+    await source.close()
+    await target.close()
+
+
+def _is_settled(gates: Mapping[str, UnitGates]) -> bool:
+    return all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values())
 
 
 async def _left(sides: Sides) -> dict[str, int]:
