@@ -79,6 +79,7 @@ def test_only_some_units_are_compared(run: Command, urls: tuple[str, str]) -> No
     ("options", "said"),
     [
         (["--only", "messages"], "no such unit"),
+        (["--only", " ,"], "no unit to compare"),
         (["--mode", "quick", "--sample", "5"], "only a deep check"),
         (["--yes"], "go with --repair"),
         (["--delete-extra"], "go with --repair"),

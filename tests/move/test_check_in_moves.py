@@ -255,6 +255,18 @@ async def test_units_outside_the_move_are_compared_by_their_rows_alone(backend: 
 
 
 @on_sqlite
+async def test_stores_whose_move_is_over_are_compared_as_any_two_stores(sites: Sites) -> None:
+    await sites.switch()
+    await sites.source.replica.uninstall(keep_fence=True)
+    assert (await sites.find())[0].in_move == ()
+    await sites.target.replica.uninstall(keep_fence=False)
+    await sites.target.store.commit([Update("users", {"id": ID(2)}, {"name": "Ada"})])
+    report, found = await sites.find()
+    assert report.in_move == ()
+    assert named(found) == {("content_differs", "users", 2, "target")}
+
+
+@on_sqlite
 async def test_stores_of_different_moves_are_compared_as_any_two_stores(backend: str, make_site: MakeSite) -> None:
     sites = Sites(await make_site(backend), await make_site("sqlite"))
     for site, move in ((sites.source, "m1"), (sites.target, "m2")):

@@ -67,6 +67,8 @@ async def check(
     """
     if unknown := [unit for unit in units if unit not in UNITS]:
         raise InvalidInputError(f"{', '.join(unknown)}: no such unit; there are {', '.join(UNITS)}")
+    if not units:
+        raise InvalidInputError(f"no unit to compare; there are {', '.join(UNITS)}")
     if mode != "deep" and (sampled is not None or max_seconds is not None or resume is not None):
         raise InvalidInputError(f"{mode}: only a deep check is sampled, bounded in time or resumed")
     stores = await Stores.of(source, target)

@@ -33,9 +33,10 @@ class Stores(NamedTuple):
             return Stores(ours, theirs)
         sides = Sides(source.replica(), target.replica())
         # A store that was moved somewhere else keeps its gates; compared with a third one it is a store like any other.
-        ours_moves = {gate.move for gate in (await sides.source.gates()).values()}
-        theirs_moves = {gate.move for gate in (await sides.target.gates()).values()}
-        if not ours_moves or ours_moves != theirs_moves:
+        # So does one whose move is over.
+        gates = [await replica.gates() for replica in sides]
+        moves = [{gate.move for gate in found.values() if gate.phase != "RETIRED"} for found in gates]
+        if not moves[0] or moves[0] != moves[1]:
             return Stores(ours, theirs)
         return Stores(
             ReplicaReader("source", source, sides.source),
