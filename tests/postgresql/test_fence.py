@@ -257,9 +257,11 @@ async def test_what_hangs_on_a_deleted_row_is_kept_by_a_fence_and_goes_with_it_i
     owner, session = user(), chat("c")
     owner_id, session_id = str(owner.row["id"]), str(session.row["id"])
     await store.commit([owner, session._replace(row={**session.row, "user_id": owner_id})])
+    assert await replica.change_gate("chats", expect={}, change={"role": "replica"})
     async with await connect(url, autocommit=False) as old:
         await old.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
-        await rows(old, "SELECT role FROM dal_gate")
+        assert ("replica",) in await rows(old, "SELECT role FROM dal_gate")
+        assert await replica.change_gate("chats", expect={}, change={"role": "primary"})
         assert await fence(replica, "chats")
         with pytest.raises(psycopg.errors.DatabaseError) as caught:
             await old.execute("DELETE FROM users")  # whose primary is still here
