@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from dal.backends.file import FileStore, fencing, journal, registry_files
+from dal.backends.file import FileStore, faults, fencing, journal, registry_files
 from dal.backends.file.layout import sharded
 from dal.errors import CorruptDataError, DalTimeoutError, FencedError
 from dal.ops import Compare, Count, Delete, Insert, Select, Update
@@ -165,7 +165,7 @@ async def test_the_registry_is_the_same_after_checkpoints_and_openings(
         await store.close()
         kinds = {name.split(".", 1)[1] for name in os.listdir(tmp_path / "move")}
         assert "whole.jsonl" in kinds
-        assert len(os.listdir(tmp_path / "move")) < 20, "what a whole has replaced is gone"
+        assert len(os.listdir(tmp_path / "move")) < 12, "what a whole has replaced is gone"
         store = await _opened(tmp_path, segment_bytes=900)
         assert [await store.replica().scan(table, "", 1000) for table in TABLES] == before
         await store.commit([Update("users", {"id": OTHER}, {"name": "again"})])
@@ -378,23 +378,56 @@ async def test_what_was_changed_while_nobody_had_the_store_open_is_registered(st
     assert await replica.rescan() == 0
 
 
-async def test_a_checkpoint_takes_in_what_others_wrote_before_it_writes(store: FileStore, tmp_path: Path) -> None:
-    _edit(
-        _only(tmp_path, "memory/*/*.json"),
-        lambda memory: memory["items"][0].update(value="foreign"),  # type: ignore[index]
-    )
-    lines = _only(tmp_path, "chats/*/chat-1.jsonl")
-    with lines.open("a") as file:
-        file.write(_line(lines, 300, sequence_number=5))
+@pytest.mark.parametrize("point", ["", "checkpoint.aside", "checkpoint.planned", "checkpoint.synced"])
+async def test_what_others_write_while_a_checkpoint_writes_the_same_files_comes_along(
+    store: FileStore, tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, chat = _only(tmp_path, "memory/*/*.json"), _only(tmp_path, "chats/*/chat-1.jsonl")
+    day = next((tmp_path / "store" / "audit").glob("*.jsonl"))
+    written: list[str] = []
+
+    def write(reached: str = "") -> None:
+        if reached != point or written:
+            return
+        written.append(reached)
+        _edit(memory, lambda document: document["items"][0].update(value="foreign"))  # type: ignore[index]
+        for path, changes in ((chat, {"sequence_number": 8}), (day, dict[str, int]())):
+            line = _line(path, 300, **changes)
+            with path.open("a") as file:
+                file.write(line)
+
+    write()  # before the checkpoint, or else in it
     await store.commit([Update("user_memory", {"id": rows.row_id(12)}, {"value": "library"})])
     await store.commit([Update("messages", {"id": rows.row_id(100)}, {"content": "library"})])
+    await store.commit([Insert("system_logs", rows.log(70))])
+    monkeypatch.setattr(faults, "hook", write)
     await store.close()
+    assert written
+    monkeypatch.setattr(faults, "hook", None)
     await store.open()
+    replica = store.replica()
+    await replica.rescan()
     values = await store.read(Select("user_memory", order=("id",), columns=("value",)))
     assert (values[0], values[2]) == (("foreign",), ("library",))
-    found = await _changed(store.replica())
-    assert {("user_memory", 10), ("user_memory", 12), ("messages", 100), ("messages", 300)} <= found.keys()
+    own = {("user_memory", 12), ("messages", 100), ("system_logs", 70)}
+    assert own | {("user_memory", 10), ("messages", 300), ("system_logs", 300)} <= (await _changed(replica)).keys()
     assert await rows.numbers(store, Select("messages", order=("id",))) == [100, 101, 102, 103, 300]
+    assert await rows.numbers(store, Select("system_logs", order=("id",))) == [60, 61, 70, 300]
+    assert not (tmp_path / "store" / "quarantine").exists()
+
+
+async def test_a_row_that_both_have_written_is_the_librarys_and_the_others_is_kept_aside(
+    store: FileStore, tmp_path: Path
+) -> None:
+    path = _only(tmp_path, f"users/*/{USER}.json")
+    await store.commit([Update("users", {"id": USER}, {"name": "library"})])
+    _edit(path, lambda user: user.update(name="foreign"))
+    await store.close()
+    assert "library" in path.read_text()
+    (kept,) = (tmp_path / "store" / "quarantine").iterdir()
+    assert "foreign" in kept.read_text()
+    await store.open()
+    assert any(kept.name in str(problem) for problem in [(await store.health()).parts["problems"]])
 
 
 # -- the fence against others
@@ -573,6 +606,7 @@ async def test_a_program_that_writes_files_beside_the_library_loses_nothing_unti
     }
     assert not wrong, "what its last write said is what was to be copied last"
     assert (await rows.everything(store))["user_memory"][1][4] == 299, "and nothing of the library's was undone"
+    assert not (directory / "quarantine").exists(), "nor was anything in the way of anything"
     await store.close()
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from dal.backends.file.documents import Document, read_document
 from dal.backends.file.image import Image
-from dal.backends.file.index import UNSURE, FileState, file_state
+from dal.backends.file.index import UNSURE, FileState, file_state, settled_state
 from dal.backends.file.layout import DIRECTORY_MODE, Layout, open_file, write_new
 from dal.backends.file.lines import LineFile
 from dal.backends.rows import ID
@@ -37,12 +37,16 @@ class Beside:
         self._known = image.index.file_states() if self.is_watching else {}
         self._written = written
         self._documents: dict[Path, Document] = {}
-        self.unsure: set[Path] = set()  # documents that hold what others wrote meanwhile
+        self.unsure: set[Path] = set()  # files that hold what others wrote
         self._read: dict[Path, int] = {}
         self._expected: dict[Path, int] = {}
 
     def reads(self, file: LineFile) -> None:
-        """A file that is to be replaced was read so far."""
+        """A file that is to be appended to or replaced is read now."""
+        if not self.is_watching:
+            return
+        if file_state(file.path) != self._known.get(self._layout.relative(file.path)):
+            self.unsure.add(file.path)
         self._read[file.path] = file.end()
 
     def appends(self, path: Path, data: bytes) -> None:
@@ -70,7 +74,7 @@ class Beside:
         elif (known := self._known.get(self._layout.relative(final))) is not None:
             found = file_state(final)
             is_changed = found is not None and found != FileState(known.size, abs(known.mtime_ns))
-            if is_changed and not self._merge(temporary, final):
+            if is_changed and not self._merge(temporary, final) and not self._is_suspect(final):
                 self._keep(final)
 
     def _bring_along(self, temporary: Path, final: Path, size: int) -> None:
@@ -99,6 +103,10 @@ class Beside:
         self.unsure.add(final)
         return True
 
+    def _is_suspect(self, final: Path) -> bool:
+        """Whether others had changed the document before this process read it: then nothing of theirs is lost."""
+        return self._layout.relative(final) in self._image.suspects
+
     def _keep(self, final: Path) -> None:
         self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         name = self._layout.relative(final)
@@ -108,5 +116,10 @@ class Beside:
     def state(self, path: Path) -> FileState | None:
         """What to remember of a file of lines; UNSURE where others wrote to it meanwhile."""
         found = file_state(path)
-        expected = self._expected.get(path)
-        return UNSURE if self.is_watching and found and expected not in (None, found.size) else found
+        if not self.is_watching or found is None:
+            return found
+        return UNSURE if path in self.unsure or self._expected.get(path, found.size) != found.size else found
+
+    def document_state(self, path: Path) -> FileState | None:
+        """What to remember of a document."""
+        return UNSURE if path in self.unsure else settled_state(path)

@@ -22,7 +22,7 @@ from dal.backends.file.beside import Beside
 from dal.backends.file.codec import to_line
 from dal.backends.file.documents import CHAT_ID, Document, DocumentRows
 from dal.backends.file.image import Image, Layer, chat_of, merged
-from dal.backends.file.index import UNSURE, IndexWriter, Place, settled_state
+from dal.backends.file.index import IndexWriter, Place
 from dal.backends.file.layout import (
     DIRECTORY_MODE,
     TEMPORARY,
@@ -42,22 +42,6 @@ from dal.backends.rows import ID, Change, MemoryRows, Stored
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
 
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
-
-
-def stale_files(layout: Layout, image: Image) -> set[str]:
-    """The names of the files that checkpoints of what is known now will write."""
-    found, days, changed = set[str](), set[str](), list[Stored]()
-    chats = image.documents["chat_sessions"]
-    for layer in image.layers:
-        found.update(image.documents[unit.table].name(unit.key) for unit in layer.stale)
-        changed += [change.row for change in layer.messages.changes() if isinstance(change, Change) and change.row]
-        days.update(day_of(c.row) for c in layer.logs.changes() if isinstance(c, Change) and c.row is not None)
-    for chat_session_id in set(map(chat_of, changed)):
-        chat = MemoryRows.get(chats, chat_session_id)
-        if chat is not None:
-            found.add(f"{chats.name(chat[CHAT_ID])}l")
-    found.update(layout.relative(layout.log(day)) for day in days)
-    return found
 
 
 class Work(NamedTuple):
@@ -318,6 +302,7 @@ class Checkpoint:
     # -- files
 
     def _plan_append(self, file: LineFile, owned_by: str | None, table: Table, rows: Iterable[Stored]) -> None:
+        self._beside.reads(file)
         end = file.end()
         if end != file.size:
             self._set_aside_torn_end(file, end)
@@ -380,8 +365,8 @@ class Checkpoint:
             writer.put_file(self._layout.relative(path), self._beside.state(path))
         if self._beside.is_watching:
             for document in self._work.documents:
-                state = UNSURE if document.path in self._beside.unsure else settled_state(document.path)
-                writer.put_file(self._layout.relative(document.path), state)
+                name = self._layout.relative(document.path)
+                writer.put_file(name, self._beside.document_state(document.path))
 
 
 def undo(layout: Layout) -> None:

@@ -17,7 +17,6 @@ from dal.backends import interpreter
 from dal.backends.conditions import Tables
 from dal.backends.file import fencing, recovery
 from dal.backends.file.capture import captured, check_roles
-from dal.backends.file.checkpoint import stale_files
 from dal.backends.file.codec import AnyChange, encode_changes
 from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
 from dal.backends.file.foreign import Foreign
@@ -120,8 +119,6 @@ class Opened:
 
     async def close(self) -> None:
         """Brings the documents up to date and lets go of everything."""
-        if self.image.registry.is_capturing:
-            await self._look_before_closing()
         self._is_closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -139,13 +136,6 @@ class Opened:
             _log.warning("%s: closed with its documents behind the journal: %s", self.layout.root, reason(error))
         finally:
             await asyncio.to_thread(self.release)
-
-    async def _look_before_closing(self) -> None:
-        try:
-            async with self.settled_files("close"):
-                await self.foreign.look(stale_files(self.layout, self.image))
-        except DalError as error:
-            _log.warning("%s: closed without a look at what others wrote: %s", self.layout.root, reason(error))
 
     async def settle(self, operation: str) -> None:
         """Brings the documents up to everything that was written before the call."""
@@ -294,12 +284,6 @@ class Opened:
             raise reading_error(self.layout, operation, error) from error
         finally:
             lock.close()
-
-    async def look_before_checkpoint(self) -> None:
-        """Takes in what others wrote to the files that the checkpoint is to write; it holds the checkpoint lock."""
-        if self.image.registry.is_capturing:
-            async with self.exclusive("checkpoint"):
-                await self.foreign.look(stale_files(self.layout, self.image))
 
     async def _take_lock(self, operation: str, timeout_s: float) -> None:
         try:

@@ -45,8 +45,6 @@ class Following(Protocol):
 
     async def follow(self) -> None: ...
 
-    async def look_before_checkpoint(self) -> None: ...
-
     def exclusive(self, operation: str) -> AbstractAsyncContextManager[None]: ...
 
 
@@ -148,9 +146,6 @@ class Settling:
             await self._store.follow()
         journal, image = self._store.journal, self._store.image
         image.retire(journal.state.settled)  # by another process
-        if image.registry.is_capturing and not self._is_closing:
-            await self._store.look_before_checkpoint()
-            journal, image = self._store.journal, self._store.image
         work = take_up(image)
         if work is None:
             return True
