@@ -17,9 +17,13 @@ from typer.testing import CliRunner, Result
 from dal.cli.app import app
 from dal.factory import schema_connection
 from dal.ops import JsonValue
+from tests.cli.move_stores import _verified_once, stores, swift, verified
 from tests.cli.schema_files import write_files
 from tests.engines.postgres import PostgresServer
 from tests.importing.sources import conversation, write
+from tests.subjects import sqlite_with_schema
+
+__all__ = ["_verified_once", "sqlite_with_schema", "stores", "swift", "verified"]
 
 Command = Callable[..., Result]
 #: JSON, to be looked into by a test that knows what it holds.

@@ -147,6 +147,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_content_only_when_asked
     assert "1 row differs" in text
     assert ID(205) in text
     assert f"text, {len(SECRET) + 8} characters" in text
+    assert re.search(
+        r'<th>content differs</th><td class="n">1</td>.*<rect class="content_differs" x="0.0" width="1000', text
+    )
+    assert "<title>equal: 23</title>" in text
     assert SECRET not in text
     assert not re.search(r"(src|href|url|@import|https?:)", text)
     assert stat.S_IMODE(page.stat().st_mode) == 0o600

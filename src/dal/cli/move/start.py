@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from dal.store import Store
 
 _SHOW_EVERY_S = 1.0
-_DRAINED_LOOKS = 5
+_SHOW_AT_END_S = 0.1
+_DRAINED_LOOKS = 20
 _SHOWN_KEYS = 5
 
 
@@ -147,7 +148,8 @@ class _Run:
             with MoveProgress() as progress:
                 while not moving.done() and not self._stop.is_set():
                     await self._show(progress)
-                    await asyncio.wait({moving, stopping}, timeout=_SHOW_EVERY_S, return_when="FIRST_COMPLETED")
+                    pause_s = _SHOW_AT_END_S if self._ends_verified and self._is_verified else _SHOW_EVERY_S
+                    await asyncio.wait({moving, stopping}, timeout=pause_s, return_when="FIRST_COMPLETED")
                 if not moving.done():  # it ends its round by itself; what it does meanwhile can be broken off
                     await asyncio.wait({moving}, timeout=MOVE_STOP_S)
                     moving.cancel()

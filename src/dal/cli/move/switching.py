@@ -105,7 +105,7 @@ async def _say_failure(error: DalError, left: list[str], lives: dict[str, str], 
     report(error)
     where = "; ".join(
         f"{', '.join(unit for unit in lives if lives[unit] == side)} on the {side}"
-        for side in ("source", "target")
+        for side in ((to, "source") if to == "target" else (to, "target"))
         if side in lives.values()
     )
     complain(f"stopped there: {where}. Nothing is lost, and the move goes on")
