@@ -36,7 +36,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top;
   border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 code { font-size: .85rem; overflow-wrap: anywhere; } .verdict { font-size: 1.2rem; font-weight: 600; }
-.bar { display: block; width: 100%; height: 1rem; } .key { display: inline-block; width: .8rem; height: .8rem;
+.wide { width: 60%; } .bar { display: block; width: 100%; height: 1rem; } .key { display: inline-block; width: .8rem; height: .8rem;
   margin: 0 .3rem 0 1rem; } .faint { opacity: .7; }
 """
 
@@ -60,6 +60,10 @@ def _page(report: CheckReport, source: str, target: str, *, show_content: bool) 
     for name, result in report.tables.items():
         yield f"<tr><th>{escape(name)}</th><td>{_bar(result)}</td></tr>"
     yield "</table>"
+    if report.differences or report.pending:
+        yield "<h2>By kind</h2><table>"
+        yield from _kinds(report)
+        yield "</table>"
     if any(report.damage.values()):
         yield "<h2>What the stores cannot read</h2><ul>"
         for side, sentences in report.damage.items():
@@ -115,6 +119,23 @@ def _tables(report: CheckReport) -> Iterator[str]:
     yield "</table>"
 
 
+def _kinds(report: CheckReport) -> Iterator[str]:
+    """A bar for each kind of row that is not equal, the longest one whole."""
+    totals = dict.fromkeys((*KINDS, "pending"), 0)
+    for result in report.tables.values():
+        totals |= {name: totals[name] + count for name, count in _counts(result) if name != "equal"}
+    longest = max(totals.values())
+    for name, count in totals.items():
+        width = count / longest * 1000
+        bar = f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{_part(name, 0, width)}</svg>'
+        yield f'<tr><th>{_NAMES[name]}</th><td class="n">{count:,}</td><td class="wide">{bar}</td></tr>'
+
+
+def _part(name: str, left: float, width: float, title: str = "") -> str:
+    shown = f"<title>{title}</title>" if title else ""
+    return f'<rect class="{name}" x="{left:.1f}" width="{width:.1f}" height="10">{shown}</rect>'
+
+
 def _counts(result: TableResult) -> list[tuple[str, int]]:
     return [
         ("equal", result.equal),
@@ -132,8 +153,7 @@ def _bar(result: TableResult) -> str:
     widths = [max(count / total * 1000, 6) for _, count in counts]
     scale, left, parts = 1000 / sum(widths), 0.0, []
     for (name, count), width in zip(counts, widths, strict=True):
-        title = f"<title>{_NAMES[name]}: {count:,}</title>"
-        parts.append(f'<rect class="{name}" x="{left:.1f}" width="{width * scale:.1f}" height="10">{title}</rect>')
+        parts.append(_part(name, left, width * scale, f"{_NAMES[name]}: {count:,}"))
         left += width * scale
     return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
 
