@@ -57,7 +57,8 @@ class FilePlace(Place):
     backend = "file"
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.url = f"file://{directory / name}"
+        self.directory = directory / name
+        self.url = f"file://{self.directory}"
 
 
 class SqlitePlace(Place):

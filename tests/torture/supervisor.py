@@ -30,7 +30,7 @@ from dal.store import Store
 from tests.torture import pace, verdict, workers
 from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Change, Ledger, now_s
-from tests.torture.places import Place, make_places, open_settings
+from tests.torture.places import FilePlace, Place, make_places, open_settings
 from tests.torture.shared import Counters
 from tests.torture.verdict import Held, Told, Window
 from tests.torture.workers import Run
@@ -39,6 +39,8 @@ from tests.torture.workers import Run
 _PATIENCE_S: Final = 45.0
 _SETTLE_S: Final = 60.0
 _TICK_S: Final = 0.02
+#: How far movers' clocks go wrong. One that is off by more than a fence lasts takes back whatever others begin.
+_CLOCKS_OFF_S: Final = (0.0, 0.3, -0.3, 5.0, -5.0, 86_400.0)
 #: What the processes of a run had to say.
 LOG: Final = "log"
 
@@ -48,6 +50,7 @@ class Plan:
     """How hard a run is. Of each kind of process so many run at any time.
 
     begins_settled  how often the move has come to VERIFIED before the writers start.
+    clocks          how often a mover's clock is off by each of _CLOCKS_OFF_S.
     ends            the move is retired or aborted in the end, and what the stores take then is looked at.
     """
 
@@ -63,7 +66,8 @@ class Plan:
     fault_every_s: float = 0.5
     rate: float = 0.01
     writer_pause_s: float = 0.01
-    begins_settled: float = 0.5
+    begins_settled: float = 0.8
+    clocks: tuple[float, ...] = (20, 3, 3, 1, 1, 1)
     ends: bool = True
 
 
@@ -169,7 +173,7 @@ class Supervisor:
         """Starts whoever is missing."""
         plan, present = self.plan, Counter(worker.role for worker in self._workers.values())
         wanted = {"writer": plan.writers, "plain": plan.plain, "reader": plan.readers, "watcher": 1}
-        wanted["foreign"] = plan.foreign if any(place.program() for place in self._places) else 0
+        wanted["foreign"] = plan.foreign if self._open_to_others() else 0
         if movers:
             wanted |= {"mover": plan.movers, "switcher": plan.switchers}
         for role, count in wanted.items():
@@ -179,8 +183,8 @@ class Supervisor:
     def _start(self, role: str) -> None:
         self._next[role] += 1
         number, run, plan = self._next[role], self._run_data, self.plan
-        clock_off_s = self._dice.choice((0.0, 0.0, 0.0, -3.0, 0.4, 5.0, 86_400.0))
-        place = self._dice.choice([place for place in self._places if place.program()] or [self._places[0]])
+        clock_off_s = self._dice.choices(_CLOCKS_OFF_S, plan.clocks)[0]
+        place = self._dice.choice(self._open_to_others() or [self._places[0]])
         work: Callable[[], Awaitable[None] | None]
         if role in ("writer", "plain"):
             process = run.counters.add_process()
@@ -191,6 +195,8 @@ class Supervisor:
             work = lambda: workers.reader(run, number)  # noqa: E731
         elif role == "watcher":
             work = lambda: workers.watcher(run)  # noqa: E731
+        elif role == "foreign" and isinstance(place, FilePlace):
+            work = lambda: workers.foreign_documents(run, number, place, pause_s=plan.writer_pause_s * 3)  # noqa: E731
         elif role == "foreign":
             work = lambda: workers.foreign(run, number, place, pause_s=plan.writer_pause_s * 3)  # noqa: E731
         elif role == "mover":
@@ -200,6 +206,11 @@ class Supervisor:
                 run, number, every_s=plan.switch_every_s, clock_off_s=clock_off_s
             )
         self._workers[workers.forked(work, self.directory / LOG)] = _Worker(role, number)
+
+    def _open_to_others(self) -> list[Place]:
+        """Where programs of others write. On files they have no more than their own documents, at the source."""
+        source, target = self._places
+        return [source] + [place for place in (target,) if place.program() is not None]
 
     def _live(self) -> None:
         ends = time.monotonic() + self.plan.seconds

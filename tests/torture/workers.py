@@ -26,11 +26,12 @@ from dal.move.mover import Mover, begin
 from dal.move.sides import SIDES, Sides, UnitGates, read_gates
 from dal.replica import UNITS, Gate, Movable, Replica
 from dal.store import Store
+from tests.torture.documents import DocumentLane
 from tests.torture.faulty import faulty
 from tests.torture.foreign import ForeignLane
 from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Ledger, now_s
-from tests.torture.places import Place, bare, open_settings
+from tests.torture.places import FilePlace, Place, bare, open_settings
 from tests.torture.shared import Counters, row_id
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -128,6 +129,20 @@ def foreign(run: Run, process: int, place: Place, *, pause_s: float) -> None:
         lane.step()
         time.sleep(dice.random() * pause_s)
     program.close()
+
+
+def foreign_documents(run: Run, process: int, place: FilePlace, *, pause_s: float) -> None:
+    """Writes a file store's documents and lines."""
+    name = f"foreign-{process}-source"
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    dice = run.dice(name)
+    lane = DocumentLane(place.directory, Ledger(run.directory, name), dice, name=name)
+    while not stopped and not asyncio.run(lane.begin(place.url)):
+        time.sleep(1.0)
+    while not stopped:
+        lane.step()
+        time.sleep(dice.random() * pause_s)
 
 
 async def _wait_for_move(run: Run, place: Place) -> None:
