@@ -36,8 +36,8 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top;
   border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 code { font-size: .85rem; overflow-wrap: anywhere; } .verdict { font-size: 1.2rem; font-weight: 600; }
-.wide { width: 60%; } .bar { display: block; width: 100%; height: 1rem; } .key { display: inline-block; width: .8rem; height: .8rem;
-  margin: 0 .3rem 0 1rem; } .faint { opacity: .7; }
+.bar { display: block; width: 100%; height: 1rem; } .wide { width: 60%; }
+.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; } .faint { opacity: .7; }
 """
 
 
@@ -127,8 +127,12 @@ def _kinds(report: CheckReport) -> Iterator[str]:
     longest = max(totals.values())
     for name, count in totals.items():
         width = count / longest * 1000
-        bar = f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{_part(name, 0, width)}</svg>'
+        bar = _bar_of([_part(name, 0, width)])
         yield f'<tr><th>{_NAMES[name]}</th><td class="n">{count:,}</td><td class="wide">{bar}</td></tr>'
+
+
+def _bar_of(parts: Sequence[str]) -> str:
+    return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
 
 
 def _part(name: str, left: float, width: float, title: str = "") -> str:
@@ -155,7 +159,7 @@ def _bar(result: TableResult) -> str:
     for (name, count), width in zip(counts, widths, strict=True):
         parts.append(_part(name, left, width * scale, f"{_NAMES[name]}: {count:,}"))
         left += width * scale
-    return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
+    return _bar_of(parts)
 
 
 def _colours() -> str:
