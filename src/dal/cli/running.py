@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def with_store(url: str | None, work: Callable[[DataAccess], Awaitable[int]], *, may_create: bool = False) -> NoReturn:
@@ -56,6 +57,9 @@ def run(work: Coroutine[None, None, int], *, log_level: int = logging.ERROR) -> 
     except KeyboardInterrupt:
         complain("interrupted")
         code = INTERRUPTED
+    except asyncio.CancelledError:  # a command that takes SIGTERM for the end of its work
+        complain("terminated")
+        code = TERMINATED
     except BrokenPipeError:
         end_quietly_when_nobody_reads()
     raise typer.Exit(code)

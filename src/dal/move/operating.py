@@ -15,7 +15,7 @@ from dal.errors import ConfigurationError, ConflictError, DalError
 from dal.limits import MOVE_SWITCH_TRIES
 from dal.move.check_report import CheckReport
 from dal.move.checking import check
-from dal.move.cutover import Cutover, CutoverReport
+from dal.move.cutover import Cutover, CutoverReport, Sleep
 from dal.move.mover import Mover
 from dal.move.reading import Reader
 from dal.move.sides import ClockMs, Side, Sides, now_ms, read_gates, with_parents
@@ -74,7 +74,14 @@ def make_mover(source: Store, target: Store, sides: Sides, *, batch_rows: int) -
 
 
 async def switch_units(
-    sides: Sides, units: Sequence[str], to: Side, *, batch_rows: int, on_retry: OnRetry, clock: ClockMs = now_ms
+    sides: Sides,
+    units: Sequence[str],
+    to: Side,
+    *,
+    batch_rows: int,
+    on_retry: OnRetry,
+    clock: ClockMs = now_ms,
+    sleep: Sleep = asyncio.sleep,
 ) -> AsyncIterator[CutoverReport]:
     """Switches one unit after the other; each report when it is done. An error ends it, with the rest untouched.
 
@@ -82,12 +89,12 @@ async def switch_units(
     """
     cutover = Cutover(sides, batch_rows=batch_rows, clock=clock)
     for unit in units:
-        report = await _switch(cutover, unit, to, on_retry)
+        report = await _switch(cutover, unit, to, on_retry, sleep)
         await note_cutover(sides, report, clock)
         yield report
 
 
-async def _switch(cutover: Cutover, unit: str, to: Side, on_retry: OnRetry) -> CutoverReport:
+async def _switch(cutover: Cutover, unit: str, to: Side, on_retry: OnRetry, sleep: Sleep) -> CutoverReport:
     for attempt in range(1, MOVE_SWITCH_TRIES):
         try:
             return await cutover.switch(unit, to)
@@ -95,7 +102,7 @@ async def _switch(cutover: Cutover, unit: str, to: Side, on_retry: OnRetry) -> C
             if not error.retryable:
                 raise
             on_retry(unit, error)
-            await asyncio.sleep(0.5 * attempt)
+            await sleep(0.5 * attempt)
     return await cutover.switch(unit, to)
 
 

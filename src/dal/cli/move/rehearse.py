@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -52,13 +50,12 @@ def rehearse(
     """
 
     async def work() -> int:
+        from dal.cli.move.stores import end_on_sigterm
         from dal.config import Settings
         from dal.move.operating import closed_units
         from dal.move.rehearsing import rehearse as carry_out
 
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        end_on_sigterm()
         units = closed_units(names_of(only))
         async with _places(source, scratch) as places:
             may_make = places.target.is_embedded

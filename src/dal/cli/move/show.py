@@ -143,6 +143,7 @@ class MoveProgress:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._phases: dict[str, str] = {}
+        self._checks: dict[str, object] = {}
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -163,27 +164,38 @@ class MoveProgress:
     def show(self, status: MoveStatus) -> None:
         for unit in status.units.values():
             self._phase(unit)
+            self._check(unit)
             if self._bars is not None:
                 self._update(unit)
 
     def _phase(self, unit: UnitStatus) -> None:
+        """A line for each phase; bars say it themselves but for those that last."""
         if self._phases.get(unit.unit) == unit.phase:
             return
-        was, self._phases[unit.unit] = self._phases.get(unit.unit), unit.phase
-        if was is None and self._bars is not None:
-            return
-        self.line(f"{unit.unit}: {unit.phase}, {unit.copied:,} of {unit.total:,} rows{_verdict(unit)}")
+        self._phases[unit.unit] = unit.phase
+        if self._bars is None or unit.phase in ("VERIFIED", "SWITCHED"):
+            self.line(f"{unit.unit}: {unit.phase}, {unit.copied:,} of {unit.total:,} rows")
+
+    def _check(self, unit: UnitStatus) -> None:
+        """A line for each check that found something."""
+        differences, at_ms = unit.check.get("differences"), unit.check.get("at_ms")
+        if differences and self._checks.get(unit.unit) != at_ms:
+            self._checks[unit.unit] = at_ms
+            self.line(f"{unit.unit}: the check found {differences} rows that differ; dal move check says which")
 
     def _update(self, unit: UnitStatus) -> None:
         assert self._bars is not None  # noqa: S101
         for name, found in unit.tables.items():
             if name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name, total=None, phase="", rate="", left="", dirty="")
+                self._tasks[name] = self._bars.add_task(
+                    name, total=None, count="", phase="", rate="", left="", dirty=""
+                )
             is_last = name == next(reversed(unit.tables))
             self._bars.update(
                 self._tasks[name],
                 completed=found.copied if found.total else 1,
                 total=found.total or 1,
+                count=f"{found.copied:,} of {found.total:,}" if found.total else "empty",
                 phase=unit.phase,
                 rate=f"{unit.rate or 0:,.0f} rows/s" if is_last else "",
                 left=f"left {seconds(unit.eta_s)}" if is_last and unit.eta_s != 0 else "",
@@ -191,22 +203,14 @@ class MoveProgress:
             )
 
 
-def _verdict(unit: UnitStatus) -> str:
-    differences = unit.check.get("differences")
-    if not differences:
-        return ""
-    return f"; the check found {differences} rows that differ, see `dal move check`"
-
-
 def _bars() -> Bars:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    names = ("phase", "rate", "left", "dirty")
+    names = ("count", "phase", "rate", "left", "dirty")
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
         *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in names),
         console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         transient=True,

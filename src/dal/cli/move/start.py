@@ -134,7 +134,7 @@ class _Run:
         self._is_drained = False
         self._looks = 0
         self._has_said_verified = False
-        self._said_stuck = ""
+        self._said: set[str] = set()
 
     async def run(self) -> int:
         from dal.cli.move.show import MoveProgress
@@ -200,8 +200,12 @@ class _Run:
 
         try:
             status = self._pace.see(await look(self._sides))
-        except DalError:
-            return  # the mover meets it as well, and says what it is
+        except DalError as error:
+            if error.retryable:  # else the mover meets it as well, and ends
+                self._say(progress, f"the source does not answer: {error.message}; trying on")
+            return
+        if status.unseen:
+            self._say(progress, f"the target does not answer: {status.unseen}; trying on")
         if status.is_verified:
             # Under constant writing there is hardly a look at which nothing waits.
             self._looks += 1
@@ -233,10 +237,13 @@ class _Run:
         ):
             if keys:
                 shown = ", ".join(f"{key.table}['{key.id}']" for key in keys[:_SHOWN_KEYS])
-                text = f"{len(keys)} rows {what}: {shown}"
-                if text != self._said_stuck:
-                    self._said_stuck = text
-                    progress.line(text)
+                self._say(progress, f"{len(keys)} rows {what}: {shown}")
+
+    def _say(self, progress: MoveProgress, text: str) -> None:
+        """A line, once."""
+        if text not in self._said:
+            self._said.add(text)
+            progress.line(text)
 
     def _say_verified(self, status: MoveStatus | None = None) -> None:
         self._has_said_verified = True

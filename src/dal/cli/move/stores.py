@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,6 +160,13 @@ async def both_opened(places: Places, *, make_target: bool = False) -> AsyncIter
             yield source, target, sides_of(source, target)
 
 
+def end_on_sigterm() -> None:
+    """Lets SIGTERM end the command as Ctrl-C does: what is half done is taken back first."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # it is called from a coroutine
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 def with_sides(
     source: str | None,
     target: str | None,
@@ -168,6 +177,7 @@ def with_sides(
     """Opens both stores, does the work with them, and exits with the code that it returns."""
 
     async def opened() -> int:
+        end_on_sigterm()
         places = both_places(source, target)
         async with both_opened(places, make_target=make_target) as (_, _, sides):
             return await work(sides, places)
