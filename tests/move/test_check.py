@@ -18,10 +18,13 @@ from dal.move import checking, walking, watching
 from dal.move.check_report import CheckProgress, CheckReport, Place, report_of
 from dal.move.checking import check
 from dal.move.differences import Difference
+from dal.move.orphans import Orphans
+from dal.move.reading import Reader
 from dal.ops import Compare, Delete, Insert, Op, Query, Row, Select, Update, Value
 from dal.replica import UNITS
+from dal.tables import TABLES
 from dal.testing import rows
-from tests.move.pairs import CHATS, COUNTS, FIRST, MESSAGES, PAIRS, USERS, Pair, pair_of, seed
+from tests.move.pairs import CHATS, COUNTS, FIRST, MESSAGES, PAIRS, USERS, Pair, pair_of, seed, seeded
 from tests.move.replicas import run_sqlite
 
 ID = rows.row_id
@@ -434,8 +437,32 @@ async def test_a_child_that_is_gone_in_the_end_is_no_orphan(tmp_path: Path) -> N
     await pair.close()
 
 
+async def test_a_child_whose_parent_comes_back_is_no_orphan(tmp_path: Path) -> None:
+    place = tmp_path / "dal.db"
+    pair = Pair(create_store(f"sqlite://{place}"), MemoryStore())
+    await pair.open()
+    await pair.seed()
+    run_sqlite(place, f"DELETE FROM chat_sessions WHERE id = '{ID(101)}'")
+
+    async def come_back() -> None:
+        if not await pair.source.read(Select("chat_sessions", (Compare("id", "=", ID(101)),))):
+            await pair.source.commit([Insert("chat_sessions", seeded()["chat_sessions"][1])])
+
+    time = FakeTime(come_back)
+    report = await check(*pair, timer=time, sleep=time.sleep)
+    assert report.tables["messages"].counts == {}
+    assert report.is_equal
+    await pair.close()
+
+
 async def test_known_parents_are_bounded(twins: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dal.move.orphans.CHECK_KNOWN_PARENTS", 1)
+    monkeypatch.setattr("dal.move.orphans.CHECK_KNOWN_PARENTS", 3)
+    orphans = Orphans(reader := Reader("source", twins.source))
+    for name in ("users", "chat_sessions", "messages"):
+        for start in (199, 99, 0):
+            await orphans.look(TABLES[name], await reader.page(TABLES[name], ID(start), 2))
+    assert max(map(len, orphans._known.values())) <= 3
+    assert not orphans.any
     assert (await find(twins))[0].is_equal
 
 
