@@ -15,7 +15,7 @@ from dal.factory import create_store
 from dal.move.push import keys_of
 from dal.move.routing import Router
 from dal.move.sides import now_ms, read_gates
-from dal.ops import Compare, Delete, Insert, Op, Update, Upsert
+from dal.ops import Compare, Delete, Insert, Op, Select, Update, Upsert
 from dal.replica import Key
 from dal.store import Store
 from dal.testing import rows
@@ -323,6 +323,22 @@ async def test_a_shadow_read_that_differs_is_counted(move: Move, instance: OpenI
     notes = (await move.sides.source.gates())["memory"].notes
     assert '"compared": 4' in notes
     assert '"different": 1' in notes
+
+
+async def test_a_shadow_read_from_before_a_write_that_was_copied_since_is_no_difference(
+    move: Move, instance: OpenInstance
+) -> None:
+    dal = await instance()
+    user = await dal.users.create(name="Ada")
+    await dal.memory.set(user.id, "t", "k", 1)
+    await move.settle()
+    query = Select("user_memory", order=("id",))
+    router = router_of(dal)
+    before = await (await router._at("source")).read(query)
+    await dal.memory.set(user.id, "t", "k", 2)
+    await move.settle()
+    await router._shadow._compare(query, before, "source")
+    assert router._shadow._counts["memory"] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
