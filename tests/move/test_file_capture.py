@@ -117,12 +117,29 @@ async def test_every_open_store_registers_and_is_refused_from_the_same_moment(st
     await other.close()
 
 
-async def test_what_hangs_on_a_deleted_row_goes_although_its_own_unit_is_fenced(store: FileStore) -> None:
+async def test_what_hangs_on_a_deleted_row_goes_from_a_replica_and_is_marked_there(store: FileStore) -> None:
     replica = store.replica()
+    await replica.raise_versions("user_memory", [rows.row_id(10), rows.row_id(11)])
+    await _drain(replica)
     await replica.change_gate("memory", expect={}, change={"role": "replica"})
     await store.commit([Delete("users", (Compare("id", "=", USER),))])
     assert await store.read(Count("user_memory")) == [(0,)]
-    assert await _changed(replica) == {("users", 1): True, ("files", 50): True}
+    marked = {("user_memory", 10): True, ("user_memory", 11): True}
+    assert await _changed(replica) == {("users", 1): True, ("files", 50): True, **marked}
+
+
+async def test_a_delete_that_reaches_behind_a_fence_is_refused_whole(store: FileStore) -> None:
+    replica = store.replica()
+    await replica.change_gate("chats", expect={}, change={"role": "fenced"})
+    await store.commit([Delete("users", (Compare("id", "=", OTHER),))])
+    await replica.change_gate("memory", expect={}, change={"role": "fenced"})
+    with pytest.raises(FencedError):
+        await store.commit([Insert("users", rows.user(8)), Delete("users", (Compare("id", "=", USER),))])
+    with pytest.raises(FencedError):
+        async with store.transaction() as transaction:
+            await transaction.commit([Delete("users", (Compare("id", "=", USER),))])
+    assert await rows.numbers(store, Select("users", order=("id",))) == [1]
+    assert len(await store.read(Select("user_memory"))) == 3
 
 
 async def test_a_process_that_was_away_for_longer_than_the_journal_knows_the_move(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dal.backends import replication
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
-from dal.backends.file.registry import COPIED, Known, Marked
+from dal.backends.file.registry import CHECKED, Known, Marked
 from dal.backends.rows import ID, Rows
 from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
 from dal.limits import APPLY_TRIES
@@ -31,7 +31,7 @@ async def apply_copies(opened: Opened, entries: Sequence[Entry]) -> Applied:
         for _ in range(APPLY_TRIES):
             ops = replication.operations(won, known=set(known), replacing=replacing, parked=parked)
             try:
-                await opened.carry_out(ops, "apply", marked)
+                await opened.carry_out(ops, "apply", marked, with_fenced=True)
             except MissingReferenceError:
                 wanted = replication.parents(won)
                 present = [key for key in wanted if opened.image.tables[key.table].get(key.id) is not None]
@@ -52,7 +52,7 @@ def _marked(won: Sequence[Entry]) -> list[Marked]:
     found: dict[str, list[tuple[str, Known]]] = {}
     for entry in won:
         is_gone = entry.row is None
-        known = Known(entry.version, is_gone, COPIED, None if is_gone else entry.hash)
+        known = Known(entry.version, is_gone, CHECKED, None if is_gone else entry.hash)
         found.setdefault(entry.table, []).append((entry.id, known))
     return [Marked(table, entries) for table, entries in found.items()]
 

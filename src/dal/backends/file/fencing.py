@@ -66,7 +66,10 @@ def put_back(layout: Layout, name: str) -> None:
 
 
 def complete(layout: Layout, registry: Registry) -> None:
-    """Brings every directory to where its unit's gate wants it; one of a replica stays where it is."""
+    """Brings every directory to where its unit's gate wants it; one of a replica stays where it is.
+
+    Some renames at most, and most often one look.
+    """
     if not registry.gates and not layout.fenced.exists():
         return
     for name in DATA:

@@ -25,6 +25,7 @@ from dal.backends.file.index import Index
 from dal.backends.file.journal import Journal
 from dal.backends.file.layout import BACKEND, LAYOUT_VERSION, Layout
 from dal.backends.file.lock import FileLock
+from dal.backends.file.registry import Marked
 from dal.backends.file.settling import Settling
 from dal.backends.file.waiting import finished, result_of
 from dal.backends.memory import StagedTransaction, check_batch
@@ -221,7 +222,9 @@ class Opened:
         """
         try:
             receipt, changes = interpreter.apply(self.image.tables, ops, backend=BACKEND)
-            every = await captured(self.image.registry, changes, self._children, with_fenced=with_fenced)
+            applied = {(m.table, row_id) for m in also if isinstance(m, Marked) for row_id, _ in m.entries}
+            registry = self.image.registry
+            every = await captured(registry, changes, self._children, applied=applied, with_fenced=with_fenced)
         except (OSError, sqlite3.Error) as error:
             raise reading_error(self.layout, operation, error) from error
         await self.write([*also, *every], operation)

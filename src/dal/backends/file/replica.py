@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from heapq import nsmallest
 from typing import Final
 
@@ -33,7 +34,7 @@ from dal.backends.file.registry import (
     first_version,
 )
 from dal.backends.file.rowreader import RowReader, is_unreadable, unreadable
-from dal.errors import ConflictError
+from dal.errors import ConflictError, DalTimeoutError
 from dal.limits import FENCE_LOCK_TIMEOUT_S
 from dal.ops import Value
 from dal.replica import (
@@ -117,21 +118,29 @@ class FileReplica:
         for name in (*expect, *change):
             if name not in Gate._fields:
                 raise ValueError(f"a gate has no {name}")
-        if "role" not in change:
-            async with self._opened.exclusive("change_gate"):
-                return await self._change_gate(unit, expect, change)
+        if change.get("role") == "fenced":
+            return await self._fence(unit, expect, change)
+        async with self._opened.exclusive("change_gate"):
+            is_changed = await self._change_gate(unit, expect, change)
+        if is_changed and "role" in change:
+            with suppress(DalTimeoutError):  # the checkpoint that is under way, or the next one, does it
+                async with self._opened.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
+                    await self._place()
+        return is_changed
+
+    async def _fence(self, unit: str, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
         async with self._opened.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
-            is_fence = change["role"] == "fenced" and self._meets(unit, expect)
-            if is_fence:
-                await asyncio.to_thread(fencing.put_away, self._opened.layout, unit)
+            if not self._meets(unit, expect):
+                return False
+            await asyncio.to_thread(fencing.put_away, self._opened.layout, unit)
             try:
-                is_changed = await self._change_gate(unit, expect, change)
+                await self._change_gate(unit, expect, change)
             finally:
                 await self._place()
-            for _ in range(_MAX_LOOKS if is_fence else 0):  # what others had open they may still have written to
+            for _ in range(_MAX_LOOKS):  # what others had open they may still have written to
                 if not await self._opened.foreign.look(await self._opened.foreign.differing()):
                     break
-            return is_changed
+            return True
 
     async def _change_gate(self, unit: str, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
         if not self._meets(unit, expect):
@@ -233,6 +242,8 @@ class FileReplica:
         distinct = sorted(set(ids))
         if distinct:
             async with self._opened.exclusive("raise_versions"):
+                if not self._opened.image.registry.is_captured(table):
+                    return len(distinct)
                 present = await self._reader.present(table, distinct)
                 versions = Versions(self._opened.image.registry)
                 entries = [

@@ -89,9 +89,11 @@ class RowReader:
 
 
 def is_unreadable(image: Image, entry: Entry) -> bool:
-    """Whether the row should be there and is not: its line or document was damaged."""
+    """Whether the row should be there and is not, and something is damaged; else it went along with a parent."""
     known = image.registry.tables[entry.table].get(entry.id)
-    return entry.row is None and known is not None and not known.deleted and image.registry.is_captured(entry.table)
+    if entry.row is not None or known is None or known.deleted or not image.registry.is_captured(entry.table):
+        return False
+    return bool(image.problems())
 
 
 def unreadable(image: Image, entry: Entry) -> CorruptDataError:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from dal.backends.file import registry_files
+from dal.backends.file import fencing, registry_files
 from dal.backends.file.checkpoint import Checkpoint, Work, take_up
 from dal.backends.file.errors import reason
 from dal.backends.file.image import Image
@@ -146,6 +146,8 @@ class Settling:
             await self._store.follow()
         journal, image = self._store.journal, self._store.image
         image.retire(journal.state.settled)  # by another process
+        self._layout.look()  # a fence of another process may have put directories away, or brought them back
+        fencing.complete(self._layout, image.registry)
         work = take_up(image)
         if work is None:
             return True
