@@ -13,9 +13,11 @@ import pytest_asyncio
 
 from dal.factory import create_store
 from dal.limits import D1_MAX_VALUE_BYTES, PLAN_SAMPLE_ROWS
+from dal.move.inspecting import Reading
 from dal.move.mover import begin
+from dal.move.obstacles import Obstacle
 from dal.move.operating import sides_of
-from dal.move.planning import Obstacle, Plan, Reading, plan
+from dal.move.planning import Plan, plan
 from dal.ops import Insert
 from dal.replica import UNITS
 from dal.store import Store

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from dal.cli.move.stores import Place, Places
-    from dal.move.planning import Obstacle, Plan, Reading
+    from dal.move.inspecting import Reading
+    from dal.move.obstacles import Obstacle
+    from dal.move.planning import Plan
     from dal.store import Store
 
 
@@ -77,7 +79,7 @@ async def _look(places: Places, names: list[str], quick: bool) -> Plan:
 
 async def _opened(place: Place) -> tuple[Store | None, Obstacle | None, str]:
     """The target's store, or why there is none: an obstacle, or a note where `start` makes it itself."""
-    from dal.move.planning import Obstacle
+    from dal.move.obstacles import Obstacle
 
     store = place.store(auto_migrate=False)
     try:
