@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dal import ConfigurationError, Settings, UnsupportedError, create_data_access
+from dal import ConfigurationError, Settings, create_data_access
 from dal.factory import store_url
 from dal.urls import mask_url, parse_url
 
@@ -82,10 +82,10 @@ def test_postgresql_is_put_together_from_its_parts() -> None:
     assert "s3 cret" not in repr(settings)
 
 
-def test_a_move_cannot_be_switched_on_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taking_part_in_a_move_needs_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIGRATION_ENABLE_DUAL_WRITE", "true")
-    with pytest.raises(UnsupportedError, match="MIGRATION_ENABLE_DUAL_WRITE"):
-        create_data_access("memory://")
+    with pytest.raises(ConfigurationError, match="MIGRATION_TARGET_URL"):
+        create_data_access("sqlite:dal.db")
 
 
 @pytest.mark.parametrize(
