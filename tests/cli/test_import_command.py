@@ -53,6 +53,16 @@ def test_refusals_are_named_without_content_and_exit_with_1(run: Command, tmp_pa
     assert len(document["files"][0]["refusals"]) == 2
 
 
+def test_an_export_is_imported_by_its_name_or_because_it_is_certain(run: Command, tmp_path: Path, url: str) -> None:
+    source = tmp_path / "s-1.json"
+    source.write_text('[{"type": "human", "data": {"content": "hi"}}]')
+    assert run("import", str(source), "--url", url, "--user", "ada").exit_code == 0
+    assert "hi" in run("chats", "show", "s-1", "--url", url).stdout
+    assert "s-1" in run("users", "show", "ada", "--url", url).stdout
+    assert run("import", str(source), "--url", url, "--format", "langchain").exit_code == 0
+    assert run("import", str(source), "--url", url, "--format", "claude").exit_code == 1
+
+
 def test_bad_text_can_be_replaced(run: Command, tmp_path: Path, url: str) -> None:
     source = write(tmp_path / "source", [BAD[2]])
     assert run("import", str(source), "--url", url, "--on-bad-text", "replace").exit_code == 0

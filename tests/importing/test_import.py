@@ -317,6 +317,6 @@ async def test_batches_have_limits(dal: DataAccess, tmp_path: Path, batch_rows: 
         await import_file(dal, tmp_path / "f", batch_rows=batch_rows)
 
 
-async def test_a_directory_is_no_file(dal: DataAccess, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+async def test_a_directory_without_exports_is_refused(dal: DataAccess, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"without \.json files"):
         await import_file(dal, tmp_path)

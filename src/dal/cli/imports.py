@@ -27,6 +27,12 @@ class Format(StrEnum):
     AUTO = "auto"
     CONVERSATIONS = "conversations"
     MEMORY = "memory"
+    CHATGPT = "chatgpt"
+    CLAUDE = "claude"
+    OPENWEBUI = "openwebui"
+    LANGCHAIN = "langchain"
+    LANGCHAIN_SQLITE = "langchain-sqlite"
+    DIALOGUE = "dialogue"
 
 
 class OnBadText(StrEnum):
@@ -39,9 +45,8 @@ def import_files(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="JSON lines of conversations or user memory, plain or gzip.",
+            help="JSON lines of conversations or user memory, other systems' exports, or directories of these.",
             exists=True,
-            dir_okay=False,
             readable=True,
             show_default=False,
         ),
@@ -51,7 +56,13 @@ def import_files(
         OnBadText,
         typer.Option(help="Records with U+0000 or lone surrogates: refuse them, or replace those by U+FFFD."),
     ] = OnBadText.REFUSE,
-    format: Annotated[Format, typer.Option(help="What the lines hold; auto: each says by its fields.")] = Format.AUTO,
+    format: Annotated[
+        Format, typer.Option(help="What the files are; auto: exports that are certain, else lines by their fields.")
+    ] = Format.AUTO,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Whose an export's chats are where it names nobody.", show_default=False),
+    ] = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, max=_MAX_BATCH_ROWS, help="Rows of one commit.")
     ] = _DEFAULT_BATCH_ROWS,
@@ -93,6 +104,7 @@ def import_files(
                         dal,
                         path,
                         format=format.value,
+                        user=user,
                         on_bad_text=on_bad_text.value,
                         batch_rows=batch,
                         on_progress=progress.show,

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from dal.errors import InvalidInputError
 from dal.importing.conversations import Conversation, read_conversation
 from dal.importing.document import BadText, parse
-from dal.importing.lines import Line, LineReader
+from dal.importing.lines import Line
 from dal.importing.personas import Persona, read_persona
 from dal.importing.report import Refusal
 from dal.ops import JsonValue
 
-Format = Literal["auto", "conversations", "memory"]
+Format = Literal[
+    "auto", "conversations", "memory", "chatgpt", "claude", "openwebui", "langchain", "langchain-sqlite", "dialogue"
+]
 Record = Conversation | Persona
 
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -39,10 +41,21 @@ class Batch(NamedTuple):
     read_bytes: int
 
 
+class Reader(Protocol):
+    """An open source of records: JSON lines, or an export as the lines it would be."""
+
+    size_bytes: int
+
+    @property
+    def position_bytes(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Line]: ...
+
+
 class BatchReader:
     """The batches of one open file, in its order; each under `batch_rows` unless one record alone is larger."""
 
-    def __init__(self, reader: LineReader, path: Path, *, kind: Format, on_bad_text: BadText, batch_rows: int) -> None:
+    def __init__(self, reader: Reader, path: Path, *, kind: Format, on_bad_text: BadText, batch_rows: int) -> None:
         self._reader = reader
         self._file = str(path)
         #: The last resort for records that name no time: the same for every run over the same file.
@@ -115,7 +128,7 @@ class BatchReader:
             return None
 
     def _is_persona(self, fields: dict[str, JsonValue]) -> bool:
-        if self._kind != "auto":
+        if self._kind in ("conversations", "memory"):
             return self._kind == "memory"
         if "messages" in fields or "chat_id" in fields:
             return False

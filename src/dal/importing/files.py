@@ -21,8 +21,8 @@ from dal.errors import UnsupportedError
 from dal.importing.batches import Batch, BatchReader, Format
 from dal.importing.collector import rare_collections
 from dal.importing.document import BadText
+from dal.importing.exports import open_source
 from dal.importing.lanes import Lanes
-from dal.importing.lines import LineReader
 from dal.importing.loader import Loader
 from dal.importing.report import MAX_REFUSALS_KEPT, ImportReport, Progress, Refusal
 from dal.store import SearchIndex
@@ -39,14 +39,18 @@ async def import_file(
     path: str | PathLike[str],
     *,
     format: Format = "auto",
+    user: str | None = None,
     on_bad_text: BadText = "refuse",
     batch_rows: int = DEFAULT_BATCH_ROWS,
     on_progress: Callable[[Progress], None] | None = None,
     on_refusal: Callable[[Refusal], None] | None = None,
 ) -> ImportReport:
-    """What was written, was there already, and was refused, of a file of JSON lines, plain or gzip.
+    """What was written, was there already, and was refused, of a file: JSON lines or an export, plain or gzip.
 
-    format       `conversations`, `memory`, or `auto`: each line by its fields.
+    format       `conversations` or `memory` (JSON lines), the name of an export's format (dal.importing.formats), or
+                 `auto`: an export where the file can be nothing else, else lines, each by its fields.
+    path         may also be a directory of files of one format, `*.json`, which are imported as one.
+    user         whose the conversations of an export are that names nobody.
     on_bad_text  `refuse` records with U+0000 or lone surrogates, or `replace` those by U+FFFD.
     batch_rows   rows of one commit, 1..15,000; a conversation is never split, even when it is larger.
     on_progress  called after every batch; on_refusal for every refused record, in no promised order.
@@ -63,6 +67,7 @@ async def import_file(
     started = time.perf_counter()
 
     def refuse(refusal: Refusal) -> None:
+        refusal = refusal._replace(file=reader.file_of(refusal.line))
         report.refused += 1
         if len(report.refusals) < MAX_REFUSALS_KEPT:
             report.refusals.append(refusal)
@@ -80,7 +85,7 @@ async def import_file(
             on_progress(_progress(report, read_bytes, reader.size_bytes))
 
     # The parser's thread ends before the file it reads is closed, whatever happens here.
-    with LineReader(path) as reader, ThreadPoolExecutor(1, "dal-import") as parser, rare_collections():
+    with open_source(path, format, user) as reader, ThreadPoolExecutor(1, "dal-import") as parser, rare_collections():
         batches = BatchReader(reader, path, kind=format, on_bad_text=on_bad_text, batch_rows=batch_rows)
         loader = Loader(data_access.store, report, refuse, batches.file_time)
         parse = partial(asyncio.get_running_loop().run_in_executor, parser, next, iter(batches), None)

@@ -66,7 +66,7 @@ class LineReader:
         number = 1
         begun: list[bytes] = []  # the pieces of a line whose end has not been read
         begun_bytes = 0
-        for chunk in self._chunks():
+        for chunk in self.chunks():
             if isinstance(chunk, str):
                 yield Line(number, b"", chunk)
                 return
@@ -88,7 +88,7 @@ class LineReader:
         if begun_bytes:
             yield self._line(number, b"".join(begun), begun_bytes)
 
-    def _chunks(self) -> Iterator[bytes | str]:
+    def chunks(self) -> Iterator[bytes | str]:
         """Pieces of the file; a text at the end says why there are no more."""
         begin = True
         while True:
