@@ -187,6 +187,28 @@ def test_abort_leaves_nothing_in_the_source(run: Command, verified: Stores) -> N
     assert run("move", "start", *verified.options, "--exit-when-verified", "--allow-obstacles").exit_code == 0
 
 
+def test_a_move_whose_target_is_lost_can_be_given_up(run: Command, verified: Stores) -> None:
+    Path(verified.target.removeprefix("sqlite:")).unlink()
+    lost = run("move", "abort", *verified.options)
+    assert lost.exit_code == 1
+    assert lost.stderr.startswith("dal: SchemaError: the target: ")
+    # A new store under the old name is not taken for the lost one.
+    again = run("move", "start", *verified.options)
+    assert again.exit_code == 1
+    assert "another move" in again.stderr
+    assert run("move", "abort", "--from", verified.source, "--without-target").exit_code == 0
+    assert gates(verified.source) == {}
+    assert run("move", "abort", "--from", verified.source, "--without-target").exit_code == 1
+
+
+def test_a_target_that_is_written_to_is_not_left_behind(run: Command, verified: Stores) -> None:
+    assert run("move", "cutover", *verified.options, "--only", "memory").exit_code == 0
+    refused = run("move", "abort", "--from", verified.source, "--without-target")
+    assert refused.exit_code == 1
+    assert "its rows would be lost" in refused.stderr
+    assert len(gates(verified.source)) == len(UNITS)
+
+
 def test_doctor_tells_of_the_move(run: Command, verified: Stores) -> None:
     found = document(
         run("doctor", "--url", verified.target, "--json"), code=run("doctor", "--url", verified.target).exit_code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dal.errors import ConflictError
 from dal.move.sides import Sides, read_gates
+from dal.replica import Replica
 
 
 async def retire(sides: Sides) -> None:
@@ -59,3 +60,20 @@ async def abort(sides: Sides) -> None:
     if target:
         await sides.target.uninstall(keep_fence=False)
     await sides.source.uninstall(keep_fence=False)
+
+
+async def abort_alone(source: Replica) -> None:
+    """Takes the move out of the source, where the target is lost or does not answer.
+
+    As long as the source is a unit's primary by its own gate, nothing was ever switched away for good. Raises
+    ConflictError where it is not, or no move is on.
+    """
+    gates = await source.gates()
+    if not gates:
+        raise ConflictError("no move is on", operation="abort")
+    if away := [unit for unit, gate in gates.items() if gate.role != "primary"]:
+        raise ConflictError(
+            f"{', '.join(away)}: lives on the target, or is being switched; without the target its rows would be lost",
+            operation="abort",
+        )
+    await source.uninstall(keep_fence=False)

@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
-from typing import Final, cast
+from typing import Final
 
 from dal.errors import ConfigurationError, ConflictError, DalError
 from dal.limits import MOVE_SWITCH_TRIES
@@ -32,10 +32,14 @@ _NOTE_TRIES: Final = 5
 
 def sides_of(source: Store, target: Store) -> Sides:
     """The moves' side of both stores. Raises ConfigurationError where one has none."""
-    for name, store in (("source", source), ("target", target)):
-        if not isinstance(store, Movable):
-            raise ConfigurationError(f"the {name}: {store.capabilities.backend} cannot take part in a move")
-    return Sides(cast(Movable, source).replica(), cast(Movable, target).replica())
+    return Sides(movable("source", source), movable("target", target))
+
+
+def movable(name: str, store: Store) -> Replica:
+    """The moves' side of the store. Raises ConfigurationError where it has none."""
+    if not isinstance(store, Movable):
+        raise ConfigurationError(f"the {name}: {store.capabilities.backend} cannot take part in a move")
+    return store.replica()
 
 
 def chosen_units(names: Sequence[str]) -> tuple[str, ...]:

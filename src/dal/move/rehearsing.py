@@ -18,7 +18,7 @@ from typing import Final
 from dal.errors import ConflictError, DalError
 from dal.limits import REHEARSAL_CLEANING_TRIES
 from dal.move.cutover import Cutover, CutoverReport
-from dal.move.ending import abort
+from dal.move.ending import abort, abort_alone
 from dal.move.mover import Mover, begin
 from dal.move.operating import make_mover, sides_of, switch_units
 from dal.move.relay import copy_dirty
@@ -89,7 +89,7 @@ async def sweep(store: Replica) -> bool:
             "as --to, and abort then",
             operation="rehearse",
         )
-    await store.uninstall(keep_fence=False)
+    await abort_alone(store)
     return True
 
 
@@ -186,7 +186,7 @@ class _Rehearsing:
         everything = frozenset(await read_gates(self._sides))
         started = monotonic()
         for table in UNITS[unit]:
-            while (await copy_dirty(source, target, table, self._batch_rows, everything)).read == self._batch_rows:
+            while not (await copy_dirty(source, target, table, self._batch_rows, everything)).is_all:
                 pass
         await source.backlog()
         for table in UNITS[unit]:

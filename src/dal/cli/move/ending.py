@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dal.cli.move.options import From, To, Yes
 from dal.cli.options import AsJson
@@ -38,7 +40,15 @@ def retire(source: From = None, target: To = None, yes: Yes = False, json: AsJso
     with_sides(source, target, work)
 
 
-def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson = False) -> None:
+def abort(
+    source: From = None,
+    target: To = None,
+    without_target: Annotated[
+        bool, typer.Option("--without-target", help="The target is lost or does not answer: leave it as it is.")
+    ] = False,
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
     """Give a move up whose units all live on the source, which goes on as it is. The target keeps the copies it has.
 
     On a terminal it asks before. What a killed rehearsal left in a source goes too, and needs no --to.
@@ -50,15 +60,18 @@ def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson
         from dal.move.ending import abort as end
 
         place = source_place(source)
+        what = f"The move of {place.shown} is to be given up."
         if await _swept(place):
             complain(f"what a rehearsal left in {place.shown} was taken out; nothing else was changed")
             if json:
                 print_json({"source": place.shown, "target": None, "aborted": True})
             return 0
+        if without_target:
+            return await _abort_alone(place, json=json) if confirmed(what, yes=yes) else FAILED
         places = both_places(source, target)
         async with both_opened(places) as (_, _, sides):
             was_on = bool(await sides.source.gates() or await sides.target.gates())
-            if was_on and not confirmed(f"The move of {places.source.shown} is to be given up.", yes=yes):
+            if was_on and not confirmed(what, yes=yes):
                 return FAILED
             await end(sides)
         if json:
@@ -71,6 +84,19 @@ def abort(source: From = None, target: To = None, yes: Yes = False, json: AsJson
         return 0
 
     run(work())
+
+
+async def _abort_alone(place: Place, *, json: bool) -> int:
+    from dal.move.ending import abort_alone
+    from dal.move.operating import movable
+
+    async with place.opened() as store:
+        await abort_alone(movable("source", store))
+    if json:
+        print_json({"source": place.shown, "target": None, "aborted": True})
+    complain(f"aborted: {place.shown} goes on as it is, nothing of the move is left in it")
+    complain("should the target come back, it refuses writes until dal move abort is told of both")
+    return 0
 
 
 async def _swept(place: Place) -> bool:

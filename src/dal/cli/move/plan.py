@@ -87,7 +87,7 @@ async def _opened(place: Place) -> tuple[Store | None, Obstacle | None, str]:
     except SchemaError as error:
         if place.is_embedded:
             return None, None, f"{error.message}; `dal move start` makes it, or brings it up, by itself"
-        return None, Obstacle("schema", f"{error.message}{place.advice}"), ""
+        return None, Obstacle("schema", place.without_schema(error)), ""
     except ConfigurationError:
         raise
     except DalError as error:

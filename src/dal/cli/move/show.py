@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dal.move.check_report import CheckReport
     from dal.move.status import MoveStatus, UnitStatus
 
-_BAR_CHARS: Final = 10
+_BAR_CHARS: Final = 8
 
 
 def print_line(value: object) -> None:
@@ -53,13 +53,24 @@ def overview(status: MoveStatus) -> RenderableType:
 def _table(status: MoveStatus) -> Table:
     from dal.cli.output import table
 
-    columns = ("unit", "phase", "lives on", "copied", "rows>", "rows/s>", "left>", "dirty>", "lag>", "last check")
-    has_cutovers = any(unit.cutovers for unit in status.units.values())
-    has_shadow = any(unit.shadow_percent or unit.shadow for unit in status.units.values())
-    more = (("stall>",) if has_cutovers else ()) + (("shadow reads",) if has_shadow else ())
-    rows = []
-    for unit in status.units.values():
-        row = [
+    units = status.units.values()
+    has_cutovers = any(unit.cutovers for unit in units)
+    has_shadow = any(unit.shadow_percent or unit.shadow for unit in units)
+    columns = [
+        "unit",
+        "phase",
+        "on",
+        "copied",
+        "rows>",
+        "rows/s>",
+        "left>",
+        "dirty>",
+        "stall>",
+        "last check",
+        "shadow reads",
+    ]
+    rows: list[list[object]] = [
+        [
             unit.unit,
             unit.phase,
             unit.primary or "fenced",
@@ -67,17 +78,21 @@ def _table(status: MoveStatus) -> Table:
             f"{unit.copied:,} of {unit.total:,}",
             "" if unit.rate is None else f"{unit.rate:,.0f}",
             seconds(unit.eta_s),
-            unit.dirty,
-            seconds(unit.lag_s),
+            f"{unit.dirty:,}" + (f", {seconds(unit.lag_s)}" if unit.dirty else ""),
+            f"{unit.cutovers[-1].get('stall_ms')} ms" if unit.cutovers else "",
             checked(unit, status.at_ms),
+            shadow(unit),
         ]
-        if has_cutovers:
-            row.append(f"{unit.cutovers[-1].get('stall_ms')} ms" if unit.cutovers else "")
-        if has_shadow:
-            row.append(shadow(unit))
-        rows.append(row)
-    made = table(None, (*columns, *more), rows)
-    for column in made.columns[:-1]:
+        for unit in units
+    ]
+    for name, is_there in (("shadow reads", has_shadow), ("stall>", has_cutovers)):
+        if not is_there:
+            place = columns.index(name)
+            del columns[place]
+            for row in rows:
+                del row[place]
+    made = table(None, columns, rows)
+    for column in made.columns[: columns.index("last check")]:
         column.no_wrap = True
     return made
 

@@ -76,17 +76,19 @@ class Place(NamedTuple):
         try:
             await store.open()
         except SchemaError as error:
-            raise SchemaError(f"{error.message}{self.advice}", backend=error.backend) from error
+            raise SchemaError(self.without_schema(error), backend=error.backend) from error
         try:
             yield store
         finally:
             await store.close()
 
-    @property
-    def advice(self) -> str:
-        """What brings its schema up."""
+    def without_schema(self, error: SchemaError) -> str:
+        """What is to be said of a store that cannot be opened for that."""
+        side = "target" if self.option in ("--to", "--scratch") else "source"
+        if "dal schema up" in error.message:
+            return f"the {side}: {error.message}"
         named = "" if self.url is None else f" --url {quote(self.shown)}"
-        return f"; the {'target' if self.option == '--to' else 'source'}: bring it up with `dal schema up{named}`"
+        return f"the {side}: {error.message}; bring it up with `dal schema up{named}`"
 
 
 class Places(NamedTuple):
