@@ -201,3 +201,19 @@ async def test_a_wait_for_another_process_can_be_cancelled_and_leaves_no_lock(
     await other.commit([Insert("users", rows.user(3))])
     await one.commit([Insert("users", rows.user(4))])
     assert await rows.numbers(one, Select("users", order=("id",))) == [2, 3, 4]
+
+
+async def test_a_row_in_the_place_of_one_that_is_gone_is_found_among_many_ids(
+    pair: tuple[FileStore, FileStore],
+) -> None:
+    one, _ = pair
+    for first in (100, 200):  # the second time in the same places: the index still knows the others there
+        await one.commit([Insert("chat_sessions", rows.chat(1))])
+        for n in range(first, first + 3):
+            await one.commit(rows.append(n, 1))
+        await one.close()
+        await one.open()
+        ids = tuple(rows.row_id(n) for n in (202, 102, 200, 100, 201, 101))
+        found = await rows.numbers(one, Select("messages", (Compare("id", "in", ids),), ("id",)))
+        assert found == [first, first + 1, first + 2]
+        await one.commit([Delete("chat_sessions", (Compare("id", "=", rows.row_id(1)),))])

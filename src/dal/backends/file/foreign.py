@@ -97,7 +97,7 @@ class Foreign:
         lines = await asyncio.to_thread(foreign_lines.look, self._opened.layout, image, tables, known, names)
         self.problems.update(lines.problems)
         changed = [*found.marked, *await asyncio.to_thread(_messages_of_lost_chats, image, found), *lines.changed]
-        if lines.places:
+        if any(lines.places.values()):
             await asyncio.to_thread(lines.put_places, image.index)  # first: who is told of them finds them
         if changed:
             news: list[AnyChange] = [FilesChanged()] if lines.changed else []

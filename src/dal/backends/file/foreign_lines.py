@@ -102,16 +102,18 @@ class _Lines:
     def look(self, changed: dict[str, str]) -> None:
         """Compares these files with the index."""
         before = self._index.ids_in(self._kind, set(changed.values()))
+        there: set[str] = set()
+        places = self._found.places.setdefault(self._kind, [])
         for name, place in changed.items():
             self._found.states[name] = file_state(self._layout.absolute(name))
-            there: set[str] = set()
             for row, number in self._rows(name, place):
                 there.add(row[ID])
-                self._found.changed.append((self._table, row[ID], False))
-                self._found.places.setdefault(self._kind, []).append(Place(row[ID], place, number))
-            gone = [row_id for row_id in before.get(place, ()) if row_id not in there and row_id not in self._written]
-            self._found.changed += [(self._table, row_id, True) for row_id in gone]
-            self._found.gone.setdefault(self._kind, []).extend(gone)
+                places.append(Place(row[ID], place, number))
+        known = (row_id for ids_of_place in before.values() for row_id in ids_of_place)
+        gone = [row_id for row_id in known if row_id not in there and row_id not in self._written]
+        self._found.changed += [(self._table, row_id, False) for row_id in there]
+        self._found.changed += [(self._table, row_id, True) for row_id in gone]
+        self._found.gone[self._kind] = gone
 
     def _rows(self, name: str, place: str) -> Iterator[tuple[Stored, int]]:
         """Rows of the file that are to be taken in, with their number."""

@@ -223,17 +223,19 @@ class MessageRows(LineRows):
 
     def _of_ids(self, wanted: Iterable[str]) -> Iterator[Stored]:
         """The messages with these ids, chat by chat: neighbours are read together."""
-        chats: dict[str, dict[int, str]] = {}
+        chats: dict[str, set[int]] = {}
+        places: dict[str, tuple[str, int]] = {}  # of several ids at one place, all but one are of rows that are gone
         for row_id in wanted:
             place = self._index.find(ids.MESSAGES, row_id)
             if place is not None:
-                chats.setdefault(place.place, {})[place.number] = row_id
+                chats.setdefault(place.place, set()).add(place.number)
+                places[row_id] = (place.place, place.number)
         return (
             row
             for chat_session_id, numbers in chats.items()
             for low, high in _stretches(sorted(numbers))
             for row in self._of_chat(chat_session_id, low, high, descending=False)
-            if numbers.get(row[_NUMBER]) == row[ID]
+            if places.get(row[ID]) == (chat_session_id, row[_NUMBER])
         )
 
     def _by_id(self, after: str | None) -> Iterator[Stored]:
