@@ -19,6 +19,8 @@ from dal.ops import Insert
 from dal.testing import rows
 from tests.cli.conftest import TIMEOUT_S, Command, command_line, document
 from tests.cli.move_stores import ROWS, Stores, counts, gates, make_source, new_user
+from tests.engines.d1 import D1Engine
+from tests.engines.postgres import PostgresServer
 
 Line = dict[str, Any]
 Process = subprocess.Popen[bytes]
@@ -224,15 +226,37 @@ def test_a_rehearsal_wants_an_empty_scratch_store(run: Command, stores: Stores, 
 # Other engines -------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["postgresql", "d1", "file"])
+def other(
+    request: pytest.FixtureRequest, stores: Stores, tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> Stores:
+    """From SQLite to another engine, which has its schema."""
+    if request.param == "file":
+        return stores._replace(target=f"file:{tmp_path / 'files'}")
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = server.create_database()
+    else:
+        engine: D1Engine = request.getfixturevalue("d1_engine")
+        database = engine.create_database()
+        for name, value in database.environment.items():
+            monkeypatch.setenv(name, value)
+        url = database.url
+    assert run("schema", "up", "--url", url).exit_code == 0
+    return stores._replace(target=url)
+
+
 @pytest.mark.usefixtures("swift")
-def test_a_move_to_postgresql_and_back(run: Command, stores: Stores, postgres_server_url: str) -> None:
-    options = ("--from", stores.source, "--to", postgres_server_url)
-    assert run("schema", "up", "--url", postgres_server_url).exit_code == 0
-    assert document(run("move", "plan", *options, "--json"))["ok"]
-    assert run("move", "start", *options, "--exit-when-verified").exit_code == 0
-    assert run("move", "cutover", *options).exit_code == 0
-    new_user(postgres_server_url, "on the target")
-    assert run("move", "rollback", *options).exit_code == 0
-    assert counts(stores.source) == counts(postgres_server_url)
-    assert document(run("move", "check", *options, "--json"))["equal"]
-    assert run("move", "abort", *options).exit_code == 0
+def test_a_move_to_another_engine_and_back(run: Command, other: Stores) -> None:
+    assert document(run("move", "plan", *other.options, "--json"))["ok"]
+    started = run("move", "start", *other.options, "--exit-when-verified")
+    assert started.exit_code == 0, started.output
+    there = run("move", "cutover", *other.options)
+    assert there.exit_code == 0, there.output
+    new_user(other.target, "on the target")
+    back = run("move", "rollback", *other.options)
+    assert back.exit_code == 0, back.output
+    assert counts(other.source) == counts(other.target)
+    assert document(run("move", "check", *other.options, "--json"))["equal"]
+    assert run("move", "abort", *other.options).exit_code == 0
+    assert gates(other.source) == gates(other.target) == {}
