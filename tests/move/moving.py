@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -95,11 +96,12 @@ class Move:
 
     async def settle(self) -> Mapping[str, UnitGates]:
         """Runs a mover until every unit can be switched and nothing is dirty on any side."""
-        await self.mover().run(_is_settled)
-        mover = self.mover()
-        while await mover.step(await read_gates(self.sides)):
-            pass
-        return await read_gates(self.sides)
+        async with asyncio.timeout(60):
+            await self.mover().run(_is_settled)
+            mover = self.mover()
+            while await mover.step(await read_gates(self.sides)):
+                pass
+            return await read_gates(self.sides)
 
     async def switch(self, to: Side, *units: str) -> None:
         for unit in units or ALL:
