@@ -1,7 +1,7 @@
 # Every target works from a clean clone: the virtual environment in .venv is made and filled on first use, and again
 # when pyproject.toml changes. Needs make and Python 3.11 or newer, nothing else.
 #
-#   make demo    make old chat data, import it into SQLite, look at it
+#   make demo    make old chat data, import it into files, move those to SQLite while writers write, look at it
 #   make test    everything: ruff, mypy, pytest on every engine this machine can start
 #   make help    the other targets
 
@@ -24,7 +24,7 @@ TORTURE_ARGS ?=
 .PHONY: help demo test lint test-corpus torture bench docs clean
 
 help:
-	@echo 'make demo         make old chat data, import it into SQLite, look at it'
+	@echo 'make demo         old chat data into files, moved to SQLite while writers write, there and back (half a minute)'
 	@echo 'make test         ruff, mypy, and pytest on every engine (PYTEST_ARGS="-k name" narrows it)'
 	@echo 'make lint         ruff and mypy only'
 	@echo 'make test-corpus  load the whole corpus into every backend and read it back (minutes; needs ../shared/data)'

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -101,17 +99,3 @@ def test_ctrl_c_leaves_whole_conversations_only(run: Command, tmp_path: Path) ->
         assert [m["content"] for m in shown["messages"]] == texts
     again = json.loads(run("import", str(source), "--url", url, "--json").stdout)["files"][0]
     assert (again["chats"], again["unchanged"], again["refused"]) == (100 - len(chats), len(chats), 0)
-
-
-def test_the_demo_runs_and_what_it_says_to_try_works(spawn: Spawn, tmp_path: Path) -> None:
-    done = spawn("demo", "--keep", str(tmp_path / "kept place"))
-    assert done.returncode == 0, done.stderr
-    text = done.stdout.decode()
-    assert "refused, line 43 (broken-1)" in text
-    assert "42 chats" in text
-    commands = [shlex.split(line) for line in re.findall(r"^  (\S.* --url .*)$", text, re.MULTILINE)]
-    assert len(commands) == 5
-    for arguments in commands:
-        tried = subprocess.run(arguments, capture_output=True, timeout=TIMEOUT_S, check=False)
-        assert tried.returncode == 0, (arguments, tried.stderr)
-    assert spawn("demo", "--keep", str(tmp_path / "kept place")).returncode == 0

@@ -1,4 +1,6 @@
-"""`dal demo`: a tour in a few seconds. Makes old data, imports it into SQLite, looks at it, says what to try next."""
+"""`dal demo`: a tour in half a minute. Makes old data and imports it into files, moves those to SQLite while writers go
+on writing, looks at what came of it, and says what to try next.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,18 @@ from urllib.parse import quote
 import typer
 
 from dal.cli.output import console
-from dal.cli.running import run
+from dal.cli.running import FAILED, complain, run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dal.access import DataAccess
+    from dal.cli.demo_writers import Writers
+    from dal.cli.move.stores import Places
     from dal.importing import ImportReport
+
+_WRITERS = 4
+_PAUSE_S = 0.05
 
 
 def demo(
@@ -28,52 +36,104 @@ def demo(
             "--keep",
             metavar="DIR",
             file_okay=False,
-            help="Put data and database there instead of into a new temporary directory.",
+            help="Put data and stores there instead of into a new temporary directory.",
             show_default=False,
         ),
     ] = None,
+    chats: Annotated[
+        int, typer.Option("--chats", metavar="COUNT", min=7, max=100_000, help="So many old chats are made.")
+    ] = 700,
 ) -> None:
-    """Make old chat data, import it into SQLite, look at it, and say what to try next."""
+    """Make old chat data, import it into files, move them to SQLite under writes, look at it, say what to try next.
+
+    Exits with 1 when anything that was there, or was acknowledged to a writer, is missing at the end.
+    """
 
     async def work() -> int:
-        from dal.cli.chats import chat_table, print_messages
         from dal.cli.demo_data import write_demo_data
-        from dal.cli.search import hit_table
-        from dal.cli.users import memory_table
+        from dal.cli.demo_move import is_retired, move
+        from dal.cli.demo_writers import Writers, missing, moving_settings
+        from dal.cli.move.stores import both_places
         from dal.factory import create_data_access
         from dal.importing import import_file
+        from dal.values import new_id
 
         directory = Path(mkdtemp(prefix="dal-demo-")) if keep is None else keep.resolve()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         out = console()
-        conversations, memory = write_demo_data(directory)
-        url = f"sqlite://{quote(str(directory / 'demo.db'))}"
-        out.print(f"Old chat data:  {conversations}\nIts new home:   {url}\n", soft_wrap=True)
-
-        async with create_data_access(url) as dal:
-            for path in (conversations, memory):
+        source, target = (
+            f"{kind}://{quote(str(directory / name))}" for kind, name in (("file", "data"), ("sqlite", "demo.db"))
+        )
+        places = both_places(source, target)
+        if await is_retired(places):
+            complain(f"{directory}: its files were moved away for good by an earlier demo; name another directory")
+            return FAILED
+        old = write_demo_data(directory, chats)
+        out.print(
+            f"Old chat data:     {old[0]}\nA store of files:  {source}\nIts new home:      {target}\n", soft_wrap=True
+        )
+        async with create_data_access(source, settings=moving_settings(target)) as dal:
+            for path in old:
                 _print_report(out, await import_file(dal, path))
 
-            _headline(out, "The latest chats (dal chats list)")
-            out.print(chat_table((await dal.chats.list(limit=5)).items))
+        _headline(out, f"The move to SQLite, while {_WRITERS} writers go on writing (dal move)")
+        writers = Writers(source, target, _WRITERS, name=f"writer-{new_id()[-6:]}", pause_s=_PAUSE_S)
+        try:
+            await writers.start()
+            is_equal = await move(out, places, writers)
+        finally:
+            await writers.close()
 
-            _headline(out, "One of them (dal chats show)")
-            print_messages(out, await dal.messages.history("demo-1-yuki-2"))
+        async with create_data_access(target) as dal:
+            lost = await missing(dal, writers.ledgers)
+            for path in old:
+                found = await import_file(dal, path)
+                if found.rows:
+                    lost.append(f"{path.name}: {found.rows} rows of it were not there any more")
+            _print_account(out, writers, lost)
+            await _print_tour(out, dal)
 
-            _headline(out, "What is remembered of Ada (dal users show)")
-            ada = await dal.users.get_by_clerk_id("ada")
-            out.print(memory_table([] if ada is None else await dal.memory.list(ada.id)))
-
-            for text in ("鶏肉", "cafe", "get_user_by_id"):
-                _headline(out, f"Messages with {text} (dal search)")
-                out.print(hit_table((await dal.messages.search(text, limit=3)).items))
-
-        _print_next(out, url, conversations)
+        _print_next(out, places, target, old[0])
         if keep is None:
             out.print(f"  rm -r {shlex.quote(str(directory))}", soft_wrap=True)
-        return 0
+        return 0 if is_equal and not lost and not writers.failed else FAILED
 
     run(work())
+
+
+def _print_account(out: Console, writers: Writers, lost: list[str]) -> None:
+    """What became of what the writers wrote, and of the old data."""
+    slowest_ms = max(ledger.slowest_s for ledger in writers.ledgers) * 1000
+    out.print(
+        f"  {'writers':<20}{writers.acknowledged:,} calls answered, {writers.failed} failed, the slowest in "
+        f"{slowest_ms:.0f} ms"
+    )
+    for problem in [problem for ledger in writers.ledgers for problem in ledger.problems]:
+        out.print(f"  {'FAILED':<20}{problem}", soft_wrap=True)
+    if not lost:
+        out.print(f"  {'in SQLite':<20}all the old data, and every write that was acknowledged")
+    for line in lost:
+        out.print(f"  {'LOST':<20}{line}", soft_wrap=True)
+
+
+async def _print_tour(out: Console, dal: DataAccess) -> None:
+    from dal.cli.chats import chat_table, print_messages
+    from dal.cli.search import hit_table
+    from dal.cli.users import memory_table
+
+    _headline(out, "The latest chats (dal chats list)")
+    out.print(chat_table((await dal.chats.list(limit=_WRITERS + 3)).items))
+
+    _headline(out, "One of them (dal chats show)")
+    print_messages(out, await dal.messages.history("demo-1-yuki-2"))
+
+    _headline(out, "What is remembered of Ada (dal users show)")
+    ada = await dal.users.get_by_clerk_id("ada")
+    out.print(memory_table([] if ada is None else await dal.memory.list(ada.id)))
+
+    for text in ("鶏肉", "cafe", "get_user_by_id"):
+        _headline(out, f"Messages with {text} (dal search)")
+        out.print(hit_table((await dal.messages.search(text, limit=3)).items))
 
 
 def _headline(out: Console, text: str) -> None:
@@ -99,13 +159,15 @@ def _print_report(out: Console, report: ImportReport) -> None:
         out.print(f"  refused, line {refusal.line} ({refusal.chat_id}): {refusal.reason}", soft_wrap=True)
 
 
-def _print_next(out: Console, url: str, conversations: Path) -> None:
+def _print_next(out: Console, places: Places, url: str, conversations: Path) -> None:
     dal, to = _this_command(), f"--url {shlex.quote(url)}"
     _headline(out, "Try next")
     for line in (
         f"{dal} chats show demo-1-ada-1 {to}",
         f"{dal} users show yuki {to}",
         f"{dal} search 京都 {to} --json",
+        f"{dal} move status{places.arguments}",
+        f"{dal} move check{places.arguments}",
         f"{dal} import {shlex.quote(str(conversations))} {to} --on-bad-text replace",
         f"{dal} doctor {to}",
     ):

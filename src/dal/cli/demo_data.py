@@ -9,6 +9,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
@@ -88,15 +89,14 @@ _TALKS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
         ),
     ),
 )
-_ROUNDS: Final = 6
 _START: Final = datetime(2024, 3, 1, 9, 0)  # old data knows no zone
 
 
-def write_demo_data(directory: Path) -> tuple[Path, Path]:
-    """Writes the conversations and the user memory into the directory, and says where."""
+def write_demo_data(directory: Path, chats: int) -> tuple[Path, Path]:
+    """Writes so many conversations, and the user memory, into the directory, and says where."""
     conversations, memory = directory / "conversations.jsonl.gz", directory / "memory.jsonl"
     with gzip.open(conversations, "wt", encoding="utf-8", newline="\n") as file:
-        for record in _conversations():
+        for record in islice(_conversations(), chats):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
         # An escaped U+0000: some stores cut the text there, others refuse it, so the import names it and goes on.
         file.write('{"chat_id": "broken-1", "user": "zoe", "messages": [{"role": "user", "content": "\\u0000"}]}\n')
@@ -107,9 +107,9 @@ def write_demo_data(directory: Path) -> tuple[Path, Path]:
 
 
 def _conversations() -> Iterator[dict[str, JsonValue]]:
-    for turn in range(_ROUNDS):
+    for turn in count():
         for number, (user, language, title, texts) in enumerate(_TALKS):
-            began = _START + timedelta(days=turn * 11 + number, minutes=17 * number)
+            began = _START + timedelta(hours=turn * 31 + number * 5, minutes=17 * number)
             messages: list[JsonValue] = []
             for index, text in enumerate(texts):
                 at = (began + timedelta(seconds=41 * index)).isoformat()
