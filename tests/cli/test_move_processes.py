@@ -197,8 +197,11 @@ def test_a_rehearsal_that_is_broken_off_leaves_nothing(
         if number != signal.SIGKILL:
             assert gates(many.source) == {}
             Path(scratch.removeprefix("sqlite:")).unlink()
-    # Nobody can clean up behind a kill -9: whoever comes next does.
+    # Nobody can clean up behind a kill -9: whoever comes next does. It may be at work still, for all a second one knows.
     assert gates(many.source)
+    second = run("move", "rehearse", "--from", many.source)
+    assert second.exit_code == 1
+    assert "another rehearsal is under way" in second.stderr
     assert run("move", "start", "--from", many.source, "--to", many.target).exit_code == 1
     done = run("move", "abort", "--from", many.source)
     assert done.exit_code == 0, done.output

@@ -1,8 +1,9 @@
-"""The `dal` command: schema, import, look-ups, search and a check-up of any store, from a terminal or a program.
+"""The `dal` command: schema, import, look-ups, search, live moves and check-ups of any store, for people and programs.
 
 Tables for people, `--json` for programs on standard output, progress and errors on standard error. Exit codes: 0 fine,
 1 failed or found something, 2 wrong usage, 130 interrupted. It asks a question only of a person at a terminal, and only
-before `dal schema down`, `dal schema restore` and `dal search drop` take something away.
+before something is taken away (`dal schema down`, `dal schema restore`, `dal search drop`) or a move's stores change
+their parts (`dal move cutover`, `rollback`, `retire`, `abort`).
 """
 
 from __future__ import annotations

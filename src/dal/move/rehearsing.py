@@ -22,7 +22,7 @@ from dal.move.ending import abort, abort_alone
 from dal.move.mover import Mover, begin
 from dal.move.operating import make_mover, sides_of, switch_units
 from dal.move.relay import copy_dirty
-from dal.move.sides import Sides, UnitGates, read_gates
+from dal.move.sides import Sides, UnitGates, now_ms, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue
 from dal.replica import EPOCH, UNITS, Gate, Replica
@@ -110,6 +110,13 @@ async def rehearse(
     However it ends, but for the end of the process, nothing of it is left in the source.
     """
     sides = sides_of(source, scratch)
+    present = await sides.source.gates()
+    if is_rehearsal(present) and any(gate.lease_until_ms > now_ms() for gate in present.values()):
+        raise ConflictError(
+            "another rehearsal is under way, or was killed just now; try again in some seconds",
+            operation="rehearse",
+            retryable=True,
+        )
     await sweep(sides.source)
     if await sides.source.gates():
         raise ConflictError("the source takes part in a move; rehearse before one, or abort it", operation="rehearse")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import nullcontext
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,8 @@ from dal.cli.move.options import From, JsonLines, To
 from dal.cli.options import AsJson
 from dal.cli.output import console, print_json
 from dal.cli.running import complain
+from dal.errors import ConflictError, DalError
+from dal.limits import MOVE_ENDING_S
 
 if TYPE_CHECKING:
     from dal.cli.move.stores import Places
@@ -53,14 +56,18 @@ def watch(
         from rich.live import Live
 
         from dal.cli.move.show import overview, print_line
-        from dal.move.status import Pace, look
+        from dal.move.status import Pace
 
         pace = Pace()
         out = console()
         is_screen = not json and sys.stdout.isatty()
         with Live(console=out, auto_refresh=False) if is_screen else nullcontext() as live:
             while True:
-                found = pace.see(await look(sides))
+                found = await _look_again(sides)
+                if found is None:
+                    await asyncio.sleep(interval)
+                    continue
+                found = pace.see(found)
                 if json:
                     print_line({**places.to_json(), **found.as_dict()})
                 elif live is not None:
@@ -72,6 +79,25 @@ def watch(
                 await asyncio.sleep(interval)
 
     with_sides(source, target, work)
+
+
+async def _look_again(sides: Sides) -> MoveStatus | None:
+    """A look at the move, or None while the source does not answer. A move that is being ended is waited for."""
+    from dal.move.status import look
+
+    until = monotonic() + MOVE_ENDING_S
+    while True:
+        try:
+            return await look(sides)
+        except ConflictError:  # between the ends of both stores
+            if monotonic() > until:
+                raise
+        except DalError as error:
+            if not error.retryable:
+                raise
+            complain(f"the source does not answer: {error.message}")
+            return None
+        await asyncio.sleep(0.1)
 
 
 def next_steps(found: MoveStatus, places: Places) -> list[str]:
