@@ -197,7 +197,7 @@ def test_a_rehearsal_that_is_broken_off_leaves_nothing(
         if number != signal.SIGKILL:
             assert gates(many.source) == {}
             Path(scratch.removeprefix("sqlite:")).unlink()
-    # Nobody can clean up behind a kill -9: whoever comes next does. It may be at work still, for all a second one knows.
+    # Nobody can clean up behind a kill -9: whoever comes next does, once it is surely dead.
     assert gates(many.source)
     second = run("move", "rehearse", "--from", many.source)
     assert second.exit_code == 1
