@@ -35,7 +35,7 @@ async def test_a_store_without_a_move_has_no_gates(site: Site) -> None:
 
 
 async def test_gates_are_as_they_were_given(site: Site) -> None:
-    gate = Gate("users", "m1", "target", "replica", 0, 2, "CAPTURE", "users:x", 12, "me", 2**42, 5, "1.2", '{"a":1}')
+    gate = Gate("users", "m1", "target", "replica", 0, 2, "CAPTURE", "users:x", 12, "me", 2**42, 5, '{"a":1}')
     await site.replica.install([gate])
     assert await site.replica.gates() == {"users": gate}
 

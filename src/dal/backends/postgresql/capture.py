@@ -46,7 +46,6 @@ _TABLES: Final = (
         lease_owner TEXT NOT NULL,
         lease_until_ms BIGINT NOT NULL,
         shadow_percent INTEGER NOT NULL,
-        min_library_version TEXT NOT NULL,
         notes TEXT NOT NULL
     )""",
 )
