@@ -54,7 +54,7 @@ def operations(
         if entry.row is None:
             gone.setdefault(entry.table, []).append(entry.id)
     ops: list[Op] = [Delete(table, (Compare("id", "in", tuple(ids)),)) for table, ids in reversed(gone.items())]
-    for place, entry in enumerate(won):
+    for place, entry in enumerate(won if parked else ()):
         if entry.key in parked and entry.row is not None:
             ops.append(Update(entry.table, {"id": entry.id}, _placeholders(TABLES[entry.table], entry.id, place)))
     for entry in won:
@@ -62,7 +62,7 @@ def operations(
             continue
         table = TABLES[entry.table]
         row = dict(zip(table.names, entry.row, strict=True))
-        if replacing or entry.key in known:
+        if replacing or (known and entry.key in known):
             ops.append(Upsert(table.name, row, (table.key,), table.names[1:]))
         else:
             ops.append(Insert(table.name, row))

@@ -57,7 +57,12 @@ def digest(table: Table, row: Row) -> bytes:
 
 def row_hash(table: Table, row: Row) -> int:
     """The first 52 bits of the digest, as a number: what registries keep of a row."""
-    found = blake2b(_encoder(table)(row), digest_size=_DIGEST_BYTES).digest()
+    return hash_of(_encoder(table)(row))
+
+
+def hash_of(data: bytes) -> int:
+    """The hash of the row that has these canonical bytes."""
+    found = blake2b(data, digest_size=_DIGEST_BYTES).digest()
     return int.from_bytes(found[:_PREFIX_BYTES], "big") >> (_PREFIX_BYTES * 8 - HASH_BITS)
 
 

@@ -241,7 +241,7 @@ class Cutover:
             while True:
                 result = await copy_dirty(store, peer, table, self._batch_rows, units)
                 copied += result.copied
-                if result.read < self._batch_rows or not result.copied:
+                if result.is_all or not result.copied:
                     break
         return copied
 

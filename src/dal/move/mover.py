@@ -18,6 +18,7 @@ from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
     MOVE_BATCH_ROWS,
     MOVE_BATCH_S,
+    MOVE_COPIES,
     MOVE_IDLE_S,
     MOVE_LEASE_S,
     MOVE_MAX_PAUSE_S,
@@ -165,7 +166,7 @@ class Mover:
                 result = await self._copy(side, units)
                 busy |= bool(result.copied)
                 stuck = {UNIT_OF[key.table] for key in result.stuck + result.different}
-                clean |= units - stuck if result.read < self._rows else set()
+                clean |= units - stuck if result.is_all else set()
         busy |= await self._seed(gates)
         if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
             await self._stop_checking()  # another mover took that unit on meanwhile
@@ -190,7 +191,7 @@ class Mover:
             await mend_cascades(store, replica, table)
             started = monotonic()
             result = await copy_dirty(store, replica, table, self._rows, units)
-            if result.read == self._rows and monotonic() - started > MOVE_BATCH_S:
+            if not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S:
                 self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
             self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
             total.add(result)
@@ -210,7 +211,7 @@ class Mover:
             tables = UNITS[found.source.unit]
             if at and tables.index(table) < tables.index(at):
                 continue
-            last = await self._sides.source.seed(table, after if at == table else "", self._rows)
+            last = await self._sides.source.seed(table, after if at == table else "", MOVE_COPIES * self._rows)
             if last:
                 change: dict[str, Value] = {"cursor": f"{table}:{last}"}
             elif table != tables[-1]:

@@ -7,27 +7,32 @@ means that everything was compared. Copies carry versions; two relays at work at
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
-from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS
-from dal.move.canonical import row_hash
+from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES
+from dal.move.canonical import canonical, hash_of, row_hash, same_row
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
 from dal.tables import TABLES
 
 #: How often a copy that meets other rows in its way is read again before it is taken apart, or left for later.
 _TRIES: Final = 6
-#: What a row takes beside its text: ids, times, numbers.
-_ROW_BYTES: Final = 200
+#: What an entry takes beside its row.
+_ENTRY_BYTES: Final = 100
+#: Copies under way at a time: one is written, the other is on its way there or compared.
+_AT_ONCE: Final = 2
 
 
 @dataclass(slots=True)
 class CopyResult:
     """What became of entries.
 
-    read        entries that were dirty; fewer than asked for means that no more were.
+    read        entries that were dirty.
+    is_all      they were all there were, as of that moment.
     copied      rows acknowledged: equal on both sides at that version.
     overtaken   keys that changed again meanwhile; they are dirty still, or somebody else copied them.
     stuck       keys that could not be applied: what they refer to is missing, or another row holds their unique key.
@@ -35,6 +40,7 @@ class CopyResult:
     """
 
     read: int = 0
+    is_all: bool = True
     copied: int = 0
     overtaken: int = 0
     stuck: list[Key] = field(default_factory=list)
@@ -42,20 +48,22 @@ class CopyResult:
 
     def add(self, more: CopyResult) -> None:
         self.read += more.read
+        self.is_all &= more.is_all
         self.copied += more.copied
         self.overtaken += more.overtaken
         self.stuck += more.stuck
         self.different += more.different
 
 
-async def copy_dirty(primary: Replica, replica: Replica, table: str, limit: int, units: frozenset[str]) -> CopyResult:
-    """Copies up to `limit` of the table's dirty rows.
+async def copy_dirty(primary: Replica, replica: Replica, table: str, rows: int, units: frozenset[str]) -> CopyResult:
+    """Copies rows of the table that are dirty: as many as MOVE_COPIES copies of up to so many rows take.
 
     units  the units whose primary is this side: rows of others are not this direction's to copy.
     """
+    limit = MOVE_COPIES * rows
     entries = await primary.dirty(table, limit)
-    result = await copy(primary, replica, entries, units)
-    result.read = len(entries)
+    result = await copy(primary, replica, entries, units, rows=rows)
+    result.read, result.is_all = len(entries), len(entries) < limit
     return result
 
 
@@ -77,11 +85,28 @@ async def copy_keys(primary: Replica, replica: Replica, keys: Iterable[Key], uni
     return await copy(primary, replica, [entry for entry in entries if entry.version and entry.state == "dirty"], units)
 
 
-async def copy(primary: Replica, replica: Replica, entries: Sequence[Entry], units: frozenset[str]) -> CopyResult:
-    """Copies entries that were read from the primary, in parts of MOVE_BATCH_BYTES."""
+async def copy(
+    primary: Replica, replica: Replica, entries: Sequence[Entry], units: frozenset[str], *, rows: int = MOVE_BATCH_ROWS
+) -> CopyResult:
+    """Copies entries that were read from the primary, in parts of so many rows and of MOVE_BATCH_BYTES.
+
+    The parts are applied one after the other, and while one is, the one before is read back and acknowledged.
+    """
     result = CopyResult()
-    for part in _parts(entries):
-        result.add(await _copy_part(primary, replica, part, units))
+    parts = _parts(entries, rows)
+    applying = asyncio.Lock()
+
+    async def work() -> None:
+        for part in parts:
+            result.add(await _copy_part(primary, replica, part, units, applying))
+
+    if len(entries) <= rows:
+        await work()
+        return result
+    # What is under way ends, also where the copy beside it fails.
+    for error in await asyncio.gather(*[work() for _ in range(_AT_ONCE)], return_exceptions=True):
+        if error is not None:
+            raise error
     return result
 
 
@@ -94,25 +119,26 @@ async def read_entries(store: Replica, keys: Iterable[Key]) -> list[Entry]:
     return found
 
 
-async def _copy_part(primary: Replica, replica: Replica, entries: Sequence[Entry], units: frozenset[str]) -> CopyResult:
+async def _copy_part(
+    primary: Replica, replica: Replica, batch: list[Entry], units: frozenset[str], applying: asyncio.Lock
+) -> CopyResult:
     """Copies one part; where rows stand in its way for good, it is halved until they stand alone."""
-    wanted = {entry.key for entry in entries}
-    batch = _hashed(entries)
+    entries = batch
     for _ in range(_TRIES):
-        applied = await replica.apply(batch)
+        async with applying:
+            applied = await replica.apply(batch)
         if not applied.blockers:
             return await _acknowledge(primary, replica, batch)
         in_way = {key for key in applied.blockers if UNIT_OF[key.table] in units}
         # What was read may be stale, and that be the reason: all of it is read again, together with what is in the way.
-        batch = _hashed(await _present(primary, wanted | in_way))
+        batch = _hashed(await _present(primary, {entry.key for entry in entries} | in_way))
         if not batch:
             return CopyResult()
-    if len(wanted) == 1:
-        return CopyResult(stuck=list(wanted))
+    if len(entries) == 1:
+        return CopyResult(stuck=[entries[0].key])
     result = CopyResult()
-    ordered = list(entries)
-    for half in (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]):
-        result.add(await _copy_part(primary, replica, half, units))
+    for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
+        result.add(await _copy_part(primary, replica, half, units, applying))
     return result
 
 
@@ -131,17 +157,23 @@ async def _present(primary: Replica, keys: Iterable[Key]) -> list[Entry]:
 async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry]) -> CopyResult:
     result = CopyResult()
     equal: list[Copied] = []
-    found = {entry.key: entry for entry in await read_entries(replica, (entry.key for entry in batch))}
-    for entry in batch:
-        there = found[entry.key]
-        if there.version > entry.version:
-            result.overtaken += 1
-        elif there.version == entry.version and _hash(there) == entry.hash:
-            equal.append(Copied(entry.table, entry.id, entry.version, entry.hash))
-        elif (there.row is None) != (entry.row is None):
-            result.overtaken += 1  # a cascade took it: the replica has marked it (mend_cascades)
-        else:
-            result.different.append(entry.key)
+    for name, group in groupby(batch, key=attrgetter("table")):
+        sent, table = list(group), TABLES[name]
+        found = {entry.id: entry for entry in await replica.entries(name, [entry.id for entry in sent])}
+        for entry in sent:
+            there = found[entry.id]
+            ours, theirs = entry.row, there.row
+            if there.version > entry.version:
+                result.overtaken += 1
+            elif ours is None or theirs is None:
+                if ours is theirs and there.version == entry.version:
+                    equal.append(Copied(name, entry.id, entry.version, None))
+                else:
+                    result.overtaken += 1  # a cascade took it: the replica has marked it (mend_cascades)
+            elif there.version == entry.version and same_row(table, ours, theirs):
+                equal.append(Copied(name, entry.id, entry.version, entry.hash))
+            else:
+                result.different.append(entry.key)
     if equal:
         await primary.acknowledge(equal)
     result.copied = len(equal)
@@ -149,30 +181,26 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
 
 
 def _hashed(entries: Iterable[Entry]) -> list[Entry]:
-    return [entry._replace(hash=_hash(entry)) for entry in entries]
+    return [
+        entry if entry.row is None else entry._replace(hash=row_hash(TABLES[entry.table], entry.row))
+        for entry in entries
+    ]
 
 
-def _hash(entry: Entry) -> int | None:
-    return None if entry.row is None else row_hash(TABLES[entry.table], entry.row)
-
-
-def _parts(entries: Sequence[Entry]) -> list[list[Entry]]:
-    parts: list[list[Entry]] = []
-    size = MOVE_BATCH_BYTES
-    for entry in entries:
-        weight = _weight(entry)
-        if size + weight > MOVE_BATCH_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(entry)
+def _parts(entries: Iterable[Entry], rows: int) -> Iterator[list[Entry]]:
+    """Parts of up to so many rows and MOVE_BATCH_BYTES, with the rows' hashes; each made when it is asked for."""
+    part: list[Entry] = []
+    size = 0
+    for table, id_, version, row, state, hash_ in entries:
+        weight = _ENTRY_BYTES
+        if row is not None:
+            data = canonical(TABLES[table], row)
+            hash_ = hash_of(data)
+            weight += len(data)
+        if part and (len(part) == rows or size + weight > MOVE_BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(Entry(table, id_, version, row, state, hash_))
         size += weight
-    return parts
-
-
-def _weight(entry: Entry) -> int:
-    """About how many bytes the row takes on its way."""
-    if entry.row is None:
-        return _ROW_BYTES
-    return _ROW_BYTES + sum(
-        len(v) if type(v) is str else len(str(v)) if type(v) in (dict, list) else 0 for v in entry.row
-    )
+    if part:
+        yield part

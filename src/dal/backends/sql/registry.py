@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Statement
@@ -123,17 +123,18 @@ class Registry:
         return self._compiler.select(query)[0]
 
     def decode_entries(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
-        found = []
+        name, found = table.name, []
         decoded = self._decoded(table, [row[4:] for row in rows])
-        for (pk, ver, state, hash_, *_), row in zip(rows, decoded, strict=True):
+        for given, row in zip(cast("Sequence[tuple[Any, ...]]", rows), decoded, strict=True):
+            pk, ver, state, hash_ = given[:4]
             found.append(
                 Entry(
-                    table.name,
+                    name,
                     str(pk),
-                    0 if ver is None else _int(ver),
+                    0 if ver is None else int(ver),
                     row if row[0] is not None else None,
-                    "dirty" if state is None else STATES[_int(state)],
-                    None if hash_ is None else _int(hash_),
+                    "dirty" if state is None else STATES[int(state)],
+                    None if hash_ is None else int(hash_),
                 )
             )
         return found
@@ -210,12 +211,12 @@ class Registry:
             Registered(
                 table.name,
                 str(pk),
-                _int(ver),
+                int(ver),
                 bool(deleted),
-                STATES[_int(state)],
-                None if hash_ is None else _int(hash_),
+                STATES[int(state)],
+                None if hash_ is None else int(hash_),
             )
-            for pk, ver, deleted, state, hash_ in rows
+            for pk, ver, deleted, state, hash_ in cast("Sequence[tuple[Any, ...]]", rows)
         ]
 
     # Writing the registry --------------------------------------------------------------------------------------------
@@ -315,7 +316,3 @@ def _field(name: str) -> str:
 
 def _place(row: tuple[str, str, int, int, int, int | None]) -> tuple[int, str]:
     return TABLE_ORDER[row[0]], row[1]
-
-
-def _int(value: object) -> int:
-    return int(value)  # type: ignore[call-overload, no-any-return]
