@@ -81,6 +81,13 @@ def _store_at(place: StoreUrl, settings: Settings, auto_migrate: bool | None) ->
 
             assert place.path is not None  # noqa: S101
             return sqlite_store(place.path, auto_migrate=auto_migrate)
+        case "legacy":
+            from dal.backends.sqlite import sqlite_store
+            from dal.legacy import LegacyStore
+            from dal.legacy.store import BESIDE
+
+            assert place.path is not None  # noqa: S101
+            return LegacyStore(place.path, sqlite_store(place.path / BESIDE / "image.db", auto_migrate=True))
         case "postgresql":
             from dal.backends.postgresql import postgresql_store
 

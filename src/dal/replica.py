@@ -273,6 +273,15 @@ class Replica(Protocol):
         ...
 
 
+class OneWay:
+    """What the moves' side of a source inherits that a unit cannot be switched back to.
+
+    one_way  why, as a sentence for the operator, before the cutover and when asked to roll back.
+    """
+
+    one_way: str
+
+
 @runtime_checkable
 class Movable(Protocol):
     """A store that can be moved from and to. Layers do not hand it through: a move speaks to the bare backend."""

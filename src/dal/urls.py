@@ -12,6 +12,7 @@ SCHEMES = {
     "memory": "memory",
     "file": "file",
     "sqlite": "sqlite",
+    "legacy": "legacy",
     "d1": "d1",
     "postgresql": "postgresql",
     "postgres": "postgresql",
@@ -42,7 +43,7 @@ def parse_url(url: str) -> StoreUrl:
     backend = SCHEMES.get(scheme.lower())
     if not colon or backend is None:
         raise ConfigurationError(f"url: unknown scheme {scheme[:20]!r}; use one of {_FORMS}")
-    if backend not in ("file", "sqlite"):
+    if backend not in ("file", "sqlite", "legacy"):
         place = StoreUrl(backend, url)
         if backend == "d1":
             _ = place.account_and_database

@@ -15,13 +15,14 @@ SOURCE = Path(__file__).parents[2] / "src"
 #: The floors of the house, lowest first; a module may import from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "_version"),
-    ("ops", "tables", "search", "values", "urls", "config"),
+    ("ops", "tables", "search", "values", "urls", "config", "exchange"),
     ("store", "replica"),
     ("backends", "layers", "schema"),
     ("models", "cursor", "repositories", "move"),
     ("access",),
+    ("importing", "legacy"),
     ("factory",),
-    ("importing", "testing", "blobs"),
+    ("testing", "blobs"),
     ("cli", "demo"),
 )
 #: Neighbours on one floor that must not know each other, and skips that the floors alone would allow.

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from dal.errors import ConflictError, DalError, DalTimeoutError, UnavailableError
+from dal.errors import ConflictError, DalError, DalTimeoutError, UnavailableError, UnsupportedError
 from dal.limits import (
     GATE_IDLE_AGE_S,
     GATE_MAX_AGE_S,
@@ -28,7 +28,7 @@ from dal.move.relay import copy_dirty, mend_cascades
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import Value
-from dal.replica import UNITS, Gate, Replica
+from dal.replica import UNITS, Gate, OneWay, Replica
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -104,6 +104,8 @@ class Cutover:
         if await recover(self._sides, found, self._clock):
             found = (await read_gates(self._sides))[unit]
         side = other(to)
+        if isinstance(receiver := self._sides.at(to), OneWay) and to == "source":
+            raise UnsupportedError(f"{unit}: {receiver.one_way}", operation="rollback")
         old, new = found.at(side), found.at(to)
         if found.primary == to:
             raise ConflictError(f"{unit}: the {to} is its primary already", operation="cutover")

@@ -25,7 +25,7 @@ from dal.move.relay import copy_dirty
 from dal.move.sides import Sides, UnitGates, now_ms, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue
-from dal.replica import EPOCH, UNITS, Gate, Replica
+from dal.replica import EPOCH, UNITS, Gate, OneWay, Replica
 from dal.store import Store
 from dal.values import new_id
 
@@ -169,7 +169,9 @@ class _Rehearsing:
         self._on_phase("drain")
         for unit in units:
             self.found.drains_ms[unit] = await self._drain_ms(unit)
-        if with_cutover is False:
+        if isinstance(self._sides.source, OneWay):
+            self.found.why = self._sides.source.one_way
+        elif with_cutover is False:
             self.found.why = "it was not asked for"
         elif with_cutover is None and await self._is_written_to():
             self.found.why = (

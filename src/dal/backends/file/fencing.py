@@ -11,21 +11,14 @@ whoever opens the store next brings it there.
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Final
 
 from dal.backends.file import faults
 from dal.backends.file.layout import DATA, Layout, make_directory, sync_directory, write_new
 from dal.backends.file.registry import Registry
+from dal.exchange import exchange
 
-_AT_FDCWD: Final = -100
-_EXCHANGE: Final = 2
 _NOTICE: Final = b"""This directory was put away by a live move of dal, which keeps it under fenced/. Other programs
 must not write to it: the store that takes its writes now is another one.
 """
@@ -43,7 +36,7 @@ def put_away(layout: Layout, name: str) -> None:
     make_directory(layout.fenced)
     write_new(away, _NOTICE)
     faults.reach("fence.prepared")
-    _exchange(place, away)
+    exchange(place, away, _NOTICE)
     faults.reach("fence.exchanged")
     sync_directory(layout.root)
     sync_directory(layout.fenced)
@@ -55,7 +48,7 @@ def put_back(layout: Layout, name: str) -> None:
     layout.look()
     place, away = layout.root / name, layout.fenced / name
     if layout.is_away(name):
-        _exchange(place, away)
+        exchange(place, away, _NOTICE)
         faults.reach("fence.returned")
         sync_directory(layout.root)
         sync_directory(layout.fenced)
@@ -78,34 +71,3 @@ def complete(layout: Layout, registry: Registry) -> None:
             put_away(layout, name)
         elif gate is None or gate.role == "primary":
             put_back(layout, name)
-
-
-def _exchange(place: Path, away: Path) -> None:
-    """Gives each of the two the other's name. Where the system cannot do it at once, the data is never without one."""
-    rename = _renameat2()
-    if rename is not None:
-        number = rename(os.fsencode(place), os.fsencode(away))
-        if number == 0:
-            return
-        if number not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(number, os.strerror(number), str(place))
-    if away.is_dir():
-        place.unlink(missing_ok=True)
-        away.rename(place)
-    else:
-        away.unlink()
-        place.rename(away)
-        write_new(place, _NOTICE)
-
-
-@cache
-def _renameat2() -> Callable[[bytes, bytes], int] | None:
-    """Exchanges two names; the error's number, 0 for none."""
-    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if function is None:
-        return None
-
-    def exchange(one: bytes, other: bytes) -> int:
-        return ctypes.get_errno() if function(_AT_FDCWD, one, _AT_FDCWD, other, _EXCHANGE) != 0 else 0
-
-    return exchange

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from dal.cli.move.options import From, Only, To, Yes, names_of
 from dal.cli.options import AsJson
 from dal.cli.output import console, print_json, table
-from dal.cli.running import FAILED, complain, report
+from dal.cli.running import FAILED, WRONG_USAGE, complain, report
 from dal.errors import DalError
 
 if TYPE_CHECKING:
@@ -18,7 +20,16 @@ if TYPE_CHECKING:
 _COLUMNS = ("unit", "lives on", "stall ms>", "fence ms>", "drained>", "epoch>")
 
 
-def cutover(source: From = None, target: To = None, only: Only = None, yes: Yes = False, json: AsJson = False) -> None:
+def cutover(
+    source: From = None,
+    target: To = None,
+    only: Only = None,
+    one_way: Annotated[
+        bool, typer.Option("--one-way", help="No rollback leads back to a source of legacy files: switch all the same.")
+    ] = False,
+    yes: Yes = False,
+    json: AsJson = False,
+) -> None:
     """Make the target the primary, unit by unit: memory, chats, files, users, audit. Writers wait, none fails.
 
     Each unit is fenced, drained, compared and switched; what goes wrong before the switch leaves it where it was, and
@@ -27,6 +38,11 @@ def cutover(source: From = None, target: To = None, only: Only = None, yes: Yes 
     from dal.cli.move.stores import with_sides
 
     async def work(sides: Sides, places: Places) -> int:
+        from dal.replica import OneWay
+
+        if isinstance(sides.source, OneWay) and not one_way:
+            complain(f"nothing was switched: {sides.source.one_way}; say --one-way to switch all the same")
+            return WRONG_USAGE
         return await _switch(sides, places, "target", names_of(only), yes=yes, as_json=json)
 
     with_sides(source, target, work)
@@ -37,6 +53,11 @@ def rollback(source: From = None, target: To = None, only: Only = None, yes: Yes
     from dal.cli.move.stores import with_sides
 
     async def work(sides: Sides, places: Places) -> int:
+        from dal.replica import OneWay
+
+        if isinstance(sides.source, OneWay):
+            complain(f"nothing was switched: {sides.source.one_way}")
+            return FAILED
         return await _switch(sides, places, "source", names_of(only), yes=yes, as_json=json)
 
     with_sides(source, target, work)
@@ -117,6 +138,7 @@ async def _say_failure(error: DalError, left: list[str], lives: dict[str, str], 
 
 async def _say_next(sides: Sides, places: Places, to: Side, lives: dict[str, str]) -> None:
     from dal.move.status import look
+    from dal.replica import OneWay
 
     given = places.arguments
     if (await look(sides)).lease_s is None:
@@ -125,9 +147,8 @@ async def _say_next(sides: Sides, places: Places, to: Side, lives: dict[str, str
     if to == "source":
         complain(f"next: dal move cutover{given}, or give it up with dal move abort{given}")
     elif all(side == "target" for side in lives.values()):
-        complain(
-            f"next, when you trust the target: dal move retire{given}; until then dal move rollback{given} leads back"
-        )
+        back = "" if isinstance(sides.source, OneWay) else f"; until then dal move rollback{given} leads back"
+        complain(f"next, when you trust the target: dal move retire{given}{back}")
     else:
         here = ",".join(unit for unit, side in lives.items() if side == "source")
         complain(f"next: dal move cutover{given} --only {here}")
