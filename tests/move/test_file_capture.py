@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from dal.backends.file import FileStore, faults, fencing, journal, registry_files
+from dal import exchange
+from dal.backends.file import FileStore, faults, journal, registry_files
 from dal.backends.file.layout import sharded
 from dal.errors import CorruptDataError, DalTimeoutError, FencedError
 from dal.ops import Compare, Count, Delete, Insert, Select, Update
@@ -534,7 +535,7 @@ async def test_a_replica_behind_the_fence_takes_copies_and_gives_them_back_in_pl
 async def test_without_one_step_for_it_the_directory_changes_places_all_the_same(
     store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fencing, "_renameat2", lambda: None)
+    monkeypatch.setattr(exchange, "_renameat2", lambda: None)
     replica, before = store.replica(), await rows.everything(store)
     await replica.change_gate("chats", expect={}, change={"role": "fenced"})
     assert (tmp_path / "store" / "chats").is_file()
