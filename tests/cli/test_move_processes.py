@@ -24,7 +24,7 @@ from tests.engines.postgres import PostgresServer
 
 Line = dict[str, Any]
 Process = subprocess.Popen[bytes]
-MANY = 1_500
+MANY = 8_000
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_mover_follows_until_it_is_told_to_stop(begun: list[Process], verified
 
 def test_a_mover_stopped_before_it_is_done_says_how_to_go_on(begun: list[Process], many: Stores) -> None:
     mover = begin(begun, "start", *many.options, "--json", "--batch-size", "10")
-    next(line for line in lines(mover) if copied(line))
+    next(line for line in lines(mover) if 0 < copied(line) < ROWS + MANY)
     mover.send_signal(signal.SIGINT)
     _, errors = mover.communicate(timeout=TIMEOUT_S)
     assert mover.returncode == 130
