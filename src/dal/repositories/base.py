@@ -14,7 +14,15 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from pydantic import BaseModel
 
 from dal.cursor import Listing
-from dal.errors import AlreadyExistsError, ConflictError, DalError, InvalidInputError, NotFoundError
+from dal.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DalError,
+    InvalidInputError,
+    NotFoundError,
+    Outcome,
+    UnavailableError,
+)
 from dal.limits import MAX_INT64, MAX_PAGE_ROWS
 from dal.models import Page, build, page
 from dal.ops import Compare, Guard, Insert, Op, Row, Select, Update, Value
@@ -79,7 +87,8 @@ class Repository:
         try:
             await self._store.commit((insert,))
         except AlreadyExistsError as error:
-            stored = await self._one(model, "id", insert.row["id"])  # type: ignore[arg-type]  # no Ref in `_insert`
+            row_id: str = insert.row["id"]  # type: ignore[assignment]  # no Ref in `_insert`
+            stored = await self._behind(self._one(model, "id", row_id), error.outcome)
             if stored is None or not self._same(stored, insert.row, given_id=given_id):
                 error.outcome = "not_applied"  # also after a lost answer: the row was looked for
                 raise
@@ -125,7 +134,7 @@ class Repository:
         except ConflictError as error:
             if error.retryable or expected_version is None:
                 raise
-            await self._unchanged(model, key, expected_version)  # says what was found
+            await self._behind(self._unchanged(model, key, expected_version), error.outcome)  # says what was found
             raise
         if row is None:
             raise self._not_found(key)
@@ -142,6 +151,14 @@ class Repository:
                 "read it again and retry"
             )
         return self._record(model, rows[0])
+
+    async def _behind(self, read: Awaitable[T], outcome: Outcome) -> T:
+        """What a read behind a write gives. Where it cannot be had, its error says what became of the write."""
+        try:
+            return await read
+        except UnavailableError as error:
+            error.outcome = outcome
+            raise
 
     def _not_found(self, key: Mapping[str, str]) -> NotFoundError:
         return NotFoundError(f"{self.table.name}: no row with {dict(key)!r}")

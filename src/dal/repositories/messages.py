@@ -159,7 +159,7 @@ class Messages(Repository):
             await self._store.commit(
                 (Update("messages", {"id": key}, {"abuse_flagged": abuse_flagged}, {"version": 1}),)
             )
-            for message in await self._by_ids([key]):
+            for message in await self._behind(self._by_ids([key]), "unknown"):
                 return message
         raise NotFoundError("messages.flag: no message has this id")
 
@@ -243,7 +243,8 @@ class Messages(Repository):
         """What a refused append means: it is there already (a repeat), or it is a real refusal, said in full."""
         if isinstance(error, ConflictError) and error.retryable:
             raise error
-        stored = {m.id: m for m in await self._by_ids([str(r["id"]) for r in rows])}
+        found = await self._behind(self._by_ids([str(r["id"]) for r in rows]), error.outcome)
+        stored = {m.id: m for m in found}
         if len(stored) == len(rows):
             messages = [stored[str(r["id"])] for r in rows]
             if all(m.chat_id == key and _same(m, r) for m, r in zip(messages, rows, strict=True)):
@@ -253,10 +254,10 @@ class Messages(Repository):
                 f"messages: the id {next(iter(stored))} belongs to another message; a repeat must be the same call",
             ) from error
         if expected_sequence is not None:
-            found = await self._must_exist(key) + 1
-            if found != expected_sequence:
+            number = await self._must_exist(key) + 1
+            if number != expected_sequence:
                 raise ConflictError(
-                    f"chat_sessions[{key!r}] would number this message {found}, expected {expected_sequence}; "
+                    f"chat_sessions[{key!r}] would number this message {number}, expected {expected_sequence}; "
                     "read the new messages and retry",
                 ) from error
         raise error
