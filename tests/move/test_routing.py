@@ -10,11 +10,12 @@ import pytest
 import pytest_asyncio
 
 from dal import DataAccess, Settings, create_data_access
-from dal.errors import ConfigurationError, FencedError, UnavailableError, UnsupportedError
+from dal.errors import ConfigurationError, DalTimeoutError, FencedError, UnavailableError, UnsupportedError
 from dal.factory import create_store
 from dal.move.push import keys_of
+from dal.move.recovery import recover
 from dal.move.routing import Router
-from dal.move.sides import now_ms, read_gates
+from dal.move.sides import ClockMs, Sides, UnitGates, now_ms, read_gates
 from dal.ops import Compare, Delete, Insert, Op, Select, Update, Upsert
 from dal.replica import Key
 from dal.store import Store
@@ -227,6 +228,29 @@ async def test_an_overdue_fence_is_taken_back_by_the_application(move: Move, ins
     await dal.memory.set(user.id, "t", "k", 1)
     assert (await read_gates(move.sides))["memory"].primary == "source"
     assert len(await move.source.rows("user_memory")) == 1
+
+
+async def test_a_writer_in_the_way_of_taking_a_fence_back_is_no_error_of_the_call(
+    move: Move, instance: OpenInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def busy(sides: Sides, gates: UnitGates, clock: ClockMs) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise DalTimeoutError("a writer under way held the database", operation="change_gate")
+        return await recover(sides, gates, clock)
+
+    monkeypatch.setattr("dal.move.routes.recover", busy)
+    dal = await instance()
+    user = await dal.users.create(name="Ada")
+    await move.settle()
+    await move.sides.source.change_gate(
+        "memory", expect={"role": "primary"}, change={"role": "fenced", "phase": "FENCED", "deadline_ms": 1}
+    )
+    await dal.memory.set(user.id, "t", "k", 1)
+    assert tries > 1
 
 
 async def test_a_fence_that_never_ends_is_an_error_in_the_end(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
@@ -94,9 +95,10 @@ class Routes:
 
     async def take_back_overdue(self) -> None:
         """Ends a fence whose deadline has passed, of any unit, or waits a moment; then the gates want another look."""
-        for gates in self._gates.values():
-            if gates.primary is None and await recover(await self._sides(), gates, self._clock):
-                return
+        with suppress(UnavailableError):  # a writer holds the store, or it is away: that is no error of this call
+            for gates in self._gates.values():
+                if gates.primary is None and await recover(await self._sides(), gates, self._clock):
+                    return
         await asyncio.sleep(_FENCED_POLL_S)
 
     async def _fresh(self, unit: str) -> None:
