@@ -24,11 +24,11 @@ from dal.limits import (
     MOVE_OLD_TRANSACTION_S,
 )
 from dal.move.recovery import SETTLED, announced_s, complete, recover, take_back
-from dal.move.relay import copy_dirty, mend_cascades
+from dal.move.relay import copy, copy_dirty, mend_cascades, together
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import Value
-from dal.replica import UNITS, Gate, OneWay, Replica
+from dal.replica import UNITS, Gate, OneWay
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -74,15 +74,16 @@ class Cutover:
             seen_by_all = monotonic() + GATE_MAX_AGE_S * 1.1
             while (left_s := seen_by_all - monotonic()) > 0:
                 await self._copy_once(unit)
+                await self._compare(unit, to)  # the more is compared now, the less is left for the fence
                 await self._sleep(min(left_s, 0.05))
-            await self._copy_once(unit)
+            units = await self._copy_once(unit)
             started, fence_s, fenced = await self._fence(unit, to, old)
         except BaseException:
             await asyncio.shield(self._withdraw(unit, old))
             raise
         drained = 0
         try:
-            drained = await self._settle_tail(unit, to, started)
+            drained = await self._settle_tail(unit, to, started, units)
             await self._activate(unit, to, fenced, started)
         except BaseException as error:
             await asyncio.shield(take_back(self._sides, other(to), fenced))
@@ -193,23 +194,35 @@ class Cutover:
             return started, monotonic() - started, old._replace(role="fenced", phase="FENCED", deadline_ms=deadline_ms)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _settle_tail(self, unit: str, to: Side, started: float) -> int:
-        """Copies what was written before the fence and makes sure that both sides hold the same; rows copied."""
-        store = self._sides.at(other(to))
+    async def _settle_tail(self, unit: str, to: Side, started: float, units: frozenset[str]) -> int:
+        """Copies what was written before the fence and makes sure that both sides hold the same; rows copied.
+
+        Everybody waits for it: what can be known before is not asked again, and tables are looked at together.
+        """
+        store, peer = self._sides.at(other(to)), self._sides.at(to)
+        tables = UNITS[unit]
         while await store.rescan():
             self._check_time(unit, started)
         drained = 0
         while True:
-            drained += (copied := await self._copy_once(unit))
-            self._check_time(unit, started)
-            if not await self._is_dirty(unit, store) and not await self._is_dirty(unit, self._sides.at(to)):
+            looks = [store.dirty(table, self._batch_rows) for table in tables]
+            found = await together(*looks, *[peer.dirty(table, 1) for table in tables])
+            if not any(found):
                 break
-            if not copied:
+            copied = 0
+            for entries in found[: len(tables)]:
+                copied += (await copy(store, peer, entries, units, rows=self._batch_rows)).copied
+            self._check_time(unit, started)
+            if not copied:  # or the peer waits for what a cascade took, and nobody sends it behind the fence
                 raise UnavailableError(f"{unit}: rows are left that cannot be copied", operation="cutover")
-        for table in UNITS[unit]:
-            await compare_tail(table, store, self._sides.at(to))
+            drained += copied
+        await self._compare(unit, to, marking=False)
         self._check_time(unit, started)
         return drained
+
+    async def _compare(self, unit: str, to: Side, *, marking: bool = True) -> None:
+        store, peer = self._sides.at(other(to)), self._sides.at(to)
+        await together(*[compare_tail(table, store, peer, marking=marking) for table in UNITS[unit]])
 
     async def _activate(self, unit: str, to: Side, old: Gate, started: float) -> None:
         while True:
@@ -231,27 +244,19 @@ class Cutover:
                 f"{unit}: the fence was overdue and was taken back", operation="cutover", retryable=True
             )
 
-    async def _copy_once(self, unit: str) -> int:
-        """Copies what is dirty in the unit, once over each table; how many rows."""
+    async def _copy_once(self, unit: str) -> frozenset[str]:
+        """Copies what is dirty in the unit, once over each table; the units that live where it lives."""
         gates = await read_gates(self._sides)
         holder = gates[unit].holder
         units = frozenset(name for name, found in gates.items() if found.holder == holder)
         store, peer = self._sides.at(holder), self._sides.at(other(holder))
-        copied = 0
         for table in UNITS[unit]:
             await mend_cascades(store, peer, table)
             while True:
                 result = await copy_dirty(store, peer, table, self._batch_rows, units)
-                copied += result.copied
                 if result.is_all or not result.copied:
                     break
-        return copied
-
-    async def _is_dirty(self, unit: str, store: Replica) -> bool:
-        for table in UNITS[unit]:
-            if await store.dirty(table, 1):
-                return True
-        return False
+        return units
 
     def _check_time(self, unit: str, started: float) -> None:
         if monotonic() - started > MOVE_FENCE_S * 0.75:

@@ -8,17 +8,18 @@ means that everything was compared. Copies carry versions; two relays at work at
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES
 from dal.move.canonical import canonical, hash_of, row_hash, same_row
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
 from dal.tables import TABLES
 
+_T = TypeVar("_T")
 #: How often a copy that meets other rows in its way is read again before it is taken apart, or left for later.
 _TRIES: Final = 6
 #: What an entry takes beside its row.
@@ -103,11 +104,17 @@ async def copy(
     if len(entries) <= rows:
         await work()
         return result
-    # What is under way ends, also where the copy beside it fails.
-    for error in await asyncio.gather(*[work() for _ in range(_AT_ONCE)], return_exceptions=True):
-        if error is not None:
-            raise error
+    await together(*[work() for _ in range(_AT_ONCE)])
     return result
+
+
+async def together(*work: Awaitable[_T]) -> list[_T]:
+    """The results of what is done at the same time. All of it has ended, also where one part fails."""
+    found = await asyncio.gather(*work, return_exceptions=True)
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("list[_T]", found)
 
 
 async def read_entries(store: Replica, keys: Iterable[Key]) -> list[Entry]:
