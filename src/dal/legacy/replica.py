@@ -58,8 +58,12 @@ class LegacyReplica(OneWay):
             await self._place()
 
     async def rescan(self) -> int:
+        """While a unit is behind its fence the others wait: the fence has seen to its files, and is short."""
         async with self._turn():
-            return await self._scan()
+            gates = await self._place()
+            if any(gate.role == "fenced" for gate in gates.values()):
+                return 0
+            return await self._scanner.scan(active(gates))
 
     async def obstacles(self) -> list[str]:
         found = [*await self._image.obstacles(), *self._scanner.problems.values()]
@@ -140,7 +144,7 @@ class LegacyReplica(OneWay):
             if busy is None:
                 break
             if monotonic() > give_up:
-                name = busy.relative_to(self._root)
+                name = self._shown(directories, busy)
                 raise DalTimeoutError(
                     f"{unit}: a program has {name} open for writing; end it, or try again", operation="fence"
                 )
@@ -157,6 +161,15 @@ class LegacyReplica(OneWay):
                 f"{unit}: {len(problems)} files cannot be taken in, and would be left behind: {problems[0]}",
                 operation="fence",
             )
+
+    def _shown(self, directories: Sequence[Directory], path: Path) -> str:
+        """The file by the name that its programs know."""
+        names = [
+            f"{d.name}/{path.relative_to(d.found(self._root))}"
+            for d in directories
+            if d.found(self._root) in path.parents
+        ]
+        return names[0] if names else str(path)
 
     def _paths(self, directories: Sequence[Directory]) -> list[Path]:
         return [d.found(self._root) / name for d in directories for name, _ in files(self._root, d)]

@@ -1,0 +1,469 @@
+"""A legacy directory as the source of a move, while programs that know no library go on writing its files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+
+from dal import ConfigurationError, ConflictError, DalTimeoutError, UnsupportedError
+from dal.access import DataAccess
+from dal.factory import create_store
+from dal.legacy import LegacyStore
+from dal.legacy import replica as legacy_replica
+from dal.legacy.directories import DIRECTORIES, MEMORY, SESSIONS, put_away, writers
+from dal.move.checking import check
+from dal.move.ending import abort, retire
+from dal.move.sides import read_gates
+from dal.ops import Insert, JsonValue, Select
+from dal.store import Store
+from dal.testing import rows
+from tests.move.moving import Move, quick, start
+from tests.move.replicas import Site
+
+__all__ = ["quick"]
+UNITS = ("memory", "chats", "files", "users", "audit")
+
+
+def says(*texts: str, **more: JsonValue) -> JsonValue:
+    messages: list[JsonValue] = [
+        {"role": "user", "content": text, "at": f"2024-03-01T09:00:{n:02d}"} for n, text in enumerate(texts)
+    ]
+    return {"messages": messages, **more}
+
+
+def write(path: Path, value: JsonValue) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A legacy directory with a little in each of its places."""
+    root = tmp_path / "site"
+    write(root / SESSIONS.name / "s-1.json", says("one", "two", user="ada", title="Engines", profile="code"))
+    write(root / MEMORY.name / "ada.json", {"facts": ["likes steam"], "profile": {"language": "en"}})
+    write(root / "chat_history" / "2023" / "old.json", says("before"))
+    write(root / "conversations" / "yuki" / "export.json", [says("q", chat_id="c-9"), says("r", chat_id="c-10")])
+    return root
+
+
+@pytest_asyncio.fixture
+async def opened(root: Path) -> AsyncIterator[Callable[[], LegacyStore]]:
+    """Opens the directory, as one process after another."""
+    stores: list[LegacyStore] = []
+
+    def open_() -> LegacyStore:
+        stores.append(cast(LegacyStore, create_store(f"legacy:{root}")))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        await store.close()
+
+
+@pytest_asyncio.fixture
+async def store(opened: Callable[[], LegacyStore]) -> LegacyStore:
+    store = opened()
+    await store.open()
+    return store
+
+
+@pytest_asyncio.fixture
+async def target(tmp_path: Path) -> AsyncIterator[Store]:
+    store = create_store(f"sqlite:{tmp_path / 'target.db'}")
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest_asyncio.fixture
+async def move(store: LegacyStore, target: Store, quick: None) -> Move:
+    """A move of everything, begun."""
+    return await start(site(store), site(target))
+
+
+def site(store: Store) -> Site:
+    return Site(store.capabilities.backend, store, cast(LegacyStore, store).replica(), lambda *_: [])
+
+
+async def chats(store: Store) -> dict[str, list[str]]:
+    """What each chat says, by its name."""
+    names = {row[0]: str(row[1]) for row in await store.read(Select("chat_sessions", columns=("id", "chat_id")))}
+    found: dict[str, list[str]] = {name: [] for name in names.values()}
+    columns = ("chat_session_id", "content", "sequence_number")
+    for chat, content, _ in sorted(
+        await store.read(Select("messages", columns=columns)), key=lambda row: cast(int, row[2])
+    ):
+        found[names[chat]].append(str(content))
+    return found
+
+
+async def memory(store: Store) -> dict[tuple[str, str], JsonValue]:
+    found = await store.read(Select("user_memory", columns=("memory_type", "key", "value")))
+    return {(str(kind), str(key)): cast(JsonValue, value) for kind, key, value in found}
+
+
+# -- what the files mean
+
+
+async def test_every_place_of_the_layout_has_its_chats_and_users(store: LegacyStore) -> None:
+    assert await chats(store) == {
+        "s-1": ["one", "two"],
+        "chat_history/2023/old": ["before"],
+        "conversations/yuki/c-9": ["q"],
+        "conversations/yuki/c-10": ["r"],
+    }
+    assert await memory(store) == {("facts", "0001"): "likes steam", ("profile", "language"): "en"}
+    dal = DataAccess(store)
+    chat, ada, yuki = (
+        await dal.chats.get("s-1"),
+        await dal.users.get_by_clerk_id("ada"),
+        await dal.users.get_by_clerk_id("yuki"),
+    )
+    assert chat is not None
+    assert ada is not None
+    assert yuki is not None
+    assert (chat.user_id, chat.title, chat.profile) == (ada.id, "Engines", "code")
+    assert chat.metadata["import"]["source"] == "data/chat_sessions/s-1.json"  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.jsonl", '{"role": "user", "content": "x"}\n{"role": "bot", "text": "y"}\n', ["x", "y"]),
+        ("a.jsonl", '{"role": "user", "content": "x"}\n{"role": "bot", "te', ["x"]),
+        ("a.json", '[{"sender": "human", "message": "x", "timestamp": 1700000000}]', ["x"]),
+        ("a.json", '{"id": "a", "history": [{"role": "user", "content": "x"}]}', ["x"]),
+        (
+            "a.json",
+            '[{"type": "human", "data": {"content": "x"}}, {"type": "ai", "data": {"content": "y"}}]',
+            ["x", "y"],
+        ),
+        ("a.json", '{"uuid": "a", "chat_messages": [{"uuid": "1", "sender": "human", "text": "x"}]}', ["x"]),
+        ("a.json", '{"id": "a", "history": {"messages": {"m": {"role": "user", "content": "x"}}}}', ["x"]),
+        ("sub/b.json", '{"chat_id": "a", "messages": [{"role": "user", "content": "x"}]}', ["x"]),
+    ],
+)
+async def test_a_chat_is_taken_in_each_of_the_forms(
+    root: Path, store: LegacyStore, name: str, text: str, expected: list[str]
+) -> None:
+    path = root / SESSIONS.name / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    assert await store.replica().rescan() > 0
+    assert (await chats(store))["a"] == expected
+
+
+async def test_the_same_files_give_the_same_rows_in_a_new_image(
+    root: Path, store: LegacyStore, opened: Callable[[], LegacyStore]
+) -> None:
+    before = await rows.everything(store)
+    await store.close()
+    shutil.rmtree(root / ".dal-move")
+    again = opened()
+    await again.open()
+    assert await rows.everything(again) == before
+
+
+async def test_an_unchanged_directory_costs_nothing_and_what_changed_keeps_its_ids(
+    root: Path, store: LegacyStore
+) -> None:
+    ids = [row[0] for row in await store.read(Select("messages", order=("id",), columns=("id",)))]
+    assert await store.replica().rescan() == 0
+    write(
+        root / SESSIONS.name / "s-1.json", says("one", "changed", "three", user="ada", title="Engines", profile="code")
+    )
+    assert await store.replica().rescan() == 3  # the chat, and two messages
+    assert set(ids) < {row[0] for row in await store.read(Select("messages", columns=("id",)))}
+    write(root / SESSIONS.name / "s-1.json", says("one", user="ada"))
+    write(root / MEMORY.name / "ada.json", {"facts": []})
+    (root / "conversations" / "yuki" / "export.json").unlink()
+    assert await store.replica().rescan() > 0
+    assert await chats(store) == {"s-1": ["one"], "chat_history/2023/old": ["before"]}
+    assert await memory(store) == {}
+
+
+async def test_a_change_that_keeps_size_and_times_of_a_young_file_is_seen(root: Path, store: LegacyStore) -> None:
+    path = write(root / SESSIONS.name / "s-2.json", says("aaa"))
+    status = path.stat()
+    await store.replica().rescan()
+    path.write_text(json.dumps(says("bbb")))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    await store.replica().rescan()
+    assert (await chats(store))["s-2"] == ["bbb"]
+
+
+async def test_a_file_that_cannot_be_taken_in_keeps_its_rows_and_is_named(root: Path, store: LegacyStore) -> None:
+    path = root / SESSIONS.name / "s-1.json"
+    for text in ("", '{"messages": [{"role": "us', "[7]", '{"messages": [{"role": "user", "content": "\\u0000"}]}'):
+        path.write_text(text)
+        assert await store.replica().rescan() == 0
+        assert (await chats(store))["s-1"] == ["one", "two"]
+        (problem,) = await store.replica().obstacles()
+        assert problem.startswith("data/chat_sessions/s-1.json: ")
+        assert (await store.health()).parts["damaged"] == [problem]
+    write(path, says("whole"))
+    await store.replica().rescan()
+    assert await store.replica().obstacles() == []
+    assert (await chats(store))["s-1"] == ["whole"]
+
+
+async def test_two_files_cannot_hold_one_chat_and_the_second_is_named(root: Path, store: LegacyStore) -> None:
+    second = write(root / SESSIONS.name / "other.json", says("mine", chat_id="s-1"))
+    await store.replica().rescan()
+    assert (await chats(store))["s-1"] == ["one", "two"]
+    assert "holds the same chat" in (await store.replica().obstacles())[0]
+    (root / SESSIONS.name / "s-1.json").unlink()
+    await store.replica().rescan()
+    await store.replica().rescan()
+    assert (await chats(store))["s-1"] == ["mine"]
+    second.rename(second.with_name("renamed.json"))
+    while await store.replica().rescan():
+        pass
+    assert (await chats(store))["s-1"] == ["mine"]
+
+
+async def test_a_directory_that_vanishes_takes_nothing_with_it(root: Path, store: LegacyStore) -> None:
+    before = await chats(store)
+    (root / "conversations").rename(root / "elsewhere")
+    assert await store.replica().rescan() == 0
+    assert await chats(store) == before
+    assert "is not there" in (await store.replica().obstacles())[0]
+
+
+async def test_files_of_other_kinds_are_named_before_a_move(root: Path, store: LegacyStore) -> None:
+    (root / "chat_history" / "old.txt").write_text("user: hi")
+    assert await store.replica().obstacles() == [
+        "chat_history: 1 files are neither .json nor .jsonl, and are not taken"
+    ]
+
+
+async def test_nothing_is_written_to_the_files_through_the_library(store: LegacyStore) -> None:
+    with pytest.raises(UnsupportedError, match="is written by the programs"):
+        await store.commit([Insert("users", rows.user(1))])
+    with pytest.raises(UnsupportedError):
+        store.transaction()
+
+
+async def test_a_directory_of_something_else_is_no_legacy_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="data/chat_sessions"):
+        await create_store(f"legacy:{tmp_path}").open()
+    assert os.listdir(tmp_path) == []
+
+
+# -- a move
+
+
+async def test_nothing_that_others_write_is_lost_and_behind_the_fence_they_fail(
+    root: Path, store: LegacyStore, target: Store, move: Move
+) -> None:
+    names = ("w1", "w2")
+    told: dict[str, list[list[str]]] = {}
+
+    def follow(name: str, program: subprocess.Popen[str]) -> None:
+        assert program.stdout is not None
+        told[name] = [line.split() for line in program.stdout]
+
+    programs = {
+        name: subprocess.Popen(  # noqa: ASYNC220  # they end by themselves
+            [sys.executable, "-m", "tests.move.legacy_writer", str(root), name], stdout=subprocess.PIPE, text=True
+        )
+        for name in names
+    }
+    try:
+        following = [asyncio.create_task(asyncio.to_thread(follow, *item)) for item in programs.items()]
+        await move.mover().run(lambda gates: all(found.phase == "VERIFIED" for found in gates.values()))
+        for unit in UNITS:
+            await _switched(move, unit)
+        await asyncio.gather(*following)
+    finally:
+        for program in programs.values():
+            program.kill()
+            program.wait()
+            assert program.stdout is not None
+            program.stdout.close()
+    found, items = await chats(target), await memory(target)
+    users = {str(row[1]): row[0] for row in await target.read(Select("users", columns=("id", "clerk_id")))}
+    for name in names:
+        done = [line for line in told[name] if line[0] not in ("ready", "refused")]
+        assert len(done) > 20
+        assert {line[1] for line in told[name] if line[0] == "refused"} <= {"NotADirectoryError"}
+        written = {kind: [f"mark {line[1]}" for line in done if line[0] == kind] for kind, _ in done}
+        assert found[f"lines-{name}"] == written["lines"]
+        assert found[name] == written["document"]
+        removed = {f"mark {int(line[1]) - 1}" for line in done if line[0] == "removal"}
+        exported = [texts[0] for chat, texts in found.items() if chat.startswith(f"conversations/{name}/")]
+        assert sorted(exported) == sorted(set(written["export"]) - removed)
+        assert name in users
+    assert items["facts", "0001"] in {f"mark {line[1]}" for name in names for line in told[name] if line[0] == "memory"}
+    assert (await check(store, target, mode="deep")).differences == 0
+    assert all((root / directory.name).is_file() for directory in DIRECTORIES)
+    await retire(move.sides)
+    assert await chats(store) == await chats(target), "and what was moved away can be read"
+
+
+async def _switched(move: Move, unit: str) -> None:
+    """Switches the unit, whatever others have open at the moment."""
+    for _ in range(20):
+        with suppress(ConflictError, DalTimeoutError):
+            await move.cutover().switch(unit, "target")
+            return
+    await move.cutover().switch(unit, "target")
+
+
+async def test_a_program_that_has_a_file_open_holds_the_fence_up_and_loses_nothing(
+    root: Path, move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(legacy_replica, "LEGACY_FENCE_S", 0.05)
+    monkeypatch.setattr("dal.move.cutover.MOVE_FENCE_TRIES", 2)
+    await move.settle()
+    path = root / SESSIONS.name / "late.jsonl"
+    with path.open("a") as file:
+        with pytest.raises(DalTimeoutError, match=r"has data/chat_sessions/late\.jsonl open for writing"):
+            await move.switch("target", "memory", "chats")
+        assert (root / SESSIONS.name).is_dir(), "and its directories are back"
+        file.write('{"role": "user", "content": "late"}\n')
+    await move.settle()
+    await move.switch("target", "chats")
+    assert (await chats(move.target.store))["late"] == ["late"]
+    assert (root / SESSIONS.name).is_file()
+
+
+async def test_what_was_opened_before_the_fence_and_closed_behind_it_is_taken_in(
+    root: Path, move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await move.settle()
+    file = (root / SESSIONS.name / "s-2.jsonl").open("a")
+
+    def then_written(paths: list[Path]) -> Path | None:
+        found = writers(paths)
+        if found is not None:
+            assert (root / SESSIONS.name).is_file()
+            file.write('{"role": "user", "content": "late"}\n')
+            file.close()
+        return found
+
+    monkeypatch.setattr(legacy_replica, "writers", then_written)
+    await move.switch("target", "chats")
+    assert file.closed
+    assert (await chats(move.target.store))["s-2"] == ["late"]
+
+
+async def test_writers_are_told_by_the_kernel(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_text("x")
+    other.write_text("y")
+    with path.open("r"):
+        assert writers([other, path, tmp_path / "missing"]) is None
+    with path.open("a"):
+        assert writers([other, path]) == path
+    assert writers([other, path]) is None
+
+
+async def test_a_damaged_file_holds_the_fence_up_and_the_directories_come_back(root: Path, move: Move) -> None:
+    await move.settle()
+    path = root / MEMORY.name / "torn.json"
+    path.write_text('{"facts": ["a"')
+    with pytest.raises(ConflictError, match="1 files cannot be taken in"):
+        await move.switch("target", "memory")
+    assert (root / MEMORY.name).is_dir()
+    path.write_text('{"facts": ["a"]}')
+    await move.settle()
+    await move.switch("target", "memory")
+    assert await move.differences("memory") == 0
+
+
+async def test_users_are_switched_after_what_brings_them(move: Move) -> None:
+    await move.settle()
+    with pytest.raises(ConflictError, match="chats, memory must be switched before"):
+        await move.switch("target", "users")
+    await move.switch("target", "memory", "chats", "users")
+
+
+async def test_no_rollback_leads_back_to_files_and_that_is_said_at_once(root: Path, move: Move) -> None:
+    await move.settle()
+    await move.switch("target", "memory")
+    with pytest.raises(UnsupportedError, match="nothing is written back"):
+        await move.switch("source", "memory")
+    gates = await read_gates(move.sides)
+    assert gates["memory"].primary == "target"
+    with pytest.raises(UnsupportedError):
+        await move.sides.source.change_gate("memory", expect={}, change={"role": "primary"})
+    assert (root / MEMORY.name).is_file()
+
+
+async def test_what_the_target_takes_is_copied_to_the_image_so_that_a_check_goes_on(move: Move) -> None:
+    await move.settle()
+    await move.switch("target", *UNITS)
+    dal = DataAccess(move.target.store)
+    await dal.messages.add("s-1", "user", "three")
+    await move.settle()
+    assert (await check(move.source.store, move.target.store, mode="deep")).differences == 0
+    assert (await chats(move.source.store))["s-1"] == ["one", "two", "three"]
+
+
+async def test_a_pilot_of_memory_alone_leaves_the_chats_to_their_programs(
+    root: Path,
+    store: LegacyStore,
+    target: Store,
+    quick: None,
+) -> None:
+    move = await start(site(store), site(target), "memory", "users")
+    await move.settle()
+    await move.switch("target", "memory", "users")
+    assert [(root / d.name).is_file() for d in DIRECTORIES] == [True, False, False, False]
+    write(root / SESSIONS.name / "s-9.json", says("on", user="new"))
+    assert await store.replica().rescan() == 0
+
+
+@pytest.mark.parametrize("is_fenced", [True, False])
+async def test_a_fence_half_way_is_put_right_by_whoever_opens_the_directory(
+    root: Path, store: LegacyStore, move: Move, opened: Callable[[], LegacyStore], is_fenced: bool
+) -> None:
+    await move.settle()
+    if is_fenced:
+        await move.sides.source.change_gate("memory", expect={}, change={"role": "fenced"})
+        (root / MEMORY.name).unlink()
+        MEMORY.away(root).rename(root / MEMORY.name)
+    else:
+        put_away(root, MEMORY)
+    await store.close()
+    again = opened()
+    await again.open()
+    assert (root / MEMORY.name).is_file() == is_fenced
+    assert await memory(again) != {}
+
+
+async def test_an_overdue_fence_is_taken_back_and_the_files_are_back(root: Path, move: Move) -> None:
+    await move.settle()
+    gate = (await move.sides.source.gates())["chats"]
+    await move.sides.source.change_gate(
+        "chats", expect={}, change={"role": "fenced", "phase": "FENCED", "deadline_ms": 1}
+    )
+    assert (root / SESSIONS.name).is_file()
+    gates = await move.rescue()
+    assert gates["chats"].primary == "source"
+    assert gates["chats"].source.epoch > gate.epoch
+    write(root / SESSIONS.name / "s-3.json", says("on"))
+    await move.settle()
+    assert await move.differences() == 0
+    await move.switch("target")
+
+
+async def test_an_aborted_move_leaves_the_files_as_they_are(root: Path, move: Move) -> None:
+    await move.settle()
+    await abort(move.sides)
+    assert await move.sides.source.gates() == {}
+    assert json.loads((root / SESSIONS.name / "s-1.json").read_text())["messages"][0]["content"] == "one"
