@@ -19,12 +19,14 @@ PY    := $(BIN)/python
 PIP   := $(PY) -m pip --disable-pip-version-check --quiet install
 PYTEST_ARGS ?=
 TORTURE_ARGS ?=
+DEMO_MOVE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-corpus torture bench docs clean
+.PHONY: help demo demo-move test lint test-corpus torture bench docs clean
 
 help:
 	@echo 'make demo         old chat data into files, moved to SQLite while writers write, there and back (half a minute)'
+	@echo 'make demo-move    the same into PostgreSQL under 20 writers: the corpus at ../shared/data, else made data (minutes)'
 	@echo 'make test         ruff, mypy, and pytest on every engine (PYTEST_ARGS="-k name" narrows it)'
 	@echo 'make lint         ruff and mypy only'
 	@echo 'make test-corpus  load the whole corpus into every backend and read it back (minutes; needs ../shared/data)'
@@ -35,6 +37,9 @@ help:
 
 demo: $(VENV)/.installed
 	@$(BIN)/dal demo
+
+demo-move: $(VENV)/.installed-postgresql
+	@$(PY) -m tests.demo_move $(DEMO_MOVE_ARGS)
 
 test: lint $(VENV)/.installed-postgresql $(VENV)/.installed-npm
 	$(PY) -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
