@@ -299,11 +299,15 @@ class Supervisor:
             with suppress(ChildProcessError):
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 ended = self._workers.pop(pid, None)
-                if ended is not None and status and ended.role not in ("mover", "switcher"):
+                was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL  # just before, by a fault
+                if ended is not None and status and not was_killed:
                     self.problems.append(f"{ended.role} {ended.number} ended with status {status}")
             time.sleep(_TICK_S)
-        for worker in self._workers.values():
-            self.problems.append(f"{worker.role} {worker.number} did not stop in {_PATIENCE_S:g} s")
+        for pid, worker in self._workers.items():
+            self.problems.append(f"{worker.role} {worker.number} (process {pid}) did not stop in {_PATIENCE_S:g} s")
+            for question in (signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(pid, question)
+                time.sleep(0.5)
         self._kill_all()
 
     def _kill_all(self) -> None:

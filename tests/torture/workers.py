@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -259,7 +260,9 @@ async def mover(run: Run, number: int, *, clock_off_s: float) -> None:
     told = 0
     while True:
         try:
+            started = time.monotonic()
             await begin(sides, tuple(UNITS))
+            run.event("begun", took_s=time.monotonic() - started)
             ended = asyncio.create_task(work.run(lambda _gates: False))
             while not ended.done():
                 await asyncio.wait([ended], timeout=0.1)
@@ -371,7 +374,15 @@ def forked(work: Callable[[], Awaitable[None] | None], log: Path) -> int:
 
 
 async def _awaited(work: Awaitable[None]) -> None:
+    faulthandler.register(signal.SIGUSR2)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _show_tasks)
     await work
+
+
+def _show_tasks() -> None:
+    """Where this process hangs, for the log; SIGUSR2 shows where it runs, if it does not even come to this."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 def _die_with_parent() -> None:
