@@ -103,7 +103,7 @@ class Lane:
             new: dict[str, Any] = {"preferences": {"d": self._document()}, "name": self._text(255)}
             await self._write(
                 "users.update",
-                [Change(key, {**self._rows[key], **_without_times(new)})],
+                [Change(key, _changed(self._rows[key], **new))],
                 lambda: self._dal.users.update(key[1], **new),
                 "user",
             )
