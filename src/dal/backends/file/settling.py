@@ -199,14 +199,26 @@ class Settling:
 
     async def wait_for_room(self, operation: str) -> None:
         """Returns when the documents are not too far behind. UnavailableError: they stay behind."""
-        if len(self._store.image.layers) <= MAX_WAITING_SEGMENTS:
+        if self._has_room():
             return
-        self._store.image.retire(self._store.journal.state.settled)
-        self.begin()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=self._timeout_s)
-        if len(self._store.image.layers) > MAX_WAITING_SEGMENTS:
-            raise self._behind(operation)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not self._has_room():
+                    self.begin()
+                    if self._task is not None:
+                        await asyncio.wait([self._task])
+                    if self.problem is not None and not self._has_room():
+                        raise self._behind(operation)
+                    if not self._has_room():
+                        await asyncio.sleep(_OTHERS_S)  # another process is at it
+        except TimeoutError as error:
+            raise self._behind(operation) from error
+
+    def _has_room(self) -> bool:
+        image = self._store.image
+        if len(image.layers) > MAX_WAITING_SEGMENTS:
+            image.retire(self._store.journal.state.settled)
+        return len(image.layers) <= MAX_WAITING_SEGMENTS
 
     def _behind(self, operation: str) -> UnavailableError:
         return UnavailableError(
