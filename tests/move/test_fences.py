@@ -95,6 +95,14 @@ async def test_what_an_applied_delete_takes_along_in_a_replica_is_marked(replica
     assert (await replica.entry("user_memory", ID(4))).version == EPOCH + 9
 
 
+async def test_what_an_applied_delete_takes_along_behind_a_fence_is_marked(replica: Site) -> None:
+    await apply(replica, entry("users", rows.user(1)), entry("user_memory", rows.memory(4, 1), EPOCH + 9))
+    assert await replica.replica.change_gate("memory", expect={}, change={"role": "fenced"})
+    await apply(replica, tombstone("users", ID(1), EPOCH + 2))
+    assert await replica.rows("user_memory") == []
+    assert set(await replica.dirty()) == {Key("user_memory", ID(4))}
+
+
 async def test_a_delete_that_would_reach_behind_a_fence_is_refused_whole(primary: Site) -> None:
     await primary.insert("users", rows.user(1), rows.user(2))
     await primary.insert("chat_sessions", rows.chat(3, user_id=ID(2)))

@@ -6,7 +6,7 @@ same. It marks what it has seen, so that little is left to be compared behind a 
 
 from __future__ import annotations
 
-from dal.errors import CorruptDataError
+from dal.errors import CorruptDataError, UnavailableError
 from dal.limits import MOVE_TAIL_ROWS
 from dal.replica import Replica
 
@@ -15,7 +15,7 @@ async def compare_tail(table: str, primary: Replica, replica: Replica, *, markin
     """How many entries were found equal, and marked as checked.
 
     Raises CorruptDataError where both sides hold one version of a row with different content. What changes meanwhile is
-    left for the next time. Cost: three statements for each MOVE_TAIL_ROWS entries.
+    left for the next time; behind a fence, where it must not be left, UnavailableError. Cost: three statements for each MOVE_TAIL_ROWS entries.
     """
     compared, after = 0, ""
     while True:
@@ -29,6 +29,10 @@ async def compare_tail(table: str, primary: Replica, replica: Replica, *, markin
             there = theirs.get(entry.id)
             if there is not None and there.version > entry.version:
                 continue  # it changed, and was copied, between the two reads
+            if there is not None and there.state == "dirty":
+                if marking:
+                    continue  # what a cascade took: it is sent once more
+                raise UnavailableError(f"{table}: a delete took rows of the replica along meanwhile", operation="check")
             if there is None or (there.version, there.deleted, there.hash) != (
                 entry.version,
                 entry.deleted,

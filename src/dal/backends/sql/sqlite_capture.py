@@ -110,8 +110,9 @@ def _captures(table: Table) -> Iterator[str]:
         refused = f"{others} AND {_is_refused(table, event)}"
         yield trigger(event, f"AFTER {event.upper()}", f"{primary} OR ({refused})", refuse, *registered)
         if cascades := _cascades(table, event):
-            # Also what an applier's delete takes along: its child may be newer than the delete, and copied before it.
-            let_through = f"NOT {primary} AND NOT {_is_fenced(table)} AND ({' OR '.join(cascades)})"
+            # Also what an applier's delete takes along, behind a fence too: its child may be newer than the delete, and
+            # copied before it.
+            let_through = f"NOT {primary} AND ({' OR '.join(cascades)})"
             yield trigger("cascade", f"AFTER {event.upper()}", let_through, _mark(table))
     # A changed key is a tombstone of the old one and a row of the new.
     yield trigger("rename", "AFTER UPDATE OF id", f"{primary} AND OLD.id <> NEW.id", *old)
