@@ -103,17 +103,17 @@ def demo(
 
 def _print_account(out: Console, writers: Writers, lost: list[str]) -> None:
     """What became of what the writers wrote, and of the old data."""
+    from dal.cli.demo_screen import print_line
+
     slowest_ms = max(ledger.slowest_s for ledger in writers.ledgers) * 1000
-    out.print(
-        f"  {'writers':<20}{writers.acknowledged:,} calls answered, {writers.failed} failed, the slowest in "
-        f"{slowest_ms:.0f} ms"
-    )
+    answered = f"{writers.acknowledged:,} calls answered, {writers.failed} failed"
+    print_line(out, "writers", f"{answered}, the slowest in {slowest_ms:.0f} ms")
     for problem in [problem for ledger in writers.ledgers for problem in ledger.problems]:
-        out.print(f"  {'FAILED':<20}{problem}", soft_wrap=True)
-    if not lost:
-        out.print(f"  {'in SQLite':<20}all the old data, and every write that was acknowledged")
+        print_line(out, "FAILED", problem)
     for line in lost:
-        out.print(f"  {'LOST':<20}{line}", soft_wrap=True)
+        print_line(out, "LOST", line)
+    if not lost:
+        print_line(out, "in SQLite", "all the old data, and every write that was acknowledged")
 
 
 async def _print_tour(out: Console, dal: DataAccess) -> None:

@@ -58,7 +58,7 @@ async def move(out: Console, places: Places, writers: Writers) -> bool:
             await mover.verified.wait()
             rows = sum(unit.total for unit in (await look(sides)).units.values())
             took_s = monotonic() - started
-            screen.line("copied, compared", f"{rows:,} rows in {took_s:.1f} s; both stores hold the same")
+            screen.line("copied", f"{rows:,} rows in {took_s:.1f} s; both stores hold the same")
             await _check(screen, source, target)
             await _wait_until_all_know(screen, started)
             await _switch(screen, sides, writers, "target", ())
@@ -117,11 +117,8 @@ async def _wait_until_all_know(screen: Screen, started: float) -> None:
     """The cutover waits for it by itself; here it is told."""
     left_s = started + GATE_IDLE_AGE_S - monotonic()
     if left_s > 0:
-        screen.step = (
-            f"an instance that knew of no move looks again after {GATE_IDLE_AGE_S:g} s at the latest: until then "
-            "no cutover begins"
-        )
-        screen.line("waited", f"{left_s:.1f} s, until every instance must know of the move")
+        screen.step = f"who knew of no move looks again within {GATE_IDLE_AGE_S:g} s: no cutover before"
+        screen.line("waited", f"{left_s:.1f} s more, until every instance must know of the move")
         await asyncio.sleep(left_s)
 
 
@@ -138,14 +135,13 @@ async def _switch(screen: Screen, sides: Sides, writers: Writers, to: Side, name
     def retried(unit: str, error: DalError) -> None:
         screen.line(unit, f"not yet: {error.message}; trying again")
 
-    screen.step = f"{units[0]}: for {GATE_MAX_AGE_S * 1.1:.1f} s every instance hears that it is about to be switched"
-    label = "cutover" if to == "target" else "rollback"
+    screen.step = f"{units[0]}: for {GATE_MAX_AGE_S * 1.1:.1f} s every instance hears that it is to be switched"
+    command = "cutover" if to == "target" else "rollback"
     async for done in switch_units(sides, units, to, batch_rows=MOVE_BATCH_ROWS, on_retry=retried):
         call_ms = writers.slowest_s() * 1000
         screen.line(
-            label,
-            f"{done.unit:<7} lives on {name} now; fenced for {done.stall_ms:.0f} ms, "
-            f"the slowest call of a writer took {call_ms:.0f} ms",
+            command,
+            f"{done.unit:<7} lives on {name}; fenced for {done.stall_ms:.0f} ms; slowest call {call_ms:.0f} ms",
         )
         left = units[units.index(done.unit) + 1 :]
-        screen.step = f"{left[0]}: announced to every instance" if left else ""
+        screen.step = f"{left[0]}: to be switched next" if left else ""

@@ -6,6 +6,7 @@ In a pipe there are the lines alone.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -13,14 +14,20 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from dal.cli.move.show import bar
+from dal.cli.output import table
 from dal.errors import DalError
+from dal.move.status import look
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dal.cli.demo_writers import Writers
     from dal.move.sides import Sides
+    from dal.move.status import MoveStatus
 
 _REFRESH_S: Final = 0.2
-_LABEL_CHARS: Final = 20
+_LABEL_CHARS: Final = 11
 
 
 class Screen:
@@ -50,19 +57,34 @@ class Screen:
 
     def line(self, label: str, text: str) -> None:
         """A line that stays."""
-        self._out.print(f"  {label:<{_LABEL_CHARS}}{text}", soft_wrap=True)
+        print_line(self._out, label, text)
 
     async def _show(self) -> None:
-        from dal.cli.move.show import overview
-        from dal.move.status import Pace, look
-
-        pace = Pace()
+        writers = self._writers
         while True:
-            try:
-                move = overview(pace.see(await look(self._sides)))
-            except DalError:  # the mover meets it as well, and ends where it does not pass
-                move = Text("")
-            writers = self._writers
-            told = f"{len(writers.ledgers)} writers: {writers.acknowledged:,} calls answered, {writers.failed} failed"
-            self._live.update(Group(Text(""), move, Text(told), Text(self.step, style="bold")), refresh=True)
+            with suppress(DalError):  # the mover meets it as well, and ends where it does not pass
+                move = _overview(await look(self._sides))
+                told = f"  {len(writers.ledgers)} writers: {writers.acknowledged:,} calls answered"
+                self._live.update(Group(move, Text(told), Text(f"  {self.step}", style="bold")), refresh=True)
             await asyncio.sleep(_REFRESH_S)
+
+
+def print_line(out: Console, label: str, text: str) -> None:
+    """What is said, behind what it is about."""
+    out.print(f"  {label:<{_LABEL_CHARS}}{text}", soft_wrap=True)
+
+
+def _overview(status: MoveStatus) -> Table:
+    """The units of the move, in the width of any terminal; `dal move watch` says more."""
+    rows = [
+        (
+            unit.unit,
+            unit.phase,
+            unit.primary or "fenced",
+            bar(unit.copied, unit.total) if unit.total else "",
+            f"{unit.copied:,} of {unit.total:,}" if unit.total else "none",
+            unit.dirty,
+        )
+        for unit in status.units.values()
+    ]
+    return table(None, ("unit", "phase", "lives on", "copied", "rows>", "dirty>"), rows)
