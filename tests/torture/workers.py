@@ -334,6 +334,8 @@ async def watcher(run: Run) -> None:
                     last[unit] = now
                     run.event("gates", unit=unit, target=now[0], source=now[1])
         await asyncio.sleep(0.01)
+    await source.close()
+    await target.close()
 
 
 def _watch(run: Run, unit: str, first: Gate, second: Gate, third: Gate, epochs: dict[tuple[str, str], int]) -> None:
