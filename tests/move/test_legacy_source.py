@@ -21,7 +21,7 @@ from dal.access import DataAccess
 from dal.factory import create_store
 from dal.legacy import LegacyStore
 from dal.legacy import replica as legacy_replica
-from dal.legacy.directories import DIRECTORIES, MEMORY, SESSIONS, put_away, writers
+from dal.legacy.directories import DIRECTORIES, MEMORY, SESSIONS, FileState, put_away, writers
 from dal.move.checking import check
 from dal.move.ending import abort, retire
 from dal.move.sides import read_gates
@@ -195,14 +195,18 @@ async def test_an_unchanged_directory_costs_nothing_and_what_changed_keeps_its_i
     assert await memory(store) == {}
 
 
-async def test_a_change_that_keeps_size_and_times_of_a_young_file_is_seen(root: Path, store: LegacyStore) -> None:
-    path = write(root / SESSIONS.name / "s-2.json", says("aaa"))
-    status = path.stat()
-    await store.replica().rescan()
-    path.write_text(json.dumps(says("bbb")))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    await store.replica().rescan()
-    assert (await chats(store))["s-2"] == ["bbb"]
+async def test_a_change_that_times_do_not_tell_of_is_seen(
+    root: Path, store: LegacyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def coarse(status: os.stat_result) -> FileState:
+        return FileState(status.st_size, status.st_mtime_ns // 10**9 * 10**9, 0, 0)
+
+    monkeypatch.setattr("dal.legacy.scanning.state_of", coarse)
+    monkeypatch.setattr("dal.legacy.directories.state_of", coarse)
+    for text in ("aaa", "bbb", "ccc"):
+        write(root / SESSIONS.name / "s-2.json", says(text))
+        await store.replica().rescan()
+        assert (await chats(store))["s-2"] == [text]
 
 
 async def test_a_file_that_cannot_be_taken_in_keeps_its_rows_and_is_named(root: Path, store: LegacyStore) -> None:
@@ -347,8 +351,8 @@ async def test_what_was_opened_before_the_fence_and_closed_behind_it_is_taken_in
     await move.settle()
     file = (root / SESSIONS.name / "s-2.jsonl").open("a")
 
-    def then_written(paths: list[Path]) -> Path | None:
-        found = writers(paths)
+    def then_written(paths: list[Path], give_up: float) -> Path | None:
+        found = writers(paths, give_up)
         if found is not None:
             assert (root / SESSIONS.name).is_file()
             file.write('{"role": "user", "content": "late"}\n')
@@ -369,6 +373,8 @@ async def test_writers_are_told_by_the_kernel(tmp_path: Path) -> None:
         assert writers([other, path, tmp_path / "missing"]) is None
     with path.open("a"):
         assert writers([other, path]) == path
+        assert writers([path, other], 0.0) == path, "however late it is, the first one is asked"
+        assert writers([other, path], 0.0) is None
     assert writers([other, path]) is None
 
 

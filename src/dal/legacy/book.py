@@ -8,8 +8,7 @@ what came from it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,11 +23,30 @@ CREATE INDEX IF NOT EXISTS idx_owners_path ON owners(path);
 """
 
 
+_REPLACE: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)"
+
+
 class Known(NamedTuple):
     """A file as it was when it was taken in. digest: of its content; None where its chats were noted only."""
 
     state: FileState
     digest: bytes | None
+
+
+class Claim(NamedTuple):
+    """The chats or users that a file of this unit holds."""
+
+    unit: str
+    path: str
+    keys: Set[str]
+
+
+class Claimed(NamedTuple):
+    """What became of a claim. released: what the file held before. holder: another file that has one of the keys; then
+    nothing was noted."""
+
+    released: set[str]
+    holder: str | None
 
 
 _NOTED: Final = FileState(-1, 0, 0, 0)
@@ -49,47 +67,44 @@ class Book:
         rows = self._database.execute("SELECT path, size, mtime_ns, ctime_ns, inode, digest FROM files")
         return {str(path): Known(FileState(*state), digest) for path, *state, digest in rows}
 
-    def keys_of(self, path: str) -> set[str]:
-        with closing(self._database.execute("SELECT key FROM owners WHERE path = ?", (path,))) as rows:
-            return {str(key) for (key,) in rows}
-
-    def claim(self, unit: str, path: str, keys: Iterable[str]) -> str | None:
-        """Notes that these are the file's; the path of another file that has one of them, and nothing is noted."""
-        wanted = list(keys)
-        for key in wanted:
-            row = self._database.execute("SELECT path FROM owners WHERE unit = ? AND key = ?", (unit, key)).fetchone()
-            if row is not None and row[0] != path:
-                return str(row[0])
+    def claim(self, wanted: Sequence[Claim]) -> list[Claimed]:
+        """Notes, in one transaction, what these files hold; for each of them what became of it, in their order."""
         with self._database:
-            self._database.execute("BEGIN")
-            self._database.execute(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (path) DO NOTHING", (path, *_NOTED)
-            )
-            self._database.executemany(
-                "INSERT INTO owners VALUES (?, ?, ?) ON CONFLICT (unit, key) DO NOTHING",
-                [(unit, key, path) for key in wanted],
-            )
-        return None
+            self._database.execute("BEGIN IMMEDIATE")
+            return [self._claim(claim) for claim in wanted]
 
-    def settle(self, path: str, known: Known | None, released: Iterable[str]) -> None:
-        """Keeps what a file looks like now; None where it is gone. released: what it does not hold any more."""
+    def _claim(self, claim: Claim) -> Claimed:
+        before = self._database.execute("SELECT key FROM owners WHERE path = ?", (claim.path,)).fetchall()
+        held = {str(key) for (key,) in before}
+        for key in claim.keys - held:
+            row = self._database.execute(
+                "SELECT path FROM owners WHERE unit = ? AND key = ?", (claim.unit, key)
+            ).fetchone()
+            if row is not None:
+                return Claimed(set(), str(row[0]))
+        self._database.execute(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (path) DO NOTHING", (claim.path, *_NOTED)
+        )
+        self._database.executemany(
+            "INSERT INTO owners VALUES (?, ?, ?)", [(claim.unit, key, claim.path) for key in sorted(claim.keys - held)]
+        )
+        return Claimed(held - claim.keys, None)
+
+    def settle(self, taken_in: Iterable[tuple[str, Known | None, Iterable[str]]]) -> None:
+        """Keeps what files look like that were taken in: None where one is gone, and the keys it does not hold now."""
         with self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany(
-                "DELETE FROM owners WHERE path = ? AND key = ?", [(path, key) for key in released]
-            )
-            if known is None:
-                self._database.execute("DELETE FROM files WHERE path = ?", (path,))
-            else:
-                self._database.execute(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", (path, *known.state, known.digest)
+            self._database.execute("BEGIN IMMEDIATE")
+            for path, known, released in taken_in:
+                self._database.executemany(
+                    "DELETE FROM owners WHERE path = ? AND key = ?", [(path, key) for key in released]
                 )
+                if known is None:
+                    self._database.execute("DELETE FROM files WHERE path = ?", (path,))
+                else:
+                    self._database.execute(_REPLACE, (path, *known.state, known.digest))
 
     def remember(self, states: Mapping[str, Known]) -> None:
         """Keeps the states of files that hold what they held."""
         with self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                [(path, *known.state, known.digest) for path, known in states.items()],
-            )
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany(_REPLACE, [(path, *known.state, known.digest) for path, known in states.items()])

@@ -140,7 +140,7 @@ class LegacyReplica(OneWay):
         give_up = monotonic() + LEGACY_FENCE_S
         paths = await asyncio.to_thread(self._paths, directories)
         while paths:
-            busy = await asyncio.to_thread(writers, paths)
+            busy = await asyncio.to_thread(writers, paths, give_up)
             if busy is None:
                 break
             if monotonic() > give_up:
@@ -172,7 +172,11 @@ class LegacyReplica(OneWay):
         return names[0] if names else str(path)
 
     def _paths(self, directories: Sequence[Directory]) -> list[Path]:
-        return [d.found(self._root) / name for d in directories for name, _ in files(self._root, d)]
+        """The files, those that changed last before the others: they are the likeliest to be open."""
+        found = [
+            (state.mtime_ns, d.found(self._root) / name) for d in directories for name, state in files(self._root, d)
+        ]
+        return [path for _, path in sorted(found, reverse=True)]
 
 
 def active(gates: Mapping[str, Gate]) -> set[str]:

@@ -25,9 +25,9 @@ from dal.errors import (
     MissingReferenceError,
     UnavailableError,
 )
-from dal.legacy.book import Book, Known
+from dal.legacy.book import Book, Claim, Known
 from dal.legacy.directories import DIRECTORIES, MEMORY, Directory, FileState, files, state_of
-from dal.legacy.mapping import Content, read_file
+from dal.legacy.mapping import Found, read_file
 from dal.legacy.planning import Planned, plan_chats, plan_memory
 from dal.limits import LEGACY_SURE_S
 from dal.ops import Insert, Op
@@ -41,12 +41,16 @@ _NEVER: Final = FileState(-1, 0, 0, 0)
 
 @dataclass(slots=True)
 class _File:
-    """A file that was looked at. content None: it is gone."""
+    """A file that was looked at. known None: it is gone.
+
+    found     what it holds now.
+    released  what it held before and does not hold now.
+    """
 
     directory: Directory
     path: str
     known: Known | None
-    content: Content | None
+    found: list[Found]
     seen: datetime
     released: set[str] = field(default_factory=set)
 
@@ -109,7 +113,7 @@ class Scanner:
             try:
                 state, data = _content(directory.found(self._root) / name)
             except FileNotFoundError:
-                found.append(_File(directory, path, None, None, datetime.now(UTC)))
+                found.append(_File(directory, path, None, [], datetime.now(UTC)))
                 continue
             except OSError as error:
                 self.problems[path] = f"{path}: cannot be read: {error.strerror}"
@@ -128,55 +132,43 @@ class Scanner:
                 state, digest = _NEVER, b""
                 self.problems[path] = f"{path}: its last line is not whole"
             seen = datetime.fromtimestamp(os.stat(directory.found(self._root) / name).st_mtime, UTC)
-            found.append(_File(directory, path, Known(state, digest), content, seen))
+            found.append(_File(directory, path, Known(state, digest), content.found, seen))
         if same:
             self._book.remember(same)
         return found
 
     async def _take_in(self, some: Sequence[_File]) -> int:
         """Carries the files out together, or else each alone."""
-        looked = [(file, await self._planned(file)) for file in some]
-        planned = [(file, plan) for file, plan in looked if plan is not None]
+        if not some:
+            return 0
+        claims = [Claim(file.directory.unit, file.path, {one.key for one in file.found}) for file in some]
+        claimed = await asyncio.to_thread(self._book.claim, claims)
+        planned: list[tuple[_File, Planned]] = []
+        for file, (released, holder) in zip(some, claimed, strict=True):
+            if holder is not None:
+                self.problems[file.path] = f"{file.path}: is not taken in: {holder} holds the same chat or user"
+                continue
+            file.released = released
+            if (plan := await self._planned(file)) is not None:
+                planned.append((file, plan))
         try:
             await self._commit(_together(plan.ops for _, plan in planned))
-        except _REFUSALS:
-            done = [await self._take_in_alone(file) for file, _ in planned]
-            return sum(done)
-        for file, _ in planned:
-            await self._settle(file)
+        except _REFUSALS as error:
+            if len(some) == 1:
+                self.problems[some[0].path] = f"{some[0].path}: is not taken in: {error.message}"
+                return 0
+            return sum([await self._take_in([file]) for file, _ in planned])
+        await asyncio.to_thread(self._book.settle, [(file.path, file.known, file.released) for file, _ in planned])
         return sum(plan.rows for _, plan in planned)
 
-    async def _take_in_alone(self, file: _File) -> int:
-        plan = await self._planned(file)
-        if plan is None:
-            return 0
-        try:
-            await self._commit(plan.ops)
-        except _REFUSALS as error:
-            self.problems[file.path] = f"{file.path}: is not taken in: {error.message}"
-            return 0
-        await self._settle(file)
-        return plan.rows
-
     async def _planned(self, file: _File) -> Planned | None:
-        """The file's writes, its chats noted as its own; None, and a problem, where they cannot be."""
-        found = [] if file.content is None else file.content.found
-        keys = {one.key for one in found}
-        before = await asyncio.to_thread(self._book.keys_of, file.path)
-        other = await asyncio.to_thread(self._book.claim, file.directory.unit, file.path, keys)
-        if other is not None:
-            self.problems[file.path] = f"{file.path}: is not taken in: {other} holds the same chat or user"
-            return None
-        file.released = before - keys
+        """The file's writes; None, and a problem, where it holds what no store keeps."""
         plan = plan_memory if file.directory == MEMORY else plan_chats
         try:
-            return await plan(self._image, found, sorted(file.released), file.seen)
+            return await plan(self._image, file.found, sorted(file.released), file.seen)
         except InvalidInputError as error:
             self.problems[file.path] = f"{file.path}: {error.message}; its rows are kept as they were"
             return None
-
-    async def _settle(self, file: _File) -> None:
-        await asyncio.to_thread(self._book.settle, file.path, file.known, file.released)
 
     async def _commit(self, ops: list[Op]) -> None:
         most = self._image.capabilities.max_batch_ops

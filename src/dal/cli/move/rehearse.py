@@ -54,6 +54,7 @@ def rehearse(
         from dal.config import Settings
         from dal.move.operating import closed_units
         from dal.move.rehearsing import rehearse as carry_out
+        from dal.replica import Movable, OneWay
 
         end_on_sigterm()
         units = closed_units(names_of(only))
@@ -61,6 +62,7 @@ def rehearse(
             may_make = places.target.is_embedded
             async with places.source.opened() as ours, places.target.opened(auto_migrate=may_make) as theirs:
                 await _require_empty(places, theirs)
+                is_one_way = isinstance(ours, Movable) and isinstance(ours.replica(), OneWay)
                 found = await carry_out(
                     ours,
                     theirs,
@@ -74,7 +76,9 @@ def rehearse(
         else:
             _show(found)
         if found.why:
-            complain(f"no cutover was carried out: {found.why}; --cutover does it all the same")
+            complain(
+                f"no cutover was carried out: {found.why}{'' if is_one_way else '; --cutover does it all the same'}"
+            )
         complain(f"nothing of it is left in {places.source.shown}; next: dal move plan{places.source.argument} --to …")
         return 0
 
