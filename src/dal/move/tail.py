@@ -15,7 +15,8 @@ async def compare_tail(table: str, primary: Replica, replica: Replica, *, markin
     """How many entries were found equal, and marked as checked.
 
     Raises CorruptDataError where both sides hold one version of a row with different content. What changes meanwhile is
-    left for the next time; behind a fence, where it must not be left, UnavailableError. Cost: three statements for each MOVE_TAIL_ROWS entries.
+    left for the next time; what a cascade took, too, but behind a fence, where that is UnavailableError.
+    Cost: three statements for each MOVE_TAIL_ROWS entries.
     """
     compared, after = 0, ""
     while True:
