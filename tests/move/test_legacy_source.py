@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 import pytest_asyncio
@@ -21,6 +22,7 @@ from dal.access import DataAccess
 from dal.factory import create_store
 from dal.legacy import LegacyStore
 from dal.legacy import replica as legacy_replica
+from dal.legacy.book import Book
 from dal.legacy.directories import DIRECTORIES, MEMORY, SESSIONS, FileState, put_away, writers
 from dal.move.checking import check
 from dal.move.ending import abort, retire
@@ -28,7 +30,7 @@ from dal.move.sides import read_gates
 from dal.ops import Insert, JsonValue, Select
 from dal.store import Store
 from dal.testing import rows
-from tests.move.moving import Move, quick, start
+from tests.move.moving import KilledError, Move, quick, start
 from tests.move.replicas import Site
 
 __all__ = ["quick"]
@@ -376,6 +378,32 @@ async def test_writers_are_told_by_the_kernel(tmp_path: Path) -> None:
         assert writers([path, other], 0.0) == path, "however late it is, the first one is asked"
         assert writers([other, path], 0.0) is None
     assert writers([other, path]) is None
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_look_that_is_killed_before_it_is_noted_loses_no_trace_of_a_file(
+    root: Path, store: LegacyStore, opened: Callable[[], LegacyStore], monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    path = write(root / SESSIONS.name / "s-2.json", says("one"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Book, "settle", Mock(side_effect=KilledError))
+        with pytest.raises(KilledError):
+            await store.replica().rescan()
+    await store.close()
+    if is_gone:
+        path.unlink()
+    again = opened()
+    await again.open()
+    assert ("s-2" in await chats(again)) != is_gone
+    path.unlink(missing_ok=True)
+    await again.replica().rescan()
+    assert "s-2" not in await chats(again)
+
+
+async def test_a_legacy_directory_is_no_target(store: LegacyStore, target: Store) -> None:
+    with pytest.raises(UnsupportedError, match="can only be moved from"):
+        await start(site(target), site(store))
+    assert await store.replica().gates() == {}
 
 
 async def test_a_damaged_file_holds_the_fence_up_and_the_directories_come_back(root: Path, move: Move) -> None:

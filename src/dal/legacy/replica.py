@@ -48,6 +48,10 @@ class LegacyReplica(OneWay):
         return getattr(self._image, name)
 
     async def install(self, gates: Sequence[Gate]) -> None:
+        if any(gate.side == "target" for gate in gates):
+            raise UnsupportedError(
+                f"{self._root}: a directory of legacy files can only be moved from", operation="install"
+            )
         async with self._turn():
             await self._image.install(gates)
             await self._scan()

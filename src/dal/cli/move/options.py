@@ -13,7 +13,7 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="URL",
-        help=f"The store to move: {_FORMS}; without it DATA_STORAGE_TYPE … say.",
+        help=f"The store to move: {_FORMS}, or legacy:DIR; without it DATA_STORAGE_TYPE … say.",
         show_default=False,
     ),
 ]
