@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def page_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")  # as wide as the pages
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
@@ -39,9 +41,23 @@ def page_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             del sys.modules[added]
 
 
+@pytest.fixture
+def background() -> Iterator[list[int]]:
+    """Sessions of shells; what still runs in them at the end of the page is ended."""
+    sessions: list[int] = []
+    yield sessions
+    for session in sessions:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
 def test_every_block_runs(
-    page: Path, page_directory: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    page_directory: Path,
+    background: list[int],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     printed = ""
     names: dict[str, object] = {"__name__": "__main__"}
@@ -66,7 +82,7 @@ def test_every_block_runs(
             elif block.language == "python":
                 printed = _run_python(block, where, names, runner)
             elif block.language == "bash":
-                printed = _run_shell(block, where)
+                printed = _run_shell(block, where, background)
 
 
 @pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
@@ -109,12 +125,24 @@ def _run_python(block: pages.Block, where: str, names: dict[str, object], runner
     return out.getvalue()
 
 
-def _run_shell(block: pages.Block, where: str) -> str:
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], capture_output=True, text=True, timeout=120, check=False
+def _run_shell(block: pages.Block, where: str, sessions: list[int]) -> str:
+    """What the block prints. What it leaves running in the background is of the session that is noted."""
+    shell = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    sessions.append(shell.pid)
+    try:
+        printed, complained = shell.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)
+        printed, complained = shell.communicate()
+    assert shell.returncode == 0, f"{where}: exit code {shell.returncode}\n{printed}\n{complained}"
+    return printed
 
 
 def _matches(expected: str, printed: str) -> bool:
