@@ -106,6 +106,15 @@ def test_a_limit_that_a_page_quotes_has_that_value(page: str, sentence: str, lim
     assert quoted in text
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in vars(limits) if re.match(r"(MOVE|LEGACY|FENCED?|GATE|PUSH|SHADOW)_|APPLY_TRIES", name)]
+)
+def test_every_number_of_a_live_move_is_on_its_page(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \| ([\d.,]+) ", (DOCS / "reference/live-moves.md").read_text(), re.M)
+    assert row
+    assert float(row[1].replace(",", "")) == getattr(limits, name)
+
+
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_a_default_that_is_documented_is_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in map(str.upper, Settings.model_fields):
