@@ -18,7 +18,7 @@ from dal.limits import GATE_IDLE_AGE_S, GATE_MAX_AGE_S, MOVE_BATCH_ROWS
 from dal.move.checking import check
 from dal.move.mover import begin
 from dal.move.operating import closed_units, make_mover, switch_units
-from dal.move.sides import read_gates
+from dal.move.sides import now_ms, read_gates
 from dal.move.status import look
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dal.errors import DalError
     from dal.move.mover import Mover
     from dal.move.sides import Side, Sides, UnitGates
+    from dal.move.status import MoveStatus
     from dal.store import Store
 
 #: What goes back and forth again: what the writers write. Each unit has a state of its own.
@@ -56,11 +57,12 @@ async def move(out: Console, places: Places, writers: Writers) -> bool:
         await begin(sides, closed_units([]))
         async with _moving(make_mover(source, target, sides, batch_rows=MOVE_BATCH_ROWS), screen) as mover:
             await mover.verified.wait()
-            rows = sum(unit.total for unit in (await look(sides)).units.values())
+            status = await look(sides)
+            rows = sum(unit.total for unit in status.units.values())
             took_s = monotonic() - started
-            screen.line("copied", f"{rows:,} rows in {took_s:.1f} s; both stores hold the same")
+            screen.line("copied", f"{rows:,} rows and deletions in {took_s:.1f} s; both stores hold the same")
             await _check(screen, source, target)
-            await _wait_until_all_know(screen, started)
+            await _wait_until_all_know(screen, status)
             await _switch(screen, sides, writers, "target", ())
             await asyncio.sleep(_BETWEEN_S)
             await _switch(screen, sides, writers, "source", _BACK)
@@ -113,9 +115,9 @@ async def _check(screen: Screen, source: Store, target: Store) -> bool:
     return found.is_equal
 
 
-async def _wait_until_all_know(screen: Screen, started: float) -> None:
+async def _wait_until_all_know(screen: Screen, status: MoveStatus) -> None:
     """The cutover waits for it by itself; here it is told."""
-    left_s = started + GATE_IDLE_AGE_S - monotonic()
+    left_s = (status.began_ms or 0) / 1000 + GATE_IDLE_AGE_S - now_ms() / 1000
     if left_s > 0:
         screen.step = f"who knew of no move looks again within {GATE_IDLE_AGE_S:g} s: no cutover before"
         screen.line("waited", f"{left_s:.1f} s more, until every instance must know of the move")
