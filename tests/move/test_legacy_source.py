@@ -256,6 +256,16 @@ async def test_files_of_other_kinds_are_named_before_a_move(root: Path, store: L
     ]
 
 
+async def test_a_directory_that_cannot_be_fenced_is_named_before_a_move(
+    root: Path, store: LegacyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "conversations").rename(root / "elsewhere")
+    (root / "conversations").symlink_to(root / "elsewhere")
+    assert "conversations: is a link" in (await store.replica().obstacles())[0]
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "memory")
+    assert "data/memory: is a mount point" in (await store.replica().obstacles())[0]
+
+
 async def test_nothing_is_written_to_the_files_through_the_library(store: LegacyStore) -> None:
     with pytest.raises(UnsupportedError, match="is written by the programs"):
         await store.commit([Insert("users", rows.user(1))])

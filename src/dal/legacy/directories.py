@@ -99,14 +99,22 @@ def files(root: Path, directory: Directory) -> Iterator[tuple[str, FileState]]:
                     yield path[cut:], state_of(os.stat(path))
 
 
-def others(root: Path, directory: Directory) -> int:
-    """How many files there are of kinds that are not taken."""
+def obstacles(root: Path, directory: Directory) -> list[str]:
+    """What is not taken, and what a fence could not do, a sentence each."""
+    found: list[str] = []
     base = directory.found(root)
-    return sum(
+    count = sum(
         os.path.splitext(name)[1] not in _ENDINGS and not name.startswith(".")
         for _, _, names in os.walk(base)
         for name in names
     )
+    if count:
+        found.append(f"{directory.name}: {count:,} files are neither .json nor .jsonl, and are not taken")
+    if base.is_mount():
+        found.append(f"{directory.name}: is a mount point and cannot be put away; mount the directory above it")
+    if base.is_symlink():
+        found.append(f"{directory.name}: is a link; programs that write by another path cannot be kept out")
+    return found
 
 
 def state_of(status: os.stat_result) -> FileState:

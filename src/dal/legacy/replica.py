@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Final
 
 from dal.errors import ConflictError, DalTimeoutError, UnavailableError, UnsupportedError
-from dal.legacy.directories import DIRECTORIES, Directory, files, others, put_away, put_back, writers
+from dal.legacy.directories import DIRECTORIES, Directory, files, obstacles, put_away, put_back, writers
 from dal.legacy.scanning import Scanner
 from dal.limits import LEGACY_FENCE_S
 from dal.ops import Value
@@ -71,9 +71,9 @@ class LegacyReplica(OneWay):
 
     async def obstacles(self) -> list[str]:
         found = [*await self._image.obstacles(), *self._scanner.problems.values()]
-        counts = {d.name: await asyncio.to_thread(others, self._root, d) for d in DIRECTORIES}
-        what = "files are neither .json nor .jsonl, and are not taken"
-        return [*found, *(f"{name}: {count:,} {what}" for name, count in counts.items() if count)]
+        for directory in DIRECTORIES:
+            found += await asyncio.to_thread(obstacles, self._root, directory)
+        return found
 
     async def change_gate(self, unit: str, *, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
         role = change.get("role")
