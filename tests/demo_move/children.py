@@ -113,10 +113,11 @@ class Child:
         async with asyncio.timeout(_STOP_S):
             await self._reading
 
-    def kill(self) -> None:
+    async def close(self) -> None:
         """Ends it at once, if it runs."""
-        if self._process is not None:
+        if self._process is not None and self._reading is not None:
             _kill(self._process)
+            await asyncio.gather(self._reading, return_exceptions=True)
 
 
 class WriterProcesses:
@@ -135,8 +136,8 @@ class WriterProcesses:
                 arguments = ("--count", str(share), "--name", f"writer-{number + 1}", "--pause", str(pause_s))
                 child = await Child(self._log, self._heard).start("tests.demo_move.writers", source, target, *arguments)
                 self._children.append(child)
-        for child in self._children:
-            await child.until(lambda report: report["answered"] > 0)
+                # One after the other: whoever opens a large store of files has it to himself for seconds.
+                await child.until(lambda report: report.get("answered", 0) > 0)
 
     @property
     def answered(self) -> int:
@@ -155,9 +156,9 @@ class WriterProcesses:
                 raise CommandFailedError("a process of writers ended without its ledgers")
             self.ledgers += [Ledger(**ledger) for ledger in child.last["ledgers"]]
 
-    def kill(self) -> None:
+    async def close(self) -> None:
         for child in self._children:
-            child.kill()
+            await child.close()
 
     def _heard(self, report: dict[str, Any]) -> None:
         self._slowest_s = max(self._slowest_s, report["slowest_s"])

@@ -63,10 +63,10 @@ class Story:
             await self._load()
             async with create_data_access(plan.target, auto_migrate=True):
                 pass  # an administrator's `dal schema up`
+            started = monotonic()
             await self._writers.start(plan.source, plan.target, plan.writers, plan.processes, plan.pause_s)
-            self._say(
-                "writers", f"{plan.writers} in {plan.processes} processes, each with a pause of {plan.pause_s:g} s"
-            )
+            who = f"{plan.writers} in {plan.processes} processes, with pauses of {plan.pause_s:g} s"
+            self._say("writers", f"{who}; all are at work after {monotonic() - started:.0f} s")
             await self._copy()
             stalls = [await self._switch("cutover")]
             stalls.append(await self._switch("rollback", "--only", "memory,chats"))
@@ -80,8 +80,8 @@ class Story:
             self._tell_memory(memory_mb)
             await self.account()
         finally:
-            self._writers.kill()
-            self._mover.kill()
+            await self._writers.close()
+            await self._mover.close()
 
     async def _load(self) -> None:
         """The old data into files."""

@@ -23,6 +23,7 @@ async def work(given: argparse.Namespace) -> None:
         while not ended.done():
             say({"answered": writers.acknowledged, "failed": writers.failed, "slowest_s": writers.slowest_s()})
             await asyncio.wait({ended}, timeout=_REPORT_EVERY_S)
+        ended.result()
         await writers.stop()
         say({"slowest_s": writers.slowest_s(), "ledgers": [asdict(ledger) for ledger in writers.ledgers]})
     finally:
