@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import cast
 from unittest.mock import Mock
@@ -30,7 +31,7 @@ from dal.move.sides import read_gates
 from dal.ops import Insert, JsonValue, Select
 from dal.store import Store
 from dal.testing import rows
-from tests.move.moving import KilledError, Move, quick, start
+from tests.move.moving import KilledError, Life, Move, mortal, quick, start
 from tests.move.replicas import Site
 
 __all__ = ["quick"]
@@ -155,6 +156,8 @@ async def test_every_place_of_the_layout_has_its_chats_and_users(store: LegacySt
         ),
         ("a.json", '{"uuid": "a", "chat_messages": [{"uuid": "1", "sender": "human", "text": "x"}]}', ["x"]),
         ("a.json", '{"id": "a", "history": {"messages": {"m": {"role": "user", "content": "x"}}}}', ["x"]),
+        ("a.json", "[]", []),
+        ("a.jsonl", "", []),
         ("sub/b.json", '{"chat_id": "a", "messages": [{"role": "user", "content": "x"}]}', ["x"]),
     ],
 )
@@ -249,6 +252,17 @@ async def test_a_directory_that_vanishes_takes_nothing_with_it(root: Path, store
     assert "is not there" in (await store.replica().obstacles())[0]
 
 
+async def test_a_directory_that_vanished_is_not_fenced_as_an_empty_one(root: Path, move: Move) -> None:
+    await move.settle()
+    (root / "conversations").rename(root / "elsewhere")
+    with pytest.raises(ConflictError, match="conversations: is not there"):
+        await move.switch("target", "chats")
+    assert not (root / "conversations").exists()
+    (root / "elsewhere").rename(root / "conversations")
+    await move.switch("target", "chats")
+    assert (await chats(move.target.store))["conversations/yuki/c-9"] == ["q"]
+
+
 async def test_files_of_other_kinds_are_named_before_a_move(root: Path, store: LegacyStore) -> None:
     (root / "chat_history" / "old.txt").write_text("user: hi")
     assert await store.replica().obstacles() == [
@@ -288,9 +302,15 @@ async def test_nothing_that_others_write_is_lost_and_behind_the_fence_they_fail(
     names = ("w1", "w2")
     told: dict[str, list[list[str]]] = {}
 
+    loop, under_way = asyncio.get_running_loop(), {name: asyncio.Event() for name in names}
+
     def follow(name: str, program: subprocess.Popen[str]) -> None:
         assert program.stdout is not None
-        told[name] = [line.split() for line in program.stdout]
+        lines = told.setdefault(name, [])
+        for line in program.stdout:
+            lines.append(line.split())
+            if len(lines) == 30:
+                loop.call_soon_threadsafe(under_way[name].set)
 
     programs = {
         name: subprocess.Popen(  # noqa: ASYNC220  # they end by themselves
@@ -301,6 +321,8 @@ async def test_nothing_that_others_write_is_lost_and_behind_the_fence_they_fail(
     try:
         following = [asyncio.create_task(asyncio.to_thread(follow, *item)) for item in programs.items()]
         await move.mover().run(lambda gates: all(found.phase == "VERIFIED" for found in gates.values()))
+        for event in under_way.values():
+            await event.wait()
         for unit in UNITS:
             await _switched(move, unit)
         await asyncio.gather(*following)
@@ -504,6 +526,31 @@ async def test_an_overdue_fence_is_taken_back_and_the_files_are_back(root: Path,
     await move.settle()
     assert await move.differences() == 0
     await move.switch("target")
+
+
+async def test_a_cutover_that_is_killed_at_any_call_leaves_one_primary_and_the_files_where_it_is(
+    root: Path, move: Move
+) -> None:
+    path = root / SESSIONS.name / "lines.jsonl"
+    written: list[str] = []
+    deaths = 0
+    for number in count(1):
+        await move.settle()
+        with path.open("a") as file:
+            file.write(json.dumps({"role": "user", "content": f"mark {number}"}) + "\n")
+        written.append(f"mark {number}")
+        life = Life(number, answered=number % 2 == 0)
+        with suppress(KilledError):
+            await move.cutover(mortal(move.sides, life)).switch("chats", "target")
+        gates = await move.rescue()
+        assert gates["chats"].primary is not None
+        assert (root / SESSIONS.name).is_dir() == (gates["chats"].primary == "source")
+        deaths += life.is_over
+        if gates["chats"].primary == "target":
+            break
+    assert deaths > 10
+    await move.settle()
+    assert (await chats(move.target.store))["lines"] == written
 
 
 async def test_an_aborted_move_leaves_the_files_as_they_are(root: Path, move: Move) -> None:

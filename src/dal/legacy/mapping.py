@@ -66,6 +66,8 @@ def read_file(directory: Directory, name: str, data: bytes) -> Content:
     stem = PurePosixPath(name).with_suffix("")
     if directory == MEMORY:
         return Content([_memory(documents, stem)], is_torn)
+    if documents == [[]] and directory != CONVERSATIONS:
+        documents = []  # a chat that holds no messages yet
     found: list[Found] = []
     keys: set[str] = set()
     for number, (fields, profile) in enumerate(_chats(documents, stem.name), 1):

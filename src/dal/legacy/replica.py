@@ -127,6 +127,10 @@ class LegacyReplica(OneWay):
                 operation="fence",
             )
         directories = [directory for directory in DIRECTORIES if directory.unit == unit]
+        await self._scanner.scan([unit])  # what is done before the fence need not be done behind it
+        for directory in directories:
+            if directory.name in self._scanner.problems:  # a directory made in its place would be an empty one
+                raise ConflictError(f"{unit}: {self._scanner.problems[directory.name]}", operation="fence")
         try:
             for directory in directories:
                 await asyncio.to_thread(put_away, self._root, directory)

@@ -11,16 +11,18 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Final, NoReturn, cast
 
-from dal.errors import ConfigurationError, UnavailableError, UnsupportedError
+from dal.errors import ConfigurationError, DalTimeoutError, UnavailableError, UnsupportedError
 from dal.legacy.book import Book
 from dal.legacy.directories import DIRECTORIES
 from dal.legacy.replica import LegacyReplica
 from dal.legacy.scanning import Scanner
+from dal.limits import LOCK_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row
 from dal.replica import Movable, Replica
 from dal.store import Capabilities, ReadCommit, Store, StoreHealth
@@ -28,6 +30,7 @@ from dal.store import Capabilities, ReadCommit, Store, StoreHealth
 #: The directory beside the files that holds what is known of them.
 BESIDE: Final = ".dal-move"
 _BACKEND: Final = "legacy"
+_PAUSE_S: Final = 0.005
 
 
 class LegacyStore:
@@ -60,7 +63,8 @@ class LegacyStore:
                 self._scanner = Scanner(self._root, self._image, book)
                 image = cast(Movable, self._image).replica()
                 self._replica = LegacyReplica(self._root, image, self._scanner, self._turn)
-                await self._replica.look()
+                with suppress(DalTimeoutError):  # somebody else is looking: what he finds is read like what we found
+                    await self._replica.look()
             except BaseException:
                 await self._image.close()
                 await asyncio.to_thread(book.close)
@@ -119,17 +123,26 @@ class LegacyStore:
     async def _turn(self) -> AsyncIterator[None]:
         """The right to look at the files and to move directories, among all processes."""
         async with self._looking:
-            descriptor = await asyncio.to_thread(self._locked)
+            descriptor = os.open(self._root / BESIDE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
+                give_up = monotonic() + LOCK_TIMEOUT_S
+                while not _locked(descriptor):
+                    if monotonic() > give_up:
+                        raise DalTimeoutError(
+                            f"{self._root}: another process has been looking at the files for {LOCK_TIMEOUT_S:g} s; "
+                            "try again",
+                            operation="rescan",
+                            backend=_BACKEND,
+                        )
+                    await asyncio.sleep(_PAUSE_S)
                 yield
             finally:
                 os.close(descriptor)
 
-    def _locked(self) -> int:
-        descriptor = os.open(self._root / BESIDE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
