@@ -142,6 +142,12 @@ class _Unique:
             insort(self.orders[values[0]], values[1])
         self.ids[values] = row[ID]
 
+    def is_held_by(self, row: Stored) -> bool:
+        """Whether the row is found by its values. A journal that is replayed over later rows may have let others in:
+        rows that were to go, and took the key with them."""
+        values = tuple([row[place] for place in self.places])
+        return None in values or self.ids.get(values) == row[ID]
+
     def remove(self, row: Stored) -> None:
         values = tuple([row[place] for place in self.places])
         if self.ids.get(values) == row[ID]:  # another row may have taken the key over in the same batch
@@ -292,6 +298,9 @@ class MemoryRows:
                     break
             else:
                 self._rows[row_id] = row
+                for unique in self._unique.values():
+                    if not unique.is_held_by(row):
+                        unique.put(row)
                 return
         self._rows[row_id] = row
         for unique in self._unique.values():
