@@ -17,7 +17,10 @@ SCHEMES = {
     "postgresql": "postgresql",
     "postgres": "postgresql",
 }
-_FORMS = "memory://, file:///abs/dir, file:rel/dir, sqlite:///abs/app.db, sqlite:rel.db, postgresql://…, d1://ACCOUNT/DATABASE"
+_FORMS = (
+    "memory://, file:///abs/dir, file:rel/dir, sqlite:///abs/app.db, sqlite:rel.db, postgresql://…, "
+    "d1://ACCOUNT/DATABASE, legacy:dir"
+)
 
 
 class StoreUrl(NamedTuple):
