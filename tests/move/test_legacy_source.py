@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from dal.access import DataAccess
 from dal.factory import create_store
 from dal.legacy import LegacyStore
 from dal.legacy import replica as legacy_replica
+from dal.legacy import store as legacy_store
 from dal.legacy.book import Book
 from dal.legacy.directories import DIRECTORIES, MEMORY, SESSIONS, FileState, put_away, writers
 from dal.move.checking import check
@@ -261,6 +263,32 @@ async def test_a_directory_that_vanished_is_not_fenced_as_an_empty_one(root: Pat
     (root / "elsewhere").rename(root / "conversations")
     await move.switch("target", "chats")
     assert (await chats(move.target.store))["conversations/yuki/c-9"] == ["q"]
+
+
+async def test_two_processes_look_one_after_the_other_and_take_each_change_in_once(
+    root: Path, store: LegacyStore, opened: Callable[[], LegacyStore]
+) -> None:
+    other = opened()
+    await other.open()
+    for number in range(5):
+        write(root / SESSIONS.name / f"n-{number}.json", says("one"))
+        counts = await asyncio.gather(store.replica().rescan(), other.replica().rescan())
+        assert sorted(counts) == [0, 2]
+    assert (await chats(other)) == (await chats(store))
+
+
+async def test_who_finds_another_process_looking_waits_so_long_and_no_longer(
+    root: Path, store: LegacyStore, opened: Callable[[], LegacyStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(legacy_store, "LOCK_TIMEOUT_S", 0.01)
+    with (root / ".dal-move" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(DalTimeoutError, match="another process has been looking"):
+            await store.replica().rescan()
+        other = opened()
+        await other.open()
+        assert await chats(other) == await chats(store), "what was found before can be read all the same"
+    assert await store.replica().rescan() == 0
 
 
 async def test_files_of_other_kinds_are_named_before_a_move(root: Path, store: LegacyStore) -> None:
