@@ -98,13 +98,13 @@ class Story:
         """From the move's begin until both stores hold the same."""
         self._writers.slowest_s()
         self._began = self._told_at = monotonic()
-        await self._mover.start("dal.cli", "move", "start", *self._plan.both, "--json")
+        await self._mover.start("dal.cli", "move", "start", *self._plan.both, "--quick", "--json")
         status = await self._mover.until(lambda status: bool(status["verified"]))
         self._is_verified = True
         verified_s = monotonic() - self._began
         rows = sum(unit["total"] for unit in status["units"])
         copied_s = (self._copied_at or monotonic()) - self._began
-        self._say("copied", f"{rows:,} rows in {copied_s:.1f} s, {rows / copied_s:,.0f} rows/s, plan included")
+        self._say("copied", f"{rows:,} rows in {copied_s:.1f} s, {rows / copied_s:,.0f} rows/s")
         self._say("verified", f"{verified_s:.1f} s after the begin: every row of both stores compared")
         slowest_ms = self._writers.slowest_s() * 1000
         self._say(
