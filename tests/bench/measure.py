@@ -41,6 +41,7 @@ class Side:
     per_call  messages (or whatever is counted) that one call handles.
     calls     in each round; None fills the round's time.
     requests  how many requests a server was sent until now, where there is one that counts them.
+    tells     a call gives the seconds that count, instead of those that it takes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Side:
     per_call: int = 1
     calls: int | None = None
     requests: Callable[[], int] | None = None
+    tells: bool = False
     _next: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +82,9 @@ class Side:
         self._next[task] = end = first + calls * self.tasks
         for number in range(first, end, self.tasks):
             start = perf_counter()
-            await call(number)
-            latencies_s.append(perf_counter() - start)
+            found = await call(number)
+            took_s = perf_counter() - start
+            latencies_s.append(found if self.tells and isinstance(found, float) else took_s)
 
 
 class Round(NamedTuple):

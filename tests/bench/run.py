@@ -14,6 +14,7 @@ from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, compare
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
+from tests.bench.on_moves import MovesStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_postgresql import PostgresqlStage
 from tests.bench.on_sqlite import SqliteStage
@@ -22,7 +23,7 @@ from tests.bench.report import Comparison
 from tests.bench.stage import Stage
 from tests.engines.postgres import EngineMissingError
 
-_STAGES: Final[tuple[type[Stage], ...]] = (NothingStage, SqliteStage, PostgresqlStage, D1Stage, FileStage)
+_STAGES: Final[tuple[type[Stage], ...]] = (NothingStage, SqliteStage, PostgresqlStage, D1Stage, FileStage, MovesStage)
 BACKENDS: Final = tuple(stage.backend for stage in _STAGES)
 
 
@@ -78,12 +79,12 @@ async def _run_stage(
         if any(row.bulk for _, row in rows):
             data.write_bulk_files(Path(directory), pace.rounds + 1)
         async with stage_type(Path(directory), data) as stage:
-            if stage.engine:
-                engines[stage.backend] = stage.engine
             for title, row in rows:
                 with console.status(f"{stage_type.backend}: {title}"):
                     sides = await stage.sides(row)
                     ours, *theirs = await compare(sides, pace, same_calls=row.writes)
                 for stats, against in zip(theirs, row.against, strict=True):
                     found.append(Comparison(stage_type.backend, title, ours, stats, against.targets))
+            if stage.engine:
+                engines[stage.backend] = stage.engine
     return found

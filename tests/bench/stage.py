@@ -75,9 +75,10 @@ class Stage:
         return sides
 
 
-async def fill_sql(url: str, data: Data, *, search: bool, settings: Settings | None = None) -> None:
+async def fill_sql(url: str, data: Data, *, search: bool, settings: Settings | None = None, rows: bool = True) -> None:
     """Makes the schema in an empty database, with or without the search migration, and writes the data."""
     async with schema_connection(url, settings=settings, create=True) as connection:
         await schema.up(connection, leave_out=() if search else ("0002_search.sql",))
-    async with create_data_access(url, settings=settings) as dal:
-        await data.fill(dal)
+    if rows:
+        async with create_data_access(url, settings=settings) as dal:
+            await data.fill(dal)

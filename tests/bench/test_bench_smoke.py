@@ -16,6 +16,7 @@ from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, Side, Stats, compare
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
+from tests.bench.on_moves import MovesStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_sqlite import SqliteStage
 from tests.bench.run import run
@@ -24,6 +25,7 @@ from tests.bench.subject import Subject
 from tests.bench.targets import Measure, Target
 
 TINY = Scale(chats=100, chat_messages=2, lengths=(3, 4, 25), users=2, memory_items=2, bulk_messages=50)
+TINY_MOVES = TINY._replace(chats=8)
 TINY_D1 = TINY._replace(chats=16, lengths=(3, 4, 400))  # every request takes a millisecond
 ONCE = Pace(rounds=1, round_s=0.0, warm_up_s=0.0)
 
@@ -50,6 +52,29 @@ async def test_every_row_of_d1_is_measured(console: Console) -> None:
     assert engines["d1"].startswith("workerd ")
     alone = [c for c in found if "16 tasks" not in c.path and "bulk" not in c.path]
     assert {(c.ours.requests, c.theirs.requests) for c in alone} == {(1, 1)}
+
+
+async def test_rows_of_moves_are_measured(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dal.move.cutover.GATE_MAX_AGE_S", "dal.move.cutover.GATE_IDLE_AGE_S", "tests.bench.moves.PAUSE_S"):
+        monkeypatch.setattr(name, 0.05)
+
+    found, _ = await run(console, ONCE, TINY_MOVES, words=["moves", *_WITHOUT_POSTGRESQL])
+
+    assert len(found) == 2 + 1 + 2 + 2
+    assert all(c.ours.calls > 0 and c.theirs.calls > 0 for c in found)
+    assert MovesStage.backend in console.export_text()
+
+
+_WITHOUT_POSTGRESQL = ("a sqlite source", "to sqlite", "sqlite and sqlite", "files and sqlite")
+
+
+async def test_a_call_can_tell_what_counts() -> None:
+    async def call(_number: int) -> float:
+        return 7.0
+
+    (stats,) = await compare([Side("a", call, tells=True)], Pace(1, 0.0, 0.0), same_calls=False)
+
+    assert stats.median_us == 7_000_000
 
 
 async def test_words_choose_backends_and_paths(console: Console) -> None:
