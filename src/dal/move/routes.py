@@ -95,7 +95,7 @@ class Routes:
 
     async def take_back_overdue(self) -> None:
         """Ends a fence whose deadline has passed, of any unit, or waits a moment; then the gates want another look."""
-        with suppress(UnavailableError):  # a writer holds the store, or it is away: that is no error of this call
+        with suppress(DalError):  # a writer holds the store, it is away, or rights are missing: no error of this call
             for gates in self._gates.values():
                 if gates.primary is None and await recover(await self._sides(), gates, self._clock):
                     return
@@ -111,7 +111,8 @@ class Routes:
     async def read_again(self) -> None:
         """Reads the gates, in a reading that begins after this call did. Callers share it."""
         if self._reading is not None:
-            await self._wait_for(self._reading)  # it began before: what it found may be older than this call
+            with suppress(DalError):  # it began before: what it found may be older than this call, an error too
+                await self._wait_for(self._reading)
         await self._wait_for(self._reading or self._start_reading())
 
     def _start_reading(self) -> asyncio.Task[None]:
