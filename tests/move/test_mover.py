@@ -205,6 +205,18 @@ async def test_a_child_taken_by_a_late_delete_of_its_parent_is_brought_back(sour
     assert any(row[0] == rows.row_id(2001) for row in await target.rows("user_memory"))
 
 
+async def test_large_rows_are_read_fewer_at_a_time(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    await move.settle()
+    large = [rows.message(6000 + n, 101, sequence_number=1000 + n, content="x" * 900_000) for n in range(10)]
+    await source.insert("messages", *large)
+    mover = move.mover(batch_rows=1000)
+    before = mover._rows
+    await mover.step(await read_gates(move.sides))
+    assert mover._rows < before
+    assert await move.differences() == 0
+
+
 async def test_two_rows_that_exchange_a_unique_value_are_copied(source: Site, target: Site) -> None:
     move = await start(source, target)
     await move.settle()

@@ -23,6 +23,7 @@ from dal.limits import (
     MOVE_LEASE_S,
     MOVE_MAX_PAUSE_S,
     MOVE_MIN_BATCH_ROWS,
+    MOVE_READ_BYTES,
     MOVE_RESCAN_EVERY_S,
     MOVE_SLOW_S,
     MOVE_SLOWDOWN,
@@ -90,7 +91,8 @@ class Mover:
 
     verify      compares a unit whole when its backlog is drained.
     count       how many rows a table of the source has: what progress is told against.
-    batch_rows  rows of a copy at most; it shrinks where a copy takes longer than MOVE_BATCH_S, or the source suffers.
+    batch_rows  rows of a copy at most; it begins with fewer, and shrinks where a copy takes longer than MOVE_BATCH_S,
+                rows are large, or the source suffers.
     owner       name of this mover in the lease.
     """
 
@@ -110,7 +112,7 @@ class Mover:
         self._verify = verify
         self._count = count
         self._max_rows = batch_rows
-        self._rows = batch_rows
+        self._rows = max(1, batch_rows // MOVE_COPIES)
         self._owner = owner or new_id()
         self._clock = clock
         self._sleep = sleep
@@ -191,7 +193,8 @@ class Mover:
             await mend_cascades(store, replica, table)
             started = monotonic()
             result = await copy_dirty(store, replica, table, self._rows, units)
-            if not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S:
+            is_slow = not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S
+            if is_slow or result.size_bytes > MOVE_READ_BYTES:
                 self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
             self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
             total.add(result)

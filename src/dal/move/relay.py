@@ -33,6 +33,7 @@ class CopyResult:
     """What became of entries.
 
     read        entries that were dirty.
+    size_bytes  of their rows.
     is_all      they were all there were, as of that moment.
     copied      rows acknowledged: equal on both sides at that version.
     overtaken   keys that changed again meanwhile; they are dirty still, or somebody else copied them.
@@ -41,6 +42,7 @@ class CopyResult:
     """
 
     read: int = 0
+    size_bytes: int = 0
     is_all: bool = True
     copied: int = 0
     overtaken: int = 0
@@ -49,6 +51,7 @@ class CopyResult:
 
     def add(self, more: CopyResult) -> None:
         self.read += more.read
+        self.size_bytes += more.size_bytes
         self.is_all &= more.is_all
         self.copied += more.copied
         self.overtaken += more.overtaken
@@ -98,7 +101,8 @@ async def copy(
     applying = asyncio.Lock()
 
     async def work() -> None:
-        for part in parts:
+        for part, size_bytes in parts:
+            result.size_bytes += size_bytes
             result.add(await _copy_part(primary, replica, part, units, applying))
 
     if len(entries) <= rows:
@@ -194,8 +198,9 @@ def _hashed(entries: Iterable[Entry]) -> list[Entry]:
     ]
 
 
-def _parts(entries: Iterable[Entry], rows: int) -> Iterator[list[Entry]]:
-    """Parts of up to so many rows and MOVE_BATCH_BYTES, with the rows' hashes; each made when it is asked for."""
+def _parts(entries: Iterable[Entry], rows: int) -> Iterator[tuple[list[Entry], int]]:
+    """Parts of up to so many rows and MOVE_BATCH_BYTES, with the rows' hashes, and their sizes; each made when it is
+    asked for."""
     part: list[Entry] = []
     size = 0
     for table, id_, version, row, state, hash_ in entries:
@@ -205,9 +210,9 @@ def _parts(entries: Iterable[Entry], rows: int) -> Iterator[list[Entry]]:
             hash_ = hash_of(data)
             weight += len(data)
         if part and (len(part) == rows or size + weight > MOVE_BATCH_BYTES):
-            yield part
+            yield part, size
             part, size = [], 0
         part.append(Entry(table, id_, version, row, state, hash_))
         size += weight
     if part:
-        yield part
+        yield part, size
