@@ -413,8 +413,8 @@ async def test_what_was_opened_before_the_fence_and_closed_behind_it_is_taken_in
     await move.settle()
     file = (root / SESSIONS.name / "s-2.jsonl").open("a")
 
-    def then_written(paths: list[Path], give_up: float) -> Path | None:
-        found = writers(paths, give_up)
+    def then_written(paths: list[str], give_up: float, states: dict[str, FileState]) -> str | None:
+        found = writers(paths, give_up, states)
         if found is not None:
             assert (root / SESSIONS.name).is_file()
             file.write('{"role": "user", "content": "late"}\n')
@@ -428,12 +428,12 @@ async def test_what_was_opened_before_the_fence_and_closed_behind_it_is_taken_in
 
 
 async def test_writers_are_told_by_the_kernel(tmp_path: Path) -> None:
-    path, other = tmp_path / "a", tmp_path / "b"
-    path.write_text("x")
-    other.write_text("y")
-    with path.open("r"):
-        assert writers([other, path, tmp_path / "missing"]) is None
-    with path.open("a"):
+    for name in "ab":
+        (tmp_path / name).write_text("x")
+    path, other = str(tmp_path / "a"), str(tmp_path / "b")
+    with (tmp_path / "a").open("r"):
+        assert writers([other, path, str(tmp_path / "missing")]) is None
+    with (tmp_path / "a").open("a"):
         assert writers([other, path]) == path
         assert writers([path, other], 0.0) == path, "however late it is, the first one is asked"
         assert writers([other, path], 0.0) is None

@@ -86,17 +86,23 @@ def put_back(root: Path, directory: Directory) -> None:
     away.unlink(missing_ok=True)
 
 
-def files(root: Path, directory: Directory) -> Iterator[tuple[str, FileState]]:
-    """The files of a directory that hold data, by their names below it, wherever it is now."""
+def names(root: Path, directory: Directory) -> Iterator[str]:
+    """The names, below the directory, of its files that hold data, wherever it is now."""
     base = directory.found(root)
     cut = len(str(base)) + 1
-    for folder, folders, names in os.walk(base):
+    for folder, folders, here in os.walk(base):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
+        for name in here:
             if os.path.splitext(name)[1] in _ENDINGS and not name.startswith("."):
-                path = os.path.join(folder, name)
-                with suppress(FileNotFoundError):
-                    yield path[cut:], state_of(os.stat(path))
+                yield os.path.join(folder, name)[cut:]
+
+
+def files(root: Path, directory: Directory) -> Iterator[tuple[str, FileState]]:
+    """The files with how they look."""
+    base = str(directory.found(root))
+    for name in names(root, directory):
+        with suppress(FileNotFoundError):
+            yield name, state_of(os.stat(f"{base}/{name}"))
 
 
 def obstacles(root: Path, directory: Directory) -> list[str]:
@@ -105,8 +111,8 @@ def obstacles(root: Path, directory: Directory) -> list[str]:
     base = directory.found(root)
     count = sum(
         os.path.splitext(name)[1] not in _ENDINGS and not name.startswith(".")
-        for _, _, names in os.walk(base)
-        for name in names
+        for _, _, here in os.walk(base)
+        for name in here
     )
     if count:
         found.append(f"{directory.name}: {count:,} files are neither .json nor .jsonl, and are not taken")
@@ -121,26 +127,35 @@ def state_of(status: os.stat_result) -> FileState:
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def writers(paths: Iterable[Path], give_up: float = math.inf) -> Path | None:
+def writers(paths: Iterable[str], give_up: float = math.inf, states: dict[str, FileState] | None = None) -> str | None:
     """One of these files that a program has open for writing; None where there is none, or nobody can tell.
 
     give_up  the moment (monotonic) from which on no more files are asked but the first: 10 to 30 µs each.
+    states   gets how each file looks that nobody has open, or that was not asked.
 
     The kernel grants a read lease only on a file that nobody has open for writing. Should anybody open it in the moment
     in which it is held, the signal that tells of it is one that is ignored.
     """
     if not _LEASES:
         return None
+    is_late = False
     for number, path in enumerate(paths):
-        if number and monotonic() > give_up:
+        if not is_late and number and monotonic() > give_up:
             _log.warning("many files: not all of them were asked whether a program has them open")
-            return None
+            is_late = True
         with suppress(FileNotFoundError):
+            if is_late:
+                if states is None:
+                    return None
+                states[path] = state_of(os.stat(path))
+                continue
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                if states is not None:
+                    states[path] = state_of(os.fstat(descriptor))
             except BlockingIOError:
                 return path
             except OSError:

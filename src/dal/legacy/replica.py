@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Final
 
 from dal.errors import ConflictError, DalTimeoutError, UnavailableError, UnsupportedError
-from dal.legacy.directories import DIRECTORIES, Directory, files, obstacles, put_away, put_back, writers
+from dal.legacy.book import Known
+from dal.legacy.directories import DIRECTORIES, Directory, FileState, obstacles, put_away, put_back, writers
 from dal.legacy.scanning import Scanner
 from dal.limits import LEGACY_FENCE_S
 from dal.ops import Value
@@ -127,14 +128,11 @@ class LegacyReplica(OneWay):
                 operation="fence",
             )
         directories = [directory for directory in DIRECTORIES if directory.unit == unit]
-        await self._scanner.scan([unit])  # what is done before the fence need not be done behind it
-        for directory in directories:
-            if directory.name in self._scanner.problems:  # a directory made in its place would be an empty one
-                raise ConflictError(f"{unit}: {self._scanner.problems[directory.name]}", operation="fence")
+        known = await asyncio.to_thread(self._scanner.before_fence, directories)
         try:
             for directory in directories:
                 await asyncio.to_thread(put_away, self._root, directory)
-            await self._quiet(unit, directories)
+            await self._quiet(unit, directories, known)
             return await self._image.change_gate(unit, expect=expect, change=change)
         except OSError as error:
             raise UnavailableError(
@@ -143,22 +141,25 @@ class LegacyReplica(OneWay):
         finally:
             await asyncio.shield(self._place())  # where the gate did not close, the directories come back
 
-    async def _quiet(self, unit: str, directories: Sequence[Directory]) -> None:
+    async def _quiet(self, unit: str, directories: Sequence[Directory], known: Mapping[str, Known]) -> None:
         """Returns once nobody has a file of these directories open for writing, and all of it is taken in."""
         give_up = monotonic() + LEGACY_FENCE_S
-        paths = await asyncio.to_thread(self._paths, directories)
-        while paths:
-            busy = await asyncio.to_thread(writers, paths, give_up)
+        paths = left = await asyncio.to_thread(self._scanner.paths, directories, known)
+        states: dict[str, FileState] = {}
+        while left:
+            busy = await asyncio.to_thread(writers, left, give_up, states)
             if busy is None:
                 break
             if monotonic() > give_up:
-                name = self._shown(directories, busy)
+                name = self._shown(directories, Path(busy))
                 raise DalTimeoutError(
                     f"{unit}: a program has {name} open for writing; end it, or try again", operation="fence"
                 )
-            paths = paths[paths.index(busy) :]
+            left = left[left.index(busy) :]
             await asyncio.sleep(_PAUSE_S)
-        while await self._scanner.scan([unit]):
+        # A file that nobody has open, and nobody can open, stays as it looked when it was asked for.
+        while await self._scanner.scan([unit], states if len(states) == len(paths) else None, known):
+            known = await asyncio.to_thread(self._scanner.before_fence, directories)
             if monotonic() > give_up:
                 raise DalTimeoutError(f"{unit}: its files go on changing behind the fence", operation="fence")
         problems = [
@@ -178,13 +179,6 @@ class LegacyReplica(OneWay):
             if d.found(self._root) in path.parents
         ]
         return names[0] if names else str(path)
-
-    def _paths(self, directories: Sequence[Directory]) -> list[Path]:
-        """The files, those that changed last before the others: they are the likeliest to be open."""
-        found = [
-            (state.mtime_ns, d.found(self._root) / name) for d in directories for name, state in files(self._root, d)
-        ]
-        return [path for _, path in sorted(found, reverse=True)]
 
 
 def active(gates: Mapping[str, Gate]) -> set[str]:

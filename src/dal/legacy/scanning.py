@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -26,7 +26,7 @@ from dal.errors import (
     UnavailableError,
 )
 from dal.legacy.book import Book, Claim, Known
-from dal.legacy.directories import DIRECTORIES, MEMORY, Directory, FileState, files, state_of
+from dal.legacy.directories import DIRECTORIES, MEMORY, Directory, FileState, files, names, state_of
 from dal.legacy.mapping import Found, read_file
 from dal.legacy.planning import Planned, plan_chats, plan_memory
 from dal.limits import LEGACY_SURE_S
@@ -37,6 +37,7 @@ _REFUSALS: Final = (AlreadyExistsError, ConflictError, InvalidInputError, Missin
 #: Files of one commit.
 _FILES: Final = 64
 _NEVER: Final = FileState(-1, 0, 0, 0)
+_NOW: Final = 1 << 63
 
 
 @dataclass(slots=True)
@@ -67,22 +68,55 @@ class Scanner:
         self._image = image
         self._book = book
 
-    async def scan(self, units: Collection[str]) -> int:
-        """Takes in what changed in the files of these units; how many rows."""
+    async def scan(
+        self,
+        units: Collection[str],
+        states: Mapping[str, FileState] | None = None,
+        known: Mapping[str, Known] | None = None,
+    ) -> int:
+        """Takes in what changed in the files of these units; how many rows.
+
+        states  how all of these files look, where that is known and will not change.
+        known   what was known of them, where that was read already.
+        """
         directories = [directory for directory in DIRECTORIES if directory.unit in units]
         try:
-            differing = await asyncio.to_thread(self._differing, directories)
+            known = await asyncio.to_thread(self._book.known) if known is None else known
+            differing = await asyncio.to_thread(self._differing, directories, known, states)
         except OSError as error:
             raise UnavailableError(f"{self._root}: cannot be read: {error.strerror}", operation="rescan") from error
         count = 0
         for first in range(0, len(differing), _FILES):
-            some = await asyncio.to_thread(self._read, differing[first : first + _FILES])
+            some = await asyncio.to_thread(self._read, differing[first : first + _FILES], known)
             count += await self._take_in(some)
         return count
 
-    def _differing(self, directories: Sequence[Directory]) -> list[tuple[Directory, str]]:
-        """Files that are not as they are known, the vanished first: what they held may be in another one now."""
+    def before_fence(self, directories: Sequence[Directory]) -> Mapping[str, Known]:
+        """What is known of files, for what follows while nobody else looks. Blocks.
+
+        Raises ConflictError where a directory is not there that held files: one made in its place would be empty.
+        """
         known = self._book.known()
+        for directory in directories:
+            if not directory.found(self._root).is_dir() and any(p.startswith(f"{directory.name}/") for p in known):
+                raise ConflictError(f"{directory.unit}: {_vanished(directory)}", operation="fence")
+        return known
+
+    def paths(self, directories: Iterable[Directory], known: Mapping[str, Known]) -> list[str]:
+        """The files, those that changed last before the others: they are the likeliest to be open. Blocks."""
+        found: list[tuple[int, str]] = []
+        for directory in directories:
+            base, prefix = str(directory.found(self._root)), directory.name
+            for name in names(self._root, directory):
+                before = known.get(f"{prefix}/{name}")
+                changed_ns = before.state.mtime_ns if before is not None and before.state != _NEVER else _NOW
+                found.append((-changed_ns, f"{base}/{name}"))
+        return [path for _, path in sorted(found)]
+
+    def _differing(
+        self, directories: Sequence[Directory], known: Mapping[str, Known], states: Mapping[str, FileState] | None
+    ) -> list[tuple[Directory, str]]:
+        """Files that are not as they are known, the vanished first: what they held may be in another one now."""
         changed: list[tuple[Directory, str]] = []
         gone: list[tuple[Directory, str]] = []
         for directory in directories:
@@ -91,10 +125,15 @@ class Scanner:
             for path in [path for path in self.problems if path.startswith(prefix)]:
                 del self.problems[path]
             if ours and not directory.found(self._root).is_dir():
-                self.problems[directory.name] = f"{directory.name}: is not there; its rows are kept as they were"
+                self.problems[directory.name] = _vanished(directory)
                 continue
             self.problems.pop(directory.name, None)
-            there = {prefix + name: state for name, state in files(self._root, directory)}
+            if states is None:
+                there = {prefix + name: state for name, state in files(self._root, directory)}
+            else:
+                base = str(directory.found(self._root))
+                cut = len(base) + 1
+                there = {prefix + p[cut:]: state for p, state in states.items() if p.startswith(f"{base}/")}
             changed += [
                 (directory, path)
                 for path, state in sorted(there.items())
@@ -103,9 +142,8 @@ class Scanner:
             gone += [(directory, path) for path in sorted(ours - there.keys())]
         return gone + changed
 
-    def _read(self, differing: Iterable[tuple[Directory, str]]) -> list[_File]:
+    def _read(self, differing: Iterable[tuple[Directory, str]], known: Mapping[str, Known]) -> list[_File]:
         """What these files hold now, those of which only the times changed left out."""
-        known = self._book.known()
         same: dict[str, Known] = {}
         found: list[_File] = []
         for directory, path in differing:
@@ -179,6 +217,10 @@ class Scanner:
         async with self._image.transaction() as transaction:
             for start in range(0, len(ops), most):
                 await transaction.commit(ops[start : start + most])
+
+
+def _vanished(directory: Directory) -> str:
+    return f"{directory.name}: is not there; its rows are kept as they were"
 
 
 def _together(parts: Iterable[list[Op]]) -> list[Op]:
