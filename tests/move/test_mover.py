@@ -155,6 +155,13 @@ async def test_beginning_twice_is_one_move(source: Site, target: Site) -> None:
         await begin(move.sides, ("audit",))
 
 
+async def test_beginning_at_once_is_one_move(source: Site, target: Site) -> None:
+    sides = Sides(source.replica, target.replica)
+    found = await asyncio.gather(*(begin(sides, ALL) for _ in range(4)))
+    assert len({gates["users"].source.move for gates in found}) == 1
+    assert {gate.move for gate in (await target.replica.gates()).values()} == {found[0]["users"].source.move}
+
+
 async def test_beginning_can_be_killed_anywhere(source: Site, target: Site) -> None:
     sides = Sides(source.replica, target.replica)
     for number in range(1, 8):

@@ -65,17 +65,33 @@ async def begin(sides: Sides, units: tuple[str, ...], *, new_move: IdMaker = new
 
     Raises ConflictError where either store takes part in another move. Any number may call it at once.
     """
-    source = await sides.source.gates()
-    present = source or await sides.target.gates()
-    if source and {gate.move for gate in (await sides.target.gates()).values()} != {g.move for g in source.values()}:
+    move = await _move_of(sides, units) or new_move()
+    try:
+        await _install(sides, units, move)
+    except ConflictError:
+        others = await _move_of(sides, units)
+        if others is None or others == move:
+            raise
+        await _install(sides, units, others)  # somebody else began it meanwhile
+    return await read_gates(sides)
+
+
+async def _move_of(sides: Sides, units: tuple[str, ...]) -> str | None:
+    """The id of the move of these units that is on, if one is. ConflictError: it is another move."""
+    source, target = await sides.source.gates(), await sides.target.gates()
+    if source and {gate.move for gate in target.values()} != {gate.move for gate in source.values()}:
         # Its registry says what another target holds; this one would be taken for a copy that it is not.
         raise ConflictError("the source is being moved to another target; finish or abort that move", operation="move")
-    move = next(iter(present.values())).move if present else new_move()
+    present = source or target
     if present and set(present) != set(units):
         raise ConflictError(
             f"a move of {', '.join(present)} is on; finish or abort it before one of {', '.join(units)}",
             operation="move",
         )
+    return next(iter(present.values())).move if present else None
+
+
+async def _install(sides: Sides, units: tuple[str, ...], move: str) -> None:
     # The target first: from the moment the source registers changes, there is somewhere for them to go.
     await sides.target.install(
         [Gate(unit, move, "target", role="replica", epoch=0, next_epoch=2, phase="CAPTURE") for unit in units]
@@ -83,7 +99,6 @@ async def begin(sides: Sides, units: tuple[str, ...], *, new_move: IdMaker = new
     await sides.source.install(
         [Gate(unit, move, "source", role="primary", epoch=1, next_epoch=2, phase="CAPTURE") for unit in units]
     )
-    return await read_gates(sides)
 
 
 class Mover:

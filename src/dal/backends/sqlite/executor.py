@@ -68,8 +68,9 @@ class SqliteExecutor:
             reader = min(readers, key=_waiting)
         return await reader.fetch(statement)
 
-    async def batch(self, statements: Sequence[Statement], *, patience_s: float = LOCK_TIMEOUT_S) -> list[Result]:
-        """patience_s  how long it waits for other writers."""
+    async def batch(self, statements: Sequence[Statement], *, patience_s: float | None = None) -> list[Result]:
+        """patience_s  how long it waits for other writers; None: LOCK_TIMEOUT_S."""
+        patience_s = LOCK_TIMEOUT_S if patience_s is None else patience_s
         if self._transaction.locked():
             await self._turn(patience_s)
             self._transaction.release()
