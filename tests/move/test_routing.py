@@ -35,6 +35,12 @@ def backend() -> str:
 
 
 @pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in map(str.upper, Settings.model_fields):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _instances_look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dal.move.routes.GATE_IDLE_AGE_S", 0.0)
     monkeypatch.setattr("dal.move.routes.GATE_MAX_AGE_S", 0.01)
