@@ -50,23 +50,12 @@ def plan(source: From = None, target: To = None, only: Only = None, quick: Quick
 
 async def _look(places: Places, names: list[str], quick: bool) -> Plan:
     from dal.move.operating import closed_units
-    from dal.move.planning import plan as make_plan
 
     units = closed_units(names)
     target, obstacle, note = await _opened(places.target)
     try:
         async with places.source.opened() as source:
-            with PlanProgress() as progress:
-                made = await make_plan(
-                    source,
-                    target,
-                    units,
-                    target_backend=places.target.backend,
-                    quick=quick,
-                    source_free_bytes=places.source.free_bytes(),
-                    target_free_bytes=places.target.free_bytes(),
-                    on_reading=progress.show,
-                )
+            made = await plan_of(source, target, places, units, quick)
     finally:
         if target is not None:
             await target.close()
@@ -75,6 +64,23 @@ async def _look(places: Places, names: list[str], quick: bool) -> Plan:
     if note:
         made.notes.append(note)
     return made
+
+
+async def plan_of(source: Store, target: Store | None, places: Places, units: tuple[str, ...], quick: bool) -> Plan:
+    """The plan over these open stores, its progress shown while rows are read."""
+    from dal.move.planning import plan as make_plan
+
+    with PlanProgress() as progress:
+        return await make_plan(
+            source,
+            target,
+            units,
+            target_backend=places.target.backend,
+            quick=quick,
+            source_free_bytes=places.source.free_bytes(),
+            target_free_bytes=places.target.free_bytes(),
+            on_reading=progress.show,
+        )
 
 
 async def _opened(place: Place) -> tuple[Store | None, Obstacle | None, str]:

@@ -91,20 +91,9 @@ async def _may_begin(
     source: Store, target: Store, places: Places, units: tuple[str, ...], allowed: bool, quick: bool
 ) -> bool:
     """Whether nothing is in the way that must not be."""
-    from dal.cli.move.plan import PlanProgress, print_obstacles
-    from dal.move.planning import plan
+    from dal.cli.move.plan import plan_of, print_obstacles
 
-    with PlanProgress() as progress:
-        made = await plan(
-            source,
-            target,
-            units,
-            target_backend=places.target.backend,
-            quick=quick,
-            source_free_bytes=places.source.free_bytes(),
-            target_free_bytes=places.target.free_bytes(),
-            on_reading=progress.show,
-        )
+    made = await plan_of(source, target, places, units, quick)
     if not made.obstacles:
         return True
     print_obstacles(made)
