@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, cast
 
 from dal.importing.ids import user_id
-from dal.ops import Compare, Insert, Select
+from dal.ops import Compare, Insert, Select, Value
 from dal.store import ReadCommit
 
 _MAX_REMEMBERED: Final = 50_000
@@ -65,19 +65,21 @@ class Users:
 
 def _new_user(key: str, created_at: datetime) -> Insert:
     """The insert of a user with this key, first met at this time."""
-    return Insert(
-        "users",
-        {
-            "id": user_id(key),
-            "clerk_id": key,
-            "email": None,
-            "name": None,
-            "profile": {},
-            "preferences": {},
-            "status": "active",
-            "created_at": created_at,
-            "updated_at": created_at,
-            "last_active_at": None,
-            "version": 1,
-        },
-    )
+    return Insert("users", user_fields(key, user_id(key), created_at))
+
+
+def user_fields(key: str, id: str, created_at: datetime) -> dict[str, Value]:
+    """The row of a user of whom a key is all that is known."""
+    return {
+        "id": id,
+        "clerk_id": key,
+        "email": None,
+        "name": None,
+        "profile": {},
+        "preferences": {},
+        "status": "active",
+        "created_at": created_at,
+        "updated_at": created_at,
+        "last_active_at": None,
+        "version": 1,
+    }

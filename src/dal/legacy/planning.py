@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, cast
 import orjson
 
 from dal.importing.ids import chat_session_id, memory_item_id, message_ids, user_id
+from dal.importing.users import user_fields
 from dal.legacy.mapping import Found, conversation, persona
 from dal.ops import Compare, Delete, Insert, Op, Row, Select, Upsert, Value
 from dal.store import ReadCommit
@@ -48,7 +49,7 @@ async def plan_chats(image: ReadCommit, found: Sequence[Found], gone: Iterable[s
         owner = None
         if record.user is not None:
             owner = user_id(record.user)
-            plan.users.setdefault(owner, _user(record.user, owner, record.created_at))
+            plan.users.setdefault(owner, user_fields(record.user, owner, record.created_at))
         last = record.messages[-1].created_at if record.messages else None
         active = record.created_at if last is None else last
         plan.write(
@@ -99,7 +100,7 @@ async def plan_memory(image: ReadCommit, found: Sequence[Found], gone: Iterable[
     for one in found:
         record = persona(one)
         owner = user_id(record.user)
-        plan.users[owner] = _user(record.user, owner, seen)
+        plan.users[owner] = user_fields(record.user, owner, seen)
         there = await _stored(image, "user_memory", "user_id", [owner])
         for item in record.items:
             id = memory_item_id(record.user, item.memory_type, item.key)
@@ -165,19 +166,3 @@ async def _stored(image: ReadCommit, table: str, column: str, values: Iterable[s
 def _form(value: Value) -> object:
     """Equal for equal values, and different for the documents 1, 1.0 and true."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) if isinstance(value, dict | list | float | bool) else value
-
-
-def _user(key: str, id: str, created_at: datetime) -> Fields:
-    return {
-        "id": id,
-        "clerk_id": key,
-        "email": None,
-        "name": None,
-        "profile": {},
-        "preferences": {},
-        "status": "active",
-        "created_at": created_at,
-        "updated_at": created_at,
-        "last_active_at": None,
-        "version": 1,
-    }
