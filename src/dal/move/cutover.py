@@ -23,11 +23,10 @@ from dal.limits import (
     MOVE_FENCE_TRIES,
     MOVE_OLD_TRANSACTION_S,
 )
-from dal.move.recovery import SETTLED, announced_s, complete, recover, take_back
+from dal.move.recovery import SETTLED, announced, announced_s, complete, recover, take_back, withdraw
 from dal.move.relay import copy, copy_dirty, mend_cascades, together
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
 from dal.move.tail import compare_tail
-from dal.ops import Value
 from dal.replica import UNITS, Gate, OneWay
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -53,7 +52,7 @@ class CutoverReport:
 class Cutover:
     """Switches units between the sides of one move.
 
-    units  the units that the mover copies from each side now are read from the gates at every step.
+    batch_rows  rows of a copy at most.
     """
 
     def __init__(self, sides: Sides, *, batch_rows: int, clock: ClockMs = now_ms, sleep: Sleep = asyncio.sleep) -> None:
@@ -79,7 +78,7 @@ class Cutover:
             units = await self._copy_once(unit)
             started, fence_s, fenced = await self._fence(unit, to, old)
         except BaseException:
-            await asyncio.shield(self._withdraw(unit, old))
+            await asyncio.shield(withdraw(self._sides.at(old.side), old))
             raise
         drained = 0
         try:
@@ -165,13 +164,6 @@ class Cutover:
             raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
         return old._replace(phase="ANNOUNCED", deadline_ms=deadline_ms)
 
-    async def _withdraw(self, unit: str, old: Gate) -> None:
-        await self._sides.at(old.side).change_gate(
-            unit,
-            expect=_announced(old),
-            change={"phase": SETTLED[old.side], "deadline_ms": 0},
-        )
-
     async def _fence(self, unit: str, to: Side, old: Gate) -> tuple[float, float, Gate]:
         """When the fence came down, how long that took, and the fenced gate."""
         store = self._sides.at(other(to))
@@ -181,7 +173,7 @@ class Cutover:
             try:
                 done = await store.change_gate(
                     unit,
-                    expect=_announced(old),
+                    expect=announced(old),
                     change={"role": "fenced", "phase": "FENCED", "deadline_ms": deadline_ms},
                 )
             except DalTimeoutError:
@@ -264,8 +256,3 @@ class Cutover:
                 f"{unit}: what was written before the fence was not copied within its deadline; nothing was switched",
                 operation="cutover",
             )
-
-
-def _announced(gate: Gate) -> dict[str, Value]:
-    """What must still hold of an announced gate: its own announcement, for another has not been waited out yet."""
-    return {"role": "primary", "epoch": gate.epoch, "phase": "ANNOUNCED", "deadline_ms": gate.deadline_ms}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dal.limits import GATE_MAX_AGE_S, MOVE_FENCE_S
 from dal.move.sides import ClockMs, Side, Sides, UnitGates, is_over, now_ms, other
-from dal.replica import Gate, Phase
+from dal.ops import Value
+from dal.replica import Gate, Phase, Replica
 
 #: The phase in which a unit lives whose primary is on that side, outside a cutover.
 SETTLED: dict[Side, Phase] = {"source": "VERIFIED", "target": "SWITCHED"}
@@ -17,18 +18,13 @@ SETTLED: dict[Side, Phase] = {"source": "VERIFIED", "target": "SWITCHED"}
 
 async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bool:
     """Completes or takes back an unfinished cutover of the unit, where it is time to; whether anything was changed."""
-    unit = gates.source.unit
     primary = gates.primary
     if primary is not None:
         behind, at = gates.at(other(primary)), gates.at(primary)
         if behind.role == "fenced":
             return await complete(sides, other(primary), behind, at)
         if at.phase == "ANNOUNCED" and at.deadline_ms and is_over(at.deadline_ms, announced_s(), clock):
-            return await sides.at(primary).change_gate(
-                unit,
-                expect={"role": "primary", "epoch": at.epoch, "phase": "ANNOUNCED", "deadline_ms": at.deadline_ms},
-                change={"phase": SETTLED[primary], "deadline_ms": 0},
-            )
+            return await withdraw(sides.at(primary), at)
         return False
     fenced = gates.fenced
     if fenced is None or not is_over(gates.at(fenced).deadline_ms, MOVE_FENCE_S, clock):
@@ -39,6 +35,18 @@ async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bo
 def announced_s() -> float:
     """For how long an announcement stands: until every instance has seen it, and a fence had time to come down."""
     return GATE_MAX_AGE_S + 2 * MOVE_FENCE_S + 2
+
+
+def announced(gate: Gate) -> dict[str, Value]:
+    """What must still hold of an announced gate: its own announcement, for another has not been waited out yet."""
+    return {"role": "primary", "epoch": gate.epoch, "phase": "ANNOUNCED", "deadline_ms": gate.deadline_ms}
+
+
+async def withdraw(store: Replica, gate: Gate) -> bool:
+    """Takes this announcement back, if it still stands."""
+    return await store.change_gate(
+        gate.unit, expect=announced(gate), change={"phase": SETTLED[gate.side], "deadline_ms": 0}
+    )
 
 
 async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
