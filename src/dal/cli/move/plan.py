@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dal.cli.move.options import From, Only, Quick, To, names_of
 from dal.cli.options import AsJson
 from dal.cli.output import console, one_line, print_json, table
 from dal.cli.running import FAILED, complain, run
+from dal.cli.terminal_bars import TerminalBars
 from dal.errors import ConfigurationError, DalError, SchemaError
 
 if TYPE_CHECKING:
@@ -144,24 +143,15 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes} bytes"
 
 
-class PlanProgress:
+class PlanProgress(TerminalBars):
     """Rows read, on a terminal only."""
 
     def __init__(self) -> None:
-        self._bars: Bars | None = None
+        super().__init__()
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bars = _bars()
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+    def _make_bars(self) -> Bars:
+        return _bars()
 
     def show(self, reading: Reading) -> None:
         if self._bars is None:

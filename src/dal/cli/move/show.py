@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from dal.cli.output import compact_json, one_line
 from dal.cli.running import complain
+from dal.cli.terminal_bars import TerminalBars
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -151,26 +151,17 @@ def check_rows(report: CheckReport) -> list[tuple[object, ...]]:
     ]
 
 
-class MoveProgress:
+class MoveProgress(TerminalBars):
     """The progress of a move on standard error: a bar for each table on a terminal, a line for each phase elsewhere."""
 
     def __init__(self) -> None:
-        self._bars: Bars | None = None
+        super().__init__()
         self._tasks: dict[str, TaskID] = {}
         self._phases: dict[str, str] = {}
         self._checks: dict[str, object] = {}
 
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bars = _bars()
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+    def _make_bars(self) -> Bars:
+        return _bars()
 
     def line(self, text: str) -> None:
         """One line, above the bars."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from dal.cli.output import one_line
 from dal.cli.running import complain
 from dal.cli.schema.show import print_findings
+from dal.cli.terminal_bars import TerminalBars
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 _TELLING: Final[tuple[PhaseName, ...]] = ("order", "validate", "backup", "verify", "explain", "report")
 
 
-class MigrationProgress:
+class MigrationProgress(TerminalBars):
     """`show` takes what the engine reports of files, `phase` what `deploy` reports of its phases.
 
     verb       what is said of a finished file: `applied`, `took back`; None: files are only tried.
@@ -31,27 +30,19 @@ class MigrationProgress:
     """
 
     def __init__(self, verb: str | None, total: int | None = None, *, directory: Path | None = None) -> None:
+        super().__init__()
         self._verb = verb
         self._total = total
         self._directory = directory
         self._begun: list[str] = []
         self._phase = ""
         self._waits_for = ""
-        self._bars: Bars | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bars = _bars()
-            self._task = self._bars.add_task("looking", total=None)
-            self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+    def _make_bars(self) -> Bars:
+        bars = _bars()
+        self._task = bars.add_task("looking", total=None)
+        return bars
 
     def phase(self, phase: Phase) -> None:
         """A phase has begun or ended. Its findings are shown when it ends."""
