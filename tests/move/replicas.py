@@ -10,11 +10,9 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
-import orjson
 import psycopg
 import pytest
 import pytest_asyncio
@@ -28,6 +26,7 @@ from dal.replica import EPOCH, UNITS, Applied, Copied, Entry, Gate, Key, Movable
 from dal.store import Store
 from dal.tables import TABLES
 from tests.engines.d1 import D1Database, D1Engine
+from tests.rows import sql_literal
 from tests.subjects import url_of
 
 #: What a backend raises where somebody else's write is refused.
@@ -68,16 +67,7 @@ class Site:
         await self.raw(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(map(self._literal, row.values()))})")
 
     def _literal(self, value: object) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, bool):
-            return str(value).lower() if self.backend == "postgresql" else str(int(value))
-        if isinstance(value, int):
-            return str(value)
-        if isinstance(value, datetime):
-            return f"'{value.isoformat(timespec='microseconds')[:26]}Z'"
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        return "'" + text.replace("'", "''") + "'"
+        return sql_literal(value, has_booleans=self.backend == "postgresql")
 
     async def install(self, role: Role, *, epoch: int | None = None, move: str = "m1") -> None:
         """Gates of all units in this role: a primary in epoch 1, a replica that may become it in epoch 2."""

@@ -13,6 +13,7 @@ from dal.backends.postgresql import postgresql_store
 from dal.backends.sql import SqlStore
 from tests.engines import honesty, postgres
 from tests.engines.pgbouncer import PgBouncer
+from tests.postgresql.moves import Connection, connect
 from tests.subjects import postgres_with_schema
 
 __all__ = ["postgres_with_schema"]
@@ -53,6 +54,13 @@ def pgbouncer(own_url: str) -> Iterator[PgBouncer]:
         honesty.not_tested("pgbouncer", str(error))
     yield pooler
     pooler.close()
+
+
+@pytest_asyncio.fixture
+async def foreign(url: str) -> AsyncIterator[Connection]:
+    """Another program's connection."""
+    async with await connect(url) as connection:
+        yield connection
 
 
 class OpenStore(Protocol):

@@ -48,13 +48,6 @@ async def replica(store: SqlStore) -> AsyncIterator[PostgresReplica]:
 
 
 @pytest_asyncio.fixture
-async def foreign(url: str) -> AsyncIterator[Connection]:
-    """Another program's connection."""
-    async with await connect(url) as connection:
-        yield connection
-
-
-@pytest_asyncio.fixture
 async def role(url: str, foreign: Connection) -> AsyncIterator[MakeRole]:
     """Makes a role of this test's own, with the rights that a GRANT gives it; the address with which it connects."""
     made: list[sql.Identifier] = []

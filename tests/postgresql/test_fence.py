@@ -37,13 +37,6 @@ async def replica(store: SqlStore) -> AsyncIterator[PostgresReplica]:
     await made.uninstall(keep_fence=False)
 
 
-@pytest_asyncio.fixture
-async def foreign(url: str) -> AsyncIterator[Connection]:
-    """Another program's connection."""
-    async with await connect(url) as connection:
-        yield connection
-
-
 async def fence(replica: PostgresReplica, unit: str = "users") -> bool:
     return await replica.change_gate(unit, expect={"role": "primary"}, change={"role": "fenced"})
 

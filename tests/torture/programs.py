@@ -6,12 +6,12 @@ import json
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import httpx
-import orjson
 import psycopg
+
+from tests.rows import sql_literal
 
 
 class RefusedError(Exception):
@@ -27,6 +27,8 @@ class SqlProgram(ABC):
 
     #: How an upsert is written that replaces whatever row holds the key; empty where there is none.
     replace = ""
+    #: The engine knows true and false.
+    has_booleans = False
 
     @abstractmethod
     def run(self, *statements: str) -> int:
@@ -36,19 +38,7 @@ class SqlProgram(ABC):
         return f"{verb} INTO {table} ({', '.join(row)}) VALUES ({', '.join(map(self.literal, row.values()))})"
 
     def literal(self, value: object) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, bool):
-            return self.boolean(value)
-        if isinstance(value, int):
-            return str(value)
-        if isinstance(value, datetime):
-            return f"'{value.isoformat(timespec='microseconds')[:26]}Z'"
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        return "'" + text.replace("'", "''") + "'"
-
-    def boolean(self, value: bool) -> str:
-        return str(int(value))
+        return sql_literal(value, has_booleans=self.has_booleans)
 
     def close(self) -> None:  # noqa: B027  # most have nothing to let go of
         pass
@@ -85,6 +75,8 @@ class SqliteProgram(SqlProgram):
 class PostgresProgram(SqlProgram):
     """Another program with one connection, made again when it breaks."""
 
+    has_booleans = True
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
@@ -107,9 +99,6 @@ class PostgresProgram(SqlProgram):
             if at_commit and (error.sqlstate is None or error.sqlstate.startswith("57")):
                 raise LostError(str(error)) from error
             raise _refused(error) from error
-
-    def boolean(self, value: bool) -> str:
-        return str(value).lower()
 
     def close(self) -> None:
         if self._connection is not None:

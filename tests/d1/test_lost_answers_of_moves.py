@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import cast
 
 import pytest
-import pytest_asyncio
 
 from dal.errors import DalTimeoutError
 from dal.ops import Insert
 from dal.replica import EPOCH, UNITS, Gate, Key, Movable, Replica
 from dal.store import Store
 from dal.testing import rows
-from tests.d1.conftest import Place, new_place
-from tests.engines.d1 import D1Engine
+from tests.d1.conftest import Place
 from tests.move.replicas import copied, entry, hashed
 
 ID = rows.row_id
-
-
-@pytest.fixture
-def place(d1_engine: D1Engine, d1_schema: list[str]) -> Place:
-    return new_place(d1_engine, d1_schema)
-
-
-@pytest_asyncio.fixture
-async def store(place: Place) -> AsyncIterator[Store]:
-    made = place.store()
-    await made.open()
-    yield made
-    await made.close()
 
 
 @pytest.fixture
