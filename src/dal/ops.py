@@ -146,11 +146,13 @@ class Delete(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """A row with this unique key exists and holds these values, else the whole batch is refused (ConflictError)."""
+    """A row with this unique key exists, holds these values and meets these conditions, else the whole batch is refused
+    (ConflictError). A condition compares with a value or with a Ref, as in Select."""
 
     table: str
     key: Mapping[str, Value]
     expect: Mapping[str, Value] = {}
+    where: tuple[Compare, ...] = ()
 
 
 Query: TypeAlias = Select | Count | Sum | Search
