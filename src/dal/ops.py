@@ -147,7 +147,8 @@ class Delete(NamedTuple):
 
 class Guard(NamedTuple):
     """A row with this unique key exists, holds these values and meets these conditions, else the whole batch is refused
-    (ConflictError). A condition compares with a value or with a Ref, as in Select."""
+    (ConflictError). A condition is on the row's own columns, no paths, and compares with a value or with a Ref, as in
+    Select; what it saw, in the row and in those referred to, stays as it is until the batch is committed."""
 
     table: str
     key: Mapping[str, Value]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
-from dal.backends.conditions import Tables, Test, column_list, find, getter, plan_scan, plus, sort_key, test_of
+from dal.backends.conditions import Tables, Test, column_list, find, getter, plan_scan, plus, sort_key
 from dal.backends.overlay import Overlay
 from dal.backends.rows import (
     ID,
@@ -273,11 +273,14 @@ class Batch:
         self.tables[name].remove(row_id)
 
     def _guard(self, op: Guard) -> None:
-        table = self.tables[op.table].table
-        tests = [test_of(self.tables, table, Compare(column, "=", value)) for column, value in op.expect.items()]
+        if any("." in condition.column for condition in op.where):
+            raise ValueError(f"Guard on {op.table}: conditions are on its own columns")
+        expected = tuple([Compare(column, "=", value) for column, value in op.expect.items()])
+        tests, _ = plan_scan(self.tables, op.table, (*expected, *op.where))
         row = find(self.tables, op.table, op.key)
-        if row is None or not all(test(row) for test in tests):
-            found = "is not there" if row is None else f"is not at the expected {column_list(op.expect)}"
+        if row is None or tests is None or not all(test(row) for test in tests):
+            columns = dict.fromkeys((*op.expect, *(condition.column for condition in op.where)))
+            found = "is not there" if row is None else f"is not as expected in {column_list(columns)}"
             raise ConflictError(
                 f"{op.table}: the row with this {column_list(op.key)} {found}; read it again and retry",
                 operation="commit",

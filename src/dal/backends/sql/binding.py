@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
 from dal.backends.sql.dialect import Decoder, Encoder
-from dal.ops import Compare, Insert, Op, Ref, Row, Upsert
+from dal.ops import Compare, Guard, Insert, Op, Ref, Row, Upsert
 
 #: Appends the parameters of one value; None in its place appends the value as it is.
 Binder: TypeAlias = Callable[[list[object], object], None]
@@ -18,7 +18,8 @@ Binder: TypeAlias = Callable[[list[object], object], None]
 ColumnDecoder: TypeAlias = tuple[int, Decoder, bool]
 #: The driver's rows to the waist's.
 RowDecoder: TypeAlias = Callable[[Sequence[tuple[object, ...]]], list[Row]]
-#: What the SQL text depends on in a Ref: table, key columns, column, whether something is added.
+#: What the SQL text depends on in a Ref: table, key columns (none: the row in question), column, whether something is
+#: added.
 RefShape: TypeAlias = tuple[str, tuple[str, ...], str, bool]
 #: What it depends on in a value: None (IS NULL), a Ref's shape, or any other value.
 ValueShape: TypeAlias = RefShape | bool | None
@@ -57,6 +58,19 @@ def value_shape(value: object) -> ValueShape:
 
 def where_shape(where: Sequence[Compare]) -> WhereShape:
     return tuple([(c.column, c.op, value_shape(c.value)) for c in where])
+
+
+def guard_shape(guard: Guard) -> WhereShape:
+    """The conditions of a guard. A Ref into the guarded row is a column of it: it is then read where the row is, in the
+    state in which the row was locked."""
+    return tuple(
+        [
+            (c.column, c.op, (c.value.table, (), c.value.column, c.value.plus != 0))
+            if type(c.value) is Ref and c.value.table == guard.table and c.value.key == guard.key
+            else (c.column, c.op, value_shape(c.value))
+            for c in guard.where
+        ]
+    )
 
 
 def keyset_params(after: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:

@@ -22,6 +22,7 @@ from dal.backends.sql.binding import (
     bind_row,
     bind_where,
     binder_of,
+    guard_shape,
     keyset_params,
     row_decoder,
     value_shape,
@@ -184,7 +185,7 @@ class Compiler:
             return self._delete(op.table, where_shape(op.where))
         if type(op) is Guard:
             expect = tuple([(name, value is None) for name, value in op.expect.items()])
-            return self._guard(op.table, tuple(op.key), expect)
+            return self._guard(op.table, tuple(op.key), expect, guard_shape(op))
         raise TypeError(f"not an operation: {type(op).__name__}")
 
     def insert(self, op: Insert) -> Write:
@@ -317,14 +318,20 @@ class Compiler:
 
         return Write(sql, bind, False, row_decoder(0, ()))
 
-    def _compile_guard(self, table_name: str, key: tuple[str, ...], expect: tuple[tuple[str, bool], ...]) -> Write:
+    def _compile_guard(
+        self, table_name: str, key: tuple[str, ...], expect: tuple[tuple[str, bool], ...], where: WhereShape
+    ) -> Write:
         table = self.tables[table_name]
         self._pieces.check_key(table, key)
-        where: WhereShape = (
+        if any("." in name for name, _, _ in where):
+            raise ValueError(f"Guard on {table.name}: conditions are on its own columns")
+        shape: WhereShape = (
             *((name, "=", True) for name in key),
             *((name, "=", None if null else True) for name, null in expect),
+            *where,
         )
-        conditions, binders = self._pieces.where(table, where)
+        # What a condition compares with must stay as it was seen, too: a row it refers to is locked as the row itself.
+        conditions, binders = self._pieces.where(table, shape, lock=self.dialect.row_lock)
         lock = f" {self.dialect.row_lock}" if self.dialect.row_lock else ""
         sql = (
             "INSERT INTO dal_guard (ok) SELECT 0 WHERE NOT EXISTS "
@@ -334,7 +341,8 @@ class Compiler:
         def bind(op: Op) -> list[object]:
             guard = cast(Guard, op)
             params: list[object] = []
-            for value, binder in zip((*guard.key.values(), *guard.expect.values()), binders, strict=True):
+            values = (*guard.key.values(), *guard.expect.values(), *(compare.value for compare in guard.where))
+            for value, binder in zip(values, binders, strict=True):
                 if binder is None:
                     params.append(value)
                 else:

@@ -82,45 +82,57 @@ class Conditions:
         if not any(set(key) == set(unique) for unique in table.unique_keys):
             raise ValueError(f"{key} is no unique key of {table.name}")
 
-    def ref(self, shape: RefShape) -> tuple[str, Binder]:
+    def ref(self, shape: RefShape, lock: str = "") -> tuple[str, Binder]:
+        """The value a Ref stands for. `lock` is appended to the sub-select."""
         table_name, key, name, plus = shape
         table = self._tables[table_name]
-        self.check_key(table, key)
-        sql = f"(SELECT {table.by_name[name].name} FROM {table.name} WHERE {self.key(table, key)})"
+        sql = table.by_name[name].name
+        if key:
+            self.check_key(table, key)
+            end = f" {lock}" if lock else ""
+            sql = f"(SELECT {sql} FROM {table.name} WHERE {self.key(table, key)}{end})"
         if plus:
             sql = f"{sql} + {self._dialect.placeholder}"
         encoders = tuple(self.encoder(table.by_name[n]) for n in key)
 
         def bind(params: list[object], value: object) -> None:
             ref = cast(Ref, value)
-            for key_value, encode in zip(ref.key.values(), encoders, strict=True):
-                params.append(key_value if encode is None else encode(key_value))
+            if encoders:
+                for key_value, encode in zip(ref.key.values(), encoders, strict=True):
+                    params.append(key_value if encode is None else encode(key_value))
             if plus:
                 params.append(ref.plus)
 
         return sql, bind
 
-    def where(self, table: Table, where: WhereShape, prefix: str = "") -> tuple[list[str], tuple[Binder | None, ...]]:
+    def where(
+        self, table: Table, where: WhereShape, prefix: str = "", lock: str = ""
+    ) -> tuple[list[str], tuple[Binder | None, ...]]:
+        """The conditions and their binders. `prefix` stands before columns, `lock` behind the sub-selects of Refs."""
         conditions: list[str] = []
         binders: list[Binder | None] = []
         for name, op, shape in where:
-            condition, bind = self._compare(table, name, op, shape, prefix)
+            condition, bind = self._compare(table, name, op, shape, prefix, lock)
             conditions.append(condition)
             binders.append(bind)
         return conditions, tuple(binders)
 
-    def _compare(self, table: Table, name: str, op: str, shape: ValueShape, prefix: str) -> tuple[str, Binder | None]:
+    def _compare(
+        self, table: Table, name: str, op: str, shape: ValueShape, prefix: str, lock: str
+    ) -> tuple[str, Binder | None]:
         first, _, rest = name.partition(".")
         if not rest:
-            return self._compare_column(table.by_name[name], f"{prefix}{name}", op, shape)
+            return self._compare_column(table.by_name[name], f"{prefix}{name}", op, shape, lock)
         parent = self._tables[table.parent_of[first].table]
         if op in (*_PLAIN, "in") and shape is not None:
             # A semi-join lets the engine start from the parent's own index.
-            condition, bind = self._compare_column(parent.by_name[rest], rest, op, shape)
+            condition, bind = self._compare_column(parent.by_name[rest], rest, op, shape, lock)
             return f"{prefix}{first} IN (SELECT {parent.key} FROM {parent.name} WHERE {condition})", bind
-        return self._compare_column(parent.by_name[rest], self.column(table, name), op, shape)
+        return self._compare_column(parent.by_name[rest], self.column(table, name), op, shape, lock)
 
-    def _compare_column(self, column: Column, sql: str, op: str, shape: ValueShape) -> tuple[str, Binder | None]:
+    def _compare_column(
+        self, column: Column, sql: str, op: str, shape: ValueShape, lock: str
+    ) -> tuple[str, Binder | None]:
         if column.kind is Kind.JSON:
             raise ValueError(f"{column.name} holds JSON documents, which no query compares")
         if shape is None:
@@ -130,7 +142,7 @@ class Conditions:
         if isinstance(shape, tuple):
             if op not in (*_PLAIN, "!="):
                 raise ValueError(f"{column.name} {op} Ref: only the value of a plain comparator may be a Ref")
-            ref, bind = self.ref(shape)
+            ref, bind = self.ref(shape, lock)
             return f"{sql} {op.replace('!=', '<>')} {ref}", bind
         mark, encoder = self.placeholder(column), self.encoder(column)
         if op == "in":

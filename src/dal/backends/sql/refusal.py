@@ -88,8 +88,17 @@ def _stale(guards: Sequence[Guard]) -> str:
     if len(guards) > 1:
         return f"{_tables(guards)}: one of {len(guards)} guarded rows is not as expected; read them again and retry"
     guard = guards[0]
-    expected = f" is not at {_pairs(guard.expect)}" if guard.expect else " is not there"
+    conditions = [_pairs(guard.expect)] if guard.expect else []
+    conditions += [f"{c.column} {c.op} {_wanted(c.value)}" for c in guard.where]
+    expected = f" is not at {' and '.join(conditions)}" if conditions else " is not there"
     return f"{guard.table}[{_pairs(guard.key)}]{expected}; read it again and retry"
+
+
+def _wanted(value: object) -> str:
+    if type(value) is not Ref:
+        return _shown(value)
+    plus = f" {'-' if value.plus < 0 else '+'} {abs(value.plus)}" if value.plus else ""
+    return f"{value.table}[{_pairs(value.key)}].{value.column}{plus}"
 
 
 def _taken(ops: Sequence[Op], constraint: str) -> str:
