@@ -143,3 +143,28 @@ PLAN_REGISTRY_BYTES: Final = 150  # of one row, in the registry of either store
 REHEARSAL_CLEANING_TRIES: Final = 20  # to take a rehearsal out of its source
 MOVE_ENDING_S: Final = 2.0  # between the two stores' ends of a move
 MOVE_STOP_S: Final = 3.0  # for a mover that is told to stop to end its round
+
+# Blobs: the contents of files.
+MAX_BLOB_KEY_BYTES: Final = 1024
+MAX_BLOB_URL_LIFE_S: Final = 604_800  # a week, which is what S3 allows
+BLOB_PIECE_BYTES: Final = 256 * 1024  # of what is read, at most
+MAX_BLOB_PARTS: Final = 10_000  # S3 and R2
+MAX_BLOB_PART_BYTES: Final = 5 * 1024**3
+MAX_BLOB_BYTES: Final = 5 * 1024**4
+
+# Moving files' contents between blob stores.
+CONTENTS_PAGE_ROWS: Final = 1_000  # rows read at a time beside the listings
+CONTENTS_RANGE_KEYS: Final = 1_000  # copied, then listed again for what changed meanwhile
+CONTENTS_RANGES: Final = 4  # under way at a time: one large blob does not hold up the others
+CONTENTS_TRANSFERS: Final = 16  # blobs copied at a time; `--jobs` sets another
+CONTENTS_WHOLE_BYTES: Final = 1024 * 1024  # a blob of so many bytes travels in one piece
+CONTENTS_TRIES: Final = 6  # of one blob, against a store that does not answer
+CONTENTS_FIRST_WAIT_S: Final = 0.5
+CONTENTS_MAX_WAIT_S: Final = 20.0
+CONTENTS_LOOKS: Final = 5  # at a range whose blobs keep changing in the source
+CONTENTS_PACE_S: Final = 10.0  # what a rate is told from
+CONTENTS_LEASE_S: Final = 15.0  # a mover that died on another machine keeps others waiting for so long
+CONTENTS_SAMPLES: Final = 20  # problems of each kind that a report shows
+CONTENTS_DISTINCT: Final = 2_000_000  # checksums remembered while duplicates are counted
+CONTENTS_TRIAL_FILES: Final = 64  # blobs of a trial transfer, that a time is told from
+CONTENTS_TRIAL_BYTES: Final = 64 * 1024 * 1024

@@ -17,12 +17,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "_version"),
     ("ops", "tables", "search", "values", "urls", "config", "exchange"),
     ("store", "replica"),
-    ("backends", "layers", "schema"),
+    ("backends", "layers", "schema", "blobs"),
     ("models", "cursor", "repositories", "move"),
     ("access",),
     ("importing", "legacy"),
     ("factory",),
-    ("testing", "blobs"),
+    ("testing",),
     ("cli", "demo"),
 )
 #: Neighbours on one floor that must not know each other, and skips that the floors alone would allow.

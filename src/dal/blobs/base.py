@@ -82,14 +82,36 @@ class SignedRequest(NamedTuple):
     expires_at: datetime
 
 
-class Reading(NamedTuple):
-    """A blob opened for reading: what it is, and its bytes in pieces of at most a few hundred KiB.
+class Pieces(Protocol):
+    """Bytes as they come: an async iterator that lets go of its file or connection at its end, or by `aclose`."""
 
-    `data` must be read to its end or closed (`aclose`), which lets go of the connection.
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Reading(NamedTuple):
+    """A blob opened for reading: what it is (the whole blob, whatever the range), and its bytes in pieces.
+
+    Pieces are of at most a few hundred KiB. `data` must be read to its end or closed: `async with reading:` does.
+    What fails on the way is raised by the iterator, as an error of `dal.errors`; bytes that came are right.
     """
 
     info: BlobInfo
-    data: AsyncIterator[bytes]
+    data: Pieces
+
+    async def __aenter__(self) -> Reading:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.data.aclose()
+
+    async def read(self) -> bytes:
+        """All of it at once, for what is known to be small."""
+        async with self:
+            return b"".join([piece async for piece in self.data])
 
 
 class BlobStore(Protocol):
@@ -122,7 +144,11 @@ class BlobStore(Protocol):
         """
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
-        """Bytes `start` up to, not including, `end` (None: to the end). NotFoundError. InvalidInputError: no such range."""
+        """Bytes `start` up to, not including, `end`; None, or an end beyond it, is the blob's own.
+
+        What is replaced or deleted while it is read is read on as it was, or UnavailableError says that it is gone.
+        Raises  NotFoundError: no such blob.  InvalidInputError: `end` before `start`, or `start` beyond the blob.
+        """
 
     async def head(self, key: str) -> BlobInfo | None:
         """What is known of a blob, or None."""

@@ -1,0 +1,75 @@
+"""Data on its way: whole bytes or an async iterator, gathered, cut into pieces, or grouped into blocks of one size."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+
+from dal.blobs.base import Data
+
+
+class SlicedBytes:
+    """The Pieces of bytes that are in memory already."""
+
+    def __init__(self, content: bytes, piece_bytes: int) -> None:
+        self._content = memoryview(content)
+        self._piece_bytes = piece_bytes
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._content:
+            raise StopAsyncIteration
+        piece = bytes(self._content[: self._piece_bytes])
+        self._content = self._content[self._piece_bytes :]
+        return piece
+
+    async def aclose(self) -> None:
+        self._content = memoryview(b"")
+
+
+async def gather(data: Data, *, max_bytes: int | None = None) -> bytes:
+    """All of it. With `max_bytes`, what comes beyond is read no further: one piece more than that tells of it."""
+    if isinstance(data, bytes):
+        return data
+    pieces, size = [], 0
+    async for piece in data:
+        pieces.append(piece)
+        size += len(piece)
+        if max_bytes is not None and size > max_bytes:
+            break
+    return b"".join(pieces)
+
+
+async def blocks(data: Data, block_bytes: int) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of exactly that size, the last one aside. Holds one block, and a piece as it came."""
+    if isinstance(data, bytes):
+        view = memoryview(data)
+        for start in range(0, len(data), block_bytes):
+            yield bytes(view[start : start + block_bytes])
+        return
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in data:
+        pieces.append(piece)
+        size += len(piece)
+        if size < block_bytes:
+            continue
+        joined = memoryview(b"".join(pieces))
+        start = 0
+        while size - start >= block_bytes:
+            yield bytes(joined[start : start + block_bytes])
+            start += block_bytes
+        pieces, size = [bytes(joined[start:])], size - start
+    if size:
+        yield b"".join(pieces)
+
+
+async def one(content: bytes) -> AsyncIterator[bytes]:
+    """An async iterator of one piece."""
+    yield content
+
+
+def stream(data: Data) -> AsyncIterable[bytes]:
+    """Data as an async iterable, whatever it was."""
+    return one(data) if isinstance(data, bytes) else data
