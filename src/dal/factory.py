@@ -75,7 +75,7 @@ def _store_at(place: StoreUrl, settings: Settings, auto_migrate: bool | None) ->
             from dal.backends.file import FileStore
 
             assert place.path is not None  # noqa: S101  # parse_url and store_url see to it
-            return FileStore(place.path, create=auto_migrate is not False)
+            return FileStore(place.path, create=auto_migrate is not False, upgrade=bool(auto_migrate))
         case "sqlite":
             from dal.backends.sqlite import sqlite_store
 

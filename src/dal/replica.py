@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
+from dal.file_tables import FILE_TABLES
 from dal.ops import Row, Value
 from dal.tables import TABLES
 
@@ -29,7 +30,7 @@ EPOCH: Final = 1 << 43
 UNITS: Final[dict[str, tuple[str, ...]]] = {
     "memory": ("user_memory",),
     "chats": ("chat_sessions", "messages"),
-    "files": ("files",),
+    "files": tuple(table.name for table in FILE_TABLES),
     "users": ("users",),
     "audit": ("system_logs",),
 }

@@ -143,7 +143,7 @@ async def test_a_process_that_only_reads_holds_nothing_that_others_have_settled(
     assert len(await _numbers(other)) == 198
     opened = other._opened
     assert opened is not None
-    held = sum(1 for layer in opened.image.layers for _ in layer.messages.changes())
+    held = sum(1 for layer in opened.image.layers for _ in layer.lines["messages"].changes())
     assert held < 100, held
 
 

@@ -34,12 +34,13 @@ from dal.backends.file.layout import (
     write_all,
     write_new,
 )
-from dal.backends.file.linerows import day_of, owner
+from dal.backends.file.linerows import KINDS, LOGS, Log, owner
 from dal.backends.file.lines import LineFile
 from dal.backends.file.registry_files import Part
 from dal.backends.file.waiting import politely
+from dal.backends.overlay import Overlay
 from dal.backends.rows import ID, Change, MemoryRows, Stored
-from dal.tables import MESSAGES, SYSTEM_LOGS, Table
+from dal.tables import MESSAGES, Table
 
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
 
@@ -106,8 +107,8 @@ class Checkpoint:
         self._removals: list[Path] = []
         self._emptied: set[str] = set()  # chats whose messages so far are gone, deleted and perhaps made anew
         self._touched: dict[Path, None] = {}
-        self._places: dict[int, list[Place]] = {ids.MESSAGES: [], ids.LOGS: []}
-        self._gone: dict[int, list[str]] = {ids.MESSAGES: [], ids.LOGS: []}
+        self._places: dict[int, list[Place]] = {kind: [] for kind in KINDS.values()}
+        self._gone: dict[int, list[str]] = {kind: [] for kind in KINDS.values()}
 
     def run(self) -> None:
         """Writes everything; when it returns the work is on disk and in the index."""
@@ -120,7 +121,8 @@ class Checkpoint:
         layer = merged(self._image, self._work.layers)
         self._move_renamed_chats()
         self._prepare_messages(layer, writer)
-        self._prepare_logs(layer, writer)
+        for log in LOGS.values():
+            self._prepare_log(log, layer.lines[log.table.name], writer)
         self._prepare_documents()
         self._prepare_registry()
         self._write_plan()
@@ -194,7 +196,7 @@ class Checkpoint:
     def _prepare_messages(self, layer: Layer, writer: IndexWriter) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}  # chats whose file holds lines that change, with their ids
-        for change in politely(layer.messages.changes()):
+        for change in politely(layer.lines[MESSAGES.name].changes()):
             if not isinstance(change, Change):
                 self._emptied.add(change.parent_id)
                 continue
@@ -262,37 +264,37 @@ class Checkpoint:
     def _chat(self, chat_session_id: str) -> Stored | None:
         return MemoryRows.get(self._image.documents["chat_sessions"], chat_session_id)
 
-    # -- audit trail
+    # -- logs
 
-    def _prepare_logs(self, layer: Layer, writer: IndexWriter) -> None:
+    def _prepare_log(self, log: Log, entries: Overlay, writer: IndexWriter) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}
-        for change in politely(layer.logs.changes()):
+        for change in politely(entries.changes()):
             if not isinstance(change, Change):
                 continue
-            before = writer.find(ids.LOGS, change.id)
+            before = writer.find(log.kind, change.id)
             if before is not None:
                 rewritten.setdefault(before.place, set()).add(change.id)
             if change.row is None:
-                self._gone[ids.LOGS].append(change.id)
+                self._gone[log.kind].append(change.id)
             else:
-                added.setdefault(day_of(change.row), []).append(change.row)
+                added.setdefault(log.day_of(change.row), []).append(change.row)
         for day in dict.fromkeys((*added, *rewritten)):
-            rows, gone, path = added.get(day, []), rewritten.get(day, set()), self._layout.log(day)
-            self._places[ids.LOGS] += [Place(row[ID], day, 0) for row in rows]
+            rows, gone, path = added.get(day, []), rewritten.get(day, set()), self._layout.log(log.directory, day)
+            self._places[log.kind] += [Place(row[ID], day, 0) for row in rows]
             try:
                 file = LineFile(path)
             except FileNotFoundError:
                 if rows:
-                    self._write_aside(path, SYSTEM_LOGS, rows)
+                    self._write_aside(path, log.table, rows)
                 continue
             with file:
                 if not gone:
-                    self._plan_append(file, None, SYSTEM_LOGS, rows)
+                    self._plan_append(file, None, log.table, rows)
                     continue
                 self._beside.reads(file)
                 kept = [line for _, line in _without(file, {*gone, *(str(row[ID]) for row in rows)})]
-            lines = [*kept, *(to_line(SYSTEM_LOGS, row) for row in rows)]
+            lines = [*kept, *(to_line(log.table, row) for row in rows)]
             if lines:
                 self._replace_file(path, lines)
             else:
@@ -358,7 +360,7 @@ class Checkpoint:
         rows.corrupt.pop(name, None)
 
     def _write_index(self, writer: IndexWriter) -> None:
-        for kind in (ids.MESSAGES, ids.LOGS):
+        for kind in KINDS.values():
             writer.remove(kind, self._gone[kind])
             writer.put(kind, self._places[kind])
         for path in self._touched:

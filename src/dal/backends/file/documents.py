@@ -1,6 +1,7 @@
-"""The tables that are held in memory and kept as JSON documents: users, chats, user memory, files.
+"""The tables that are held in memory and kept as JSON documents: users, chats, user memory, files and what is theirs.
 
-A document is one user, one chat, one file, or everything in one user's memory. Loading checks every document; one that
+A document is one user, one chat, one file …, or everything in one user's memory, all parts of one upload, everybody
+who was given rights to one file. Loading checks every document; one that
 cannot be read, or does not lie where it belongs, is left alone, named as a problem, and guarded: whoever asks for what
 it should hold gets CorruptDataError instead of nothing.
 """
@@ -19,10 +20,26 @@ from dal.backends.file.layout import TEMPORARY, Layout, entries, sharded
 from dal.backends.rows import ID, MemoryRows, Scan, Stored
 from dal.errors import CorruptDataError
 from dal.ops import Value
-from dal.tables import CHAT_SESSIONS, FILES, USER_MEMORY, USERS, Table
+from dal.tables import CHAT_SESSIONS, TABLES, Table
 
 CHAT_ID: Final = CHAT_SESSIONS.names.index("chat_id")
 _ITEMS: Final = "items"
+#: Each table's directory, and the column that names a document. What is not unique names a list.
+_DOCUMENTS: Final = {
+    "users": ("users", "id"),
+    "chat_sessions": ("chats", "chat_id"),
+    "user_memory": ("memory", "user_id"),
+    "files": ("files", "id"),
+    "file_contents": ("files/contents", "id"),
+    "multipart_uploads": ("files/uploads", "id"),
+    "multipart_parts": ("files/parts", "upload_id"),
+    "file_permissions": ("files/permissions", "file_id"),
+    "user_quotas": ("files/quotas", "user_id"),
+    "file_processing_queue": ("files/queue", "id"),
+    "storage_metrics": ("files/metrics", "id"),
+    "pricing_tiers": ("files/prices", "id"),
+    "cost_tracking": ("files/costs", "id"),
+}
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -37,7 +54,7 @@ class DocumentRows(MemoryRows):
     """A table in memory whose rows come from documents.
 
     named_by   the column whose value names a row's document.
-    kind       the directory of the store in whose shards the documents lie.
+    kind       the directory of the store in whose shards the documents lie: one of DATA, or within it.
     corrupt    documents that could not be read, by their name in the store, with what is wrong.
     changed    called with each document that a change of a row makes stale.
     """
@@ -50,6 +67,8 @@ class DocumentRows(MemoryRows):
         self.changed: Callable[[Unit], None] = lambda _: None
         self._layout = layout
         self._place = table.names.index(named_by)
+        self._depth = kind.count("/") + 2
+        self._is_list = (named_by,) not in table.unique_keys
 
     @property
     def directory(self) -> Path:
@@ -58,6 +77,10 @@ class DocumentRows(MemoryRows):
     def path(self, key: str) -> Path:
         """The document that this key names."""
         return self.directory / sharded(key, ".json")
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of this name in the store would be one of the documents, and not one of a kind within."""
+        return name.startswith(f"{self.kind}/") and name.count("/") == self._depth and name.endswith(".json")
 
     def name(self, key: str) -> str:
         """The document's name in the store."""
@@ -121,10 +144,6 @@ class DocumentRows(MemoryRows):
         """The document of this key as it should be now."""
         return Document(self.table, self.path(key), tuple(self.of_document(key)), is_list=self._is_list)
 
-    @property
-    def _is_list(self) -> bool:
-        return self.table is USER_MEMORY
-
     def parse(self, path: Path, data: bytes) -> list[Stored]:
         """The rows of the document that lies here; ValueError where it is damaged or holds others."""
         try:
@@ -176,12 +195,7 @@ class Document(NamedTuple):
 
 def document_tables(layout: Layout) -> dict[str, DocumentRows]:
     """The tables kept as documents, empty."""
-    return {
-        "users": DocumentRows(USERS, "id", layout, "users"),
-        "chat_sessions": DocumentRows(CHAT_SESSIONS, "chat_id", layout, "chats"),
-        "user_memory": DocumentRows(USER_MEMORY, "user_id", layout, "memory"),
-        "files": DocumentRows(FILES, "id", layout, "files"),
-    }
+    return {name: DocumentRows(TABLES[name], named_by, layout, kind) for name, (kind, named_by) in _DOCUMENTS.items()}
 
 
 def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterator[os.DirEntry[str]]:

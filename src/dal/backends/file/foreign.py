@@ -26,6 +26,7 @@ from dal.backends.file.errors import reading_error
 from dal.backends.file.image import Image
 from dal.backends.file.index import MESSAGES, FileState, file_state, settled_state
 from dal.backends.file.layout import Layout, entries, flat_entries
+from dal.backends.file.linerows import LOGS
 from dal.backends.file.registry import FilesChanged, Registry
 from dal.backends.rows import ID, MemoryRows, Stored, decode
 from dal.errors import AlreadyExistsError, CorruptDataError, MissingReferenceError
@@ -161,10 +162,11 @@ def _watched(registry: Registry) -> list[str]:
 def _differing(layout: Layout, image: Image, tables: Collection[str], is_first: bool) -> set[str]:
     known, there = image.index.file_states(), dict[str, FileState]()
     kinds = {UNIT_OF[table] for table in tables}
-    for kind in kinds:
+    logs = {LOGS[table].directory for table in tables if table in LOGS}
+    for kind in logs | {rows.kind for table, rows in image.documents.items() if table in tables}:
         directory = layout.directory(kind)
         cut = len(str(directory)) + 1
-        for entry in flat_entries(directory) if kind == "audit" else entries(directory):
+        for entry in flat_entries(directory) if kind in logs else entries(directory):
             if entry.name.endswith((".json", ".jsonl")):
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
@@ -172,7 +174,7 @@ def _differing(layout: Layout, image: Image, tables: Collection[str], is_first: 
     found = {name for name, state in there.items() if known.get(name) != state}
     found |= {name for name in known.keys() | image.suspects if name not in there and name.split("/")[0] in kinds}
     for rows in image.documents.values():
-        if is_first and rows.kind in kinds:
+        if is_first and UNIT_OF[rows.table.name] in kinds:
             found |= rows.names().keys() - there.keys()
     return found | {name for name in image.suspects if name.split("/")[0] in kinds}
 
@@ -204,7 +206,7 @@ class _Documents:
         self._written = {row_id for layer in image.layers for row_id in layer.written.get(name, ())}
 
     def look(self, names: Collection[str]) -> None:
-        own = [name for name in names if name.startswith(f"{self._rows.kind}/") and name.endswith(".json")]
+        own = [name for name in names if self._rows.holds(name)]
         for name in own:
             state = file_state(self._layout.absolute(name))
             if name not in self._known and name in self._pending:

@@ -16,16 +16,14 @@ from dal.backends.file.documents import CHAT_ID
 from dal.backends.file.image import Image
 from dal.backends.file.index import FileState, Index, Place, file_state
 from dal.backends.file.layout import Layout
-from dal.backends.file.linerows import day_of
+from dal.backends.file.linerows import KINDS, LOGS, directory_of
 from dal.backends.file.lines import LineFile
 from dal.backends.overlay import Overlay
 from dal.backends.rows import ID, Change, Stored
-from dal.replica import UNIT_OF
-from dal.tables import MESSAGES, SYSTEM_LOGS, TABLES
+from dal.tables import MESSAGES, TABLES
 
 _CHAT: Final = MESSAGES.names.index("chat_session_id")
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
-_KINDS: Final = {MESSAGES.name: ids.MESSAGES, SYSTEM_LOGS.name: ids.LOGS}
 
 
 @dataclass
@@ -58,8 +56,8 @@ def look(
     found = FoundLines()
     lines = [name for name in names if name.endswith(".jsonl")]
     lines = [name for name in lines if file_state(layout.absolute(name)) != known.get(name)]
-    for table in _KINDS:
-        own = [name for name in lines if name.startswith(f"{UNIT_OF[table]}/")]
+    for table in KINDS:
+        own = [name for name in lines if name.startswith(f"{directory_of(table)}/")]
         if own and table in tables:
             _Lines(layout, image, table, found).look(_places(image, table, own))
     return found
@@ -67,8 +65,8 @@ def look(
 
 def _places(image: Image, table: str, names: Collection[str]) -> dict[str, str]:
     """The chat or the day whose file has this name; a file of no chat is left out."""
-    if table == SYSTEM_LOGS.name:
-        return {name: name.removeprefix("audit/").removesuffix(".jsonl") for name in names}
+    if table in LOGS:
+        return {name: name.rpartition("/")[2].removesuffix(".jsonl") for name in names}
     # A file on its way to another name is left to the checkpoint that moves it.
     chats = {f"{key}l": chat_id for key, chat_id in _documents(image) if chat_id not in image.names}
     return {name: chats[name] for name in names if name in chats}
@@ -87,11 +85,11 @@ class _Lines:
         self._layout = layout
         self._table = table
         self._found = found
-        self._kind = _KINDS[table]
+        self._kind = KINDS[table]
         self._written: set[str] = set()
         self._taken: set[tuple[str, int]] = set()
         for layer in image.layers:
-            rows: Overlay = layer.messages if table == MESSAGES.name else layer.logs
+            rows: Overlay = layer.lines[table]
             for change in rows.changes():
                 if isinstance(change, Change):
                     self._written.add(change.id)
@@ -135,7 +133,7 @@ class _Lines:
                 seen.add(row[ID])
                 if self._kind == ids.MESSAGES and row[_CHAT] != place:
                     self._name(name, offset, "a message of another chat")
-                elif self._kind == ids.LOGS and day_of(row) != place:
+                elif self._table in LOGS and LOGS[self._table].day_of(row) != place:
                     self._name(name, offset, "an entry of another day")
                 elif self._kind == ids.MESSAGES and (number in numbers or (place, number) in self._taken):
                     self._name(name, offset, f"the sequence number {number} is taken")

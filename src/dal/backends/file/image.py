@@ -1,25 +1,25 @@
 """What one process knows of a store: documents in memory, line files on disk, and the journal's changes over both.
 
-Changes to messages and the audit trail since the last checkpoint lie in layers, one for each journal segment: sealed
+Changes to messages and logs since the last checkpoint lie in layers, one for each journal segment: sealed
 when the segment ends, taken away when a checkpoint (of any process) has written it to the files. That bounds the memory
 a store takes by its users and chats and the journal, whatever the number of messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from dal.backends.file.codec import AnyChange
 from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_tables
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
-from dal.backends.file.linerows import LogRows, MessageRows
+from dal.backends.file.linerows import LOGS, LogRows, MessageRows
 from dal.backends.file.registry import Capturing, FilesChanged, Marked, MoveChange, Registry
 from dal.backends.file.registry_files import Part
 from dal.backends.overlay import Overlay, carry_out
 from dal.backends.rows import Change, Drop, MemoryRows, Rows, Stored
-from dal.tables import MESSAGES, SYSTEM_LOGS
+from dal.tables import MESSAGES
 
 _CHAT_OF_MESSAGE: Final = MESSAGES.names.index("chat_session_id")
 _MAX_PROBLEMS: Final = 100
@@ -28,13 +28,13 @@ _MAX_PROBLEMS: Final = 100
 class Layer:
     """The changes of one journal segment: rows for line files, the documents that are stale, and registry entries.
 
+    lines    the rows for line files, by table.
     written  rows in documents that the library's callers wrote while a live move is on, by table.
     is_new   the registry was begun anew in this segment.
     """
 
-    def __init__(self, messages: Rows, logs: Rows) -> None:
-        self.messages = Overlay(messages)
-        self.logs = Overlay(logs)
+    def __init__(self, below: Mapping[str, Rows]) -> None:
+        self.lines = {name: Overlay(rows) for name, rows in below.items()}
         self.stale: dict[Unit, None] = {}
         self.written: dict[str, dict[str, None]] = {}
         self.marked: dict[str, dict[str, None]] = {}
@@ -55,7 +55,10 @@ class Image:
         self.documents = document_tables(layout)
         chats = self.documents["chat_sessions"]
         self.messages = MessageRows(layout, index, self.report, chats, self.names)
-        self.logs = LogRows(layout, index, self.report)
+        self.lines: dict[str, MessageRows | LogRows] = {
+            MESSAGES.name: self.messages,
+            **{name: LogRows(log, layout, index, self.report) for name, log in LOGS.items()},
+        }
         self.layers: list[Layer] = []
         self.tables: dict[str, Rows] = dict(self.documents)
         self._push()
@@ -134,12 +137,10 @@ class Image:
     # -- layers
 
     def _push(self) -> None:
-        below: tuple[Rows, Rows] = (
-            (self.layers[-1].messages, self.layers[-1].logs) if self.layers else (self.messages, self.logs)
-        )
-        layer = Layer(*below)
+        below: Mapping[str, Rows] = self.layers[-1].lines if self.layers else self.lines
+        layer = Layer(below)
         self.layers.append(layer)
-        self.tables["messages"], self.tables["system_logs"] = layer.messages, layer.logs
+        self.tables.update(layer.lines)
 
     def seal(self, position: int) -> None:
         """The journal segment ends here: what comes now belongs to the next checkpoint."""
@@ -156,24 +157,20 @@ class Image:
         if not done:
             return
         self.layers = self.layers[len(done) :]
-        self.layers[0].messages.rest_on(self.messages)
-        self.layers[0].logs.rest_on(self.logs)
+        for name, rows in self.layers[0].lines.items():
+            rows.rest_on(self.lines[name])
         self.index.refresh()
         self.messages.forget_all()
-
-    def line_rows(self) -> tuple[MessageRows, LogRows]:
-        """The rows on disk, below every layer."""
-        return self.messages, self.logs
 
 
 def merged(image: Image, layers: list[Layer]) -> Layer:
     """Sealed layers as one."""
     if len(layers) == 1:
         return layers[0]
-    whole = Layer(*image.line_rows())
+    whole = Layer(image.lines)
     for layer in layers:
-        carry_out({MESSAGES.name: whole.messages, SYSTEM_LOGS.name: whole.logs}, layer.messages.changes())
-        carry_out({MESSAGES.name: whole.messages, SYSTEM_LOGS.name: whole.logs}, layer.logs.changes())
+        for rows in layer.lines.values():
+            carry_out(whole.lines, rows.changes())
         whole.stale.update(layer.stale)
     return whole
 

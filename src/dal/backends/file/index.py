@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS settled (position INTEGER NOT NULL);
 """
 MESSAGES: Final = 0
 LOGS: Final = 1
+ACCESSES: Final = 2
+_KINDS: Final = (MESSAGES, LOGS, ACCESSES)
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 512
 _RACY_NS: Final = 50_000_000
@@ -66,7 +68,7 @@ class Index:
             self._remove()
             self._connection = self._connect()
         self._inode = os.stat(path).st_ino
-        self._newest = {kind: self._read_newest(kind) for kind in (MESSAGES, LOGS)}
+        self._newest = {kind: self._read_newest(kind) for kind in _KINDS}
 
     def _connect(self) -> sqlite3.Connection:
         # SQLite gives its other files the mode of this one. A file that is there is not opened: closing it would take

@@ -24,13 +24,14 @@ from dal.backends.file import faults
 from dal.errors import ConfigurationError, SchemaError
 
 BACKEND: Final = "file"
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 MARKER: Final = "dal.json"
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
 TEMPORARY: Final = ".tmp"
 
-#: The directories of documents and lines, each named as the unit of a live move whose tables it holds.
+#: The directories of documents and lines, each named as the unit of a live move whose tables it holds. Tables of one
+#: unit that have directories of their own have them within it: a fence puts one directory away, in one step.
 DATA: Final = ("users", "chats", "memory", "files", "audit")
 _FENCED: Final = "fenced/"
 
@@ -56,16 +57,12 @@ class Layout:
     # -- data, which a live move's fence may have put away
 
     def directory(self, name: str) -> Path:
-        """Where the documents of this kind are, of DATA, as far as is known."""
-        return (self.fenced if name in self._away else self.root) / name
+        """Where the documents of this kind are, one of DATA or within it, as far as is known."""
+        return (self.fenced if name.partition("/")[0] in self._away else self.root) / name
 
     @property
     def chats(self) -> Path:
         return self.directory("chats")
-
-    @property
-    def audit(self) -> Path:
-        return self.directory("audit")
 
     @property
     def moving(self) -> Path:
@@ -79,10 +76,11 @@ class Layout:
     def is_away(self, name: str) -> bool:
         return name in self._away
 
-    def prepare(self, *, create: bool) -> None:
-        """Checks that the directory is a store of this layout; makes it one where it is empty and `create` is set.
+    def prepare(self, *, create: bool, upgrade: bool = False) -> None:
+        """Checks that the directory is a store of this layout; makes it one where it is empty and `create` is set, or
+        of an older layout and `upgrade` is set.
 
-        Raises SchemaError: no store yet, or of a newer layout.  ConfigurationError: a directory of something else.
+        Raises SchemaError: no store yet, or of another layout.  ConfigurationError: a directory of something else.
         """
         try:
             found = orjson.loads(self.marker.read_bytes())
@@ -96,7 +94,16 @@ class Layout:
                 raise ConfigurationError(
                     f"{self.marker}: names no layout version; is this a file store?", backend=BACKEND
                 )
-            if version != LAYOUT_VERSION:
+            if version < LAYOUT_VERSION and not upgrade:
+                raise SchemaError(
+                    f"{self.root} has layout {version}, this library writes {LAYOUT_VERSION}; close what has it open "
+                    f"and run `dal schema up --url file:{self.root}`",
+                    operation="open",
+                    backend=BACKEND,
+                )
+            if version < LAYOUT_VERSION:
+                self._mark()  # a layout only ever gains kinds of documents: an older library must not write any more
+            elif version > LAYOUT_VERSION:
                 raise SchemaError(
                     f"{self.root} has layout {version}, this library knows {LAYOUT_VERSION}; "
                     "use the version of the library that wrote it",
@@ -118,8 +125,10 @@ class Layout:
         if not create:
             raise SchemaError(f"{self.root} is no file store yet; run `dal schema up`", backend=BACKEND)
         make_directory(self.root)
+        self._mark()
+
+    def _mark(self) -> None:
         replace(self.marker, orjson.dumps({"layout": LAYOUT_VERSION}, option=orjson.OPT_APPEND_NEWLINE))
-        sync_directory(self.root)
 
     def messages(self, chat_id: str) -> Path:
         return self.chats / sharded(chat_id, ".jsonl")
@@ -127,18 +136,19 @@ class Layout:
     def moving_messages(self, chat_session_id: str) -> Path:
         return self.moving / f"{file_name(chat_session_id)}.jsonl"
 
-    def log(self, day: str) -> Path:
-        return self.audit / f"{day}.jsonl"
+    def log(self, kind: str, day: str) -> Path:
+        """The file of a day's entries, in a directory of such files."""
+        return self.directory(kind) / f"{day}.jsonl"
 
-    def days(self) -> list[str]:
-        """The days of which there are log entries in files."""
+    def days(self, kind: str) -> list[str]:
+        """The days of which there are entries in files."""
         while True:
-            directory = self.audit
+            directory = self.directory(kind)
             try:
                 return [path.stem for path in directory.iterdir() if path.suffix == ".jsonl"]
             except (FileNotFoundError, NotADirectoryError):
                 self.look()
-                if self.audit == directory:
+                if self.directory(kind) == directory:
                     return []
 
     def quarantined(self) -> list[str]:

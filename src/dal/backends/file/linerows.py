@@ -1,4 +1,4 @@
-"""The tables whose rows lie in line files: messages, one file per chat, and the audit trail, one file per day.
+"""The tables whose rows lie in line files: messages, one file per chat, and logs, one file per day.
 
 They answer the interpreter's questions from disk and hold next to nothing in memory. They only read: changes are kept
 in overlays above them until a checkpoint has written them to the files. A line that is not a whole row is passed over
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import orjson
 
@@ -24,13 +24,13 @@ from dal.backends.file.lines import LineFile, open_lines
 from dal.backends.file.prefilter import prefilter
 from dal.backends.rows import ID, Scan, Stored
 from dal.errors import CorruptDataError
+from dal.file_tables import FILE_ACCESS_LOGS
 from dal.ops import Value
 from dal.tables import MESSAGES, SYSTEM_LOGS, Table
 
 _CHAT: Final = MESSAGES.names.index("chat_session_id")
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
 _CHAT_ID: Final = 1  # chat_sessions: the caller's own key
-_LOG_TIME: Final = SYSTEM_LOGS.names.index("created_at")
 _TIME_AND_ID: Final = re.compile(rb'\{"id":"([^"]*)",.*,"created_at":"([^"]*)Z"\}', re.DOTALL)
 
 _ID_FIRST: Final = b'{"id":"'  # how this library's lines begin
@@ -40,13 +40,37 @@ _CLOSE: Final = 32  # a gap of so many messages is read over
 Report = Callable[[str], None]
 
 
-def day_of(row: Stored) -> str:
-    """The day, UTC, whose file a log entry lies in."""
-    return cast(str, row[_LOG_TIME].date().isoformat())
+class Log(NamedTuple):
+    """A log: entries by the day (UTC) of their `created_at`, in a directory of one file a day.
+
+    directory  one of the layout's, or within it.
+    kind       the index's.
+    """
+
+    table: Table
+    directory: str
+    kind: int
+
+    def day_of(self, row: Stored) -> str:
+        """The day whose file an entry lies in."""
+        return cast(str, row[-1].date().isoformat())  # `created_at` is the last column of a log
+
+
+LOGS: Final = {
+    log.table.name: log
+    for log in (Log(SYSTEM_LOGS, "audit", ids.LOGS), Log(FILE_ACCESS_LOGS, "files/access", ids.ACCESSES))
+}
+#: Every table kept in lines, with the index's kind of its ids.
+KINDS: Final = {MESSAGES.name: ids.MESSAGES, **{name: log.kind for name, log in LOGS.items()}}
+
+
+def directory_of(table: str) -> str:
+    """The directory that a table's files of lines are in, or in whose shards."""
+    return LOGS[table].directory if table in LOGS else "chats"
 
 
 class LineRows:
-    """What both tables share. `report` takes a sentence about every damaged line."""
+    """What these tables share. `report` takes a sentence about every damaged line."""
 
     def __init__(self, table: Table, layout: Layout, index: Index, report: Report) -> None:
         self._table = table
@@ -262,13 +286,14 @@ class MessageRows(LineRows):
 
 
 class LogRows(LineRows):
-    """The audit trail in `audit/<day>.jsonl`, each day in the order of arrival."""
+    """A log in `<directory>/<day>.jsonl`, each day in the order of arrival."""
 
-    def __init__(self, layout: Layout, index: Index, report: Report) -> None:
-        super().__init__(SYSTEM_LOGS, layout, index, report)
+    def __init__(self, log: Log, layout: Layout, index: Index, report: Report) -> None:
+        super().__init__(log.table, layout, index, report)
+        self._log = log
 
     def get(self, row_id: Value) -> Stored | None:
-        place = self._index.find(ids.LOGS, cast(str, row_id))
+        place = self._index.find(self._log.kind, cast(str, row_id))
         if place is None:
             return None
         wanted = cast(str, row_id).encode()
@@ -297,7 +322,7 @@ class LogRows(LineRows):
         """The entries with these ids, each day's in one reading."""
         days: dict[str, set[bytes]] = {}
         for row_id in wanted:
-            place = self._index.find(ids.LOGS, row_id)
+            place = self._index.find(self._log.kind, row_id)
             if place is not None:
                 days.setdefault(place.place, set()).add(row_id.encode())
 
@@ -307,7 +332,7 @@ class LogRows(LineRows):
         return (row for day in days for row in self._of_day(day, passes(day)) if row[ID].encode() in days[day])
 
     def _days(self, plan: Scan, *, by_time: bool, descending: bool) -> list[str]:
-        days = sorted(self._layout.days(), reverse=descending)
+        days = sorted(self._layout.days(self._log.directory), reverse=descending)
         bounds = [(c.op, c.value) for c in plan.where if c.column == "created_at"]
         if by_time and plan.after is not None:
             bounds.append(("<=" if descending else ">=", plan.after[0]))
@@ -327,7 +352,7 @@ class LogRows(LineRows):
             str(c.value).encode() for c in plan.where if c.op == "=" and isinstance(c.value, str) and _is_plain(c.value)
         ]
         try:
-            file = open_lines(self._layout, lambda: self._layout.log(day))
+            file = open_lines(self._layout, lambda: self._layout.log(self._log.directory, day))
         except FileNotFoundError:
             return
         with file:
@@ -344,7 +369,7 @@ class LogRows(LineRows):
 
     def _of_day(self, day: str, passes: Callable[[bytes], bool] | None = None) -> Iterator[Stored]:
         try:
-            file = open_lines(self._layout, lambda: self._layout.log(day))
+            file = open_lines(self._layout, lambda: self._layout.log(self._log.directory, day))
         except FileNotFoundError:
             return
         with file:

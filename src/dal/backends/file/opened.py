@@ -24,6 +24,7 @@ from dal.backends.file.image import Image
 from dal.backends.file.index import Index
 from dal.backends.file.journal import Journal
 from dal.backends.file.layout import BACKEND, LAYOUT_VERSION, Layout
+from dal.backends.file.linerows import KINDS
 from dal.backends.file.lock import FileLock
 from dal.backends.file.registry import Marked
 from dal.backends.file.settling import Settling
@@ -41,7 +42,6 @@ from dal.limits import (
 from dal.ops import Compare, JsonValue, Op, Query, Receipt, Row, Select
 from dal.store import ReadCommit, StoreHealth
 
-_ON_DISK: Final = ("messages", "system_logs")
 # A read that files were changed under is repeated; a scan of many files is long and accepts, in the end, that they are
 # of different moments.
 _MAX_REREADS: Final = 4
@@ -155,7 +155,7 @@ class Opened:
                     await self.follow()
                 position = self.journal.position
                 answer = await self.answer(self.image.tables, query)
-                if query.table not in _ON_DISK or self.journal.state.horizon <= position:
+                if query.table not in KINDS or self.journal.state.horizon <= position:
                     break
                 # Files were brought to a state that this process had not followed yet: the answer may be a mixture.
             return answer
@@ -403,7 +403,7 @@ class _Transaction(StagedTransaction):
 
 def _is_quick(query: Query) -> bool:
     """Whether the answer is in memory or in a few lines of one file: a thread would cost more than it saves."""
-    if query.table not in _ON_DISK:
+    if query.table not in KINDS:
         return True
     if query.table != "messages" or not isinstance(query, Select):
         return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,7 +23,8 @@ from dal.backends.file.documents import load_documents
 from dal.backends.file.image import Image
 from dal.backends.file.index import UNSURE, FileState, Index, IndexWriter, Place
 from dal.backends.file.journal import Boundary, Journal
-from dal.backends.file.layout import TEMPORARY, Layout, entries
+from dal.backends.file.layout import TEMPORARY, Layout, entries, flat_entries
+from dal.backends.file.linerows import LOGS
 from dal.backends.file.lines import LineFile
 
 _BATCH_ROWS: Final = 10_000
@@ -108,13 +108,13 @@ def _suspects(layout: Layout, image: Image, lines: dict[str, tuple[int, FileStat
 
 
 def _logs(layout: Layout) -> Iterator[tuple[str, tuple[int, FileState]]]:
-    """The days of the audit trail. Removes what an unfinished write left."""
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(layout.audit):
+    """The days of every log. Removes what an unfinished write left."""
+    for log in LOGS.values():
+        for entry in flat_entries(layout.directory(log.directory)):
             if entry.name.endswith(TEMPORARY):
                 Path(entry.path).unlink(missing_ok=True)
             elif entry.name.endswith(".jsonl"):
-                yield _name(layout, entry), (ids.LOGS, _state(entry))
+                yield _name(layout, entry), (log.kind, _state(entry))
 
 
 def _name(layout: Layout, entry: os.DirEntry[str]) -> str:
@@ -137,8 +137,8 @@ def _read_file(path: Path, kind: int, writer: IndexWriter, report: Callable[[str
         for offset, line in file.forward():
             try:
                 value = orjson.loads(line)
-                place = path.stem if kind == ids.LOGS else cast(str, value["chat_session_id"])
-                number = 0 if kind == ids.LOGS else cast(int, value["sequence_number"])
+                place = cast(str, value["chat_session_id"]) if kind == ids.MESSAGES else path.stem
+                number = cast(int, value["sequence_number"]) if kind == ids.MESSAGES else 0
                 places.append(Place(cast(str, value["id"]), place, number))
             except (ValueError, KeyError, TypeError):
                 report(f"{name}: byte {offset}: not a whole line of JSON")

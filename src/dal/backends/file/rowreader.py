@@ -13,10 +13,10 @@ from heapq import merge
 from itertools import islice
 from typing import Final
 
-from dal.backends.file import index as ids
 from dal.backends.file.errors import reading_error
 from dal.backends.file.image import Image
 from dal.backends.file.index import Place
+from dal.backends.file.linerows import KINDS
 from dal.backends.file.opened import Opened
 from dal.backends.file.registry import STATES, Known
 from dal.backends.rows import ID, Drop
@@ -24,7 +24,6 @@ from dal.errors import CorruptDataError
 from dal.ops import Compare, Row, Select
 from dal.replica import Entry
 
-_KINDS: Final = {"messages": ids.MESSAGES, "system_logs": ids.LOGS}
 _FREE_LOOKS: Final = 3
 
 
@@ -43,7 +42,7 @@ class RowReader:
                     await opened.follow()
                 position = opened.journal.position
                 found = await self._entries(table, choose(opened.image))
-                if table not in _KINDS or opened.journal.state.horizon <= position:
+                if table not in KINDS or opened.journal.state.horizon <= position:
                     return found
             async with opened.exclusive("read"):
                 return await self._entries(table, choose(opened.image))
@@ -73,13 +72,13 @@ class RowReader:
         if opened.journal.has_news():
             await opened.follow()
         image = opened.image
-        if table not in _KINDS:
+        if table not in KINDS:
             return sorted(row[ID] for row in image.documents[table] if row[ID] > after)[:limit]
         live, is_hidden = _in_layers(image, table)
         own = sorted(row_id for row_id in live if row_id > after)
 
         def take() -> list[str]:
-            below = (p.id for p in image.index.behind(_KINDS[table], after or None) if not is_hidden(p))
+            below = (p.id for p in image.index.behind(KINDS[table], after or None) if not is_hidden(p))
             return list(islice(_distinct(merge(below, own)), limit))
 
         try:
@@ -119,7 +118,7 @@ def _in_layers(image: Image, table: str) -> tuple[set[str], Callable[[Place], bo
     touched: set[str] = set()
     dropped: set[str] = set()
     for layer in image.layers:
-        rows = layer.messages if table == "messages" else layer.logs
+        rows = layer.lines[table]
         for change in rows.changes():
             if isinstance(change, Drop):
                 dropped.add(change.parent_id)

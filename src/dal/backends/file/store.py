@@ -30,7 +30,8 @@ from dal.store import Capabilities, ReadCommit, StoreHealth
 class FileStore:
     """A store in a directory.
 
-    directory              made, closed to others, where it is missing or empty and `create` is set.
+    directory              made, closed to others, where it is missing or empty and `create` is set; brought to the
+                           current layout where it has an older one and `upgrade` is set.
     lock_timeout_s         how long a write waits for other tasks and processes before DalTimeoutError.
     segment_bytes          how much the journal takes before its changes move into the documents.
     checkpoint_interval_s  how long the documents lag behind a journal that grows more slowly than that.
@@ -41,12 +42,14 @@ class FileStore:
         directory: str | os.PathLike[str],
         *,
         create: bool = True,
+        upgrade: bool = False,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
         segment_bytes: int = SEGMENT_BYTES,
         checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._layout = Layout(Path(directory).absolute())
         self._create = create
+        self._upgrade = upgrade
         self._lock_timeout_s = lock_timeout_s
         self._segment_bytes = segment_bytes
         self._checkpoint_interval_s = checkpoint_interval_s
@@ -80,7 +83,7 @@ class FileStore:
 
     def _acquire(self) -> Opened:
         try:
-            self._layout.prepare(create=self._create)
+            self._layout.prepare(create=self._create, upgrade=self._upgrade)
             return Opened(
                 self._layout,
                 lock_timeout_s=self._lock_timeout_s,
