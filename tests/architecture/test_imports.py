@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends", "layers", "schema", "blobs"),
     ("models", "cursor", "repositories", "move"),
     ("access",),
-    ("importing", "legacy"),
+    ("importing", "legacy", "files_move"),
     ("factory",),
     ("testing",),
     ("cli", "demo"),

@@ -1,0 +1,167 @@
+"""One blob from one store to another, its bytes hashed on the way and compared with everything that knows them.
+
+What its row says of the content, what the source says of the blob, and what the target says that it stored: where one
+of them differs, nothing is left in the target. Small blobs travel as a whole, others in pieces as they come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from dal.blobs.base import BlobInfo, BlobStore, Reading
+from dal.errors import CorruptDataError
+from dal.files_move.throttle import Throttle
+from dal.files_move.walking import Expected
+from dal.limits import CONTENTS_WHOLE_BYTES
+
+OnBytes: TypeAlias = Callable[[int], None]
+
+
+class Sums(NamedTuple):
+    """The checksums of a blob as it lies there, and of the content inside; the same where it is not compressed."""
+
+    stored: str
+    content: str
+    size: int
+
+
+class Hashing:
+    """The checksums of what passes. `is_compressed`: the content is hashed as well, in constant memory."""
+
+    def __init__(self, *, is_compressed: bool) -> None:
+        self._stored = hashlib.sha256()
+        self._size = 0
+        self._inside = _Inside() if is_compressed else None
+
+    def update(self, data: bytes) -> None:
+        self._stored.update(data)
+        self._size += len(data)
+        if self._inside is not None:
+            self._inside.update(data)
+
+    def sums(self) -> Sums:
+        stored = f"sha256:{self._stored.hexdigest()}"
+        return Sums(stored, stored if self._inside is None else self._inside.checksum(), self._size)
+
+
+async def copy_blob(
+    source: BlobStore,
+    target: BlobStore,
+    key: str,
+    row: Expected | None,
+    *,
+    throttle: Throttle,
+    on_bytes: OnBytes,
+    if_absent: bool,
+) -> BlobInfo:
+    """The target's word on the blob, which is there whole and durable now.
+
+    on_bytes  is told of the bytes as they pass.
+    Raises    CorruptDataError: the bytes are not what the row, the source or the target say.  NotFoundError: the source
+              has none.  AlreadyExistsError: `if_absent`, and the target has one.  UnavailableError.
+    """
+    reading = await source.get(key)
+    info = reading.info
+    content_type = info.content_type or (row and row.mime_type) or "application/octet-stream"
+    if info.size <= CONTENTS_WHOLE_BYTES:
+        data = b"".join([piece async for piece in _checked(reading, row, throttle, on_bytes)])
+        checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        stored = await target.put(
+            key, data, size=len(data), content_type=content_type, checksum=checksum, if_absent=if_absent
+        )
+        return await _believed(target, stored, Sums(checksum, checksum, len(data)))
+    known = info.checksum or (row and row.stored_checksum) or None
+    hashing = _hashing(row)
+    async with aclosing(_checked(reading, row, throttle, on_bytes, hashing)) as pieces:
+        stored = await target.put(
+            key, pieces, size=info.size, content_type=content_type, checksum=known, if_absent=if_absent
+        )
+    return await _believed(target, stored, hashing.sums())
+
+
+async def read_sums(
+    store: BlobStore, key: str, row: Expected | None, *, throttle: Throttle, on_bytes: OnBytes
+) -> tuple[BlobInfo, Sums]:
+    """The checksums of a blob's bytes, read now. NotFoundError."""
+    reading = await store.get(key)
+    hashing = _hashing(row)
+    async with aclosing(cast(Any, reading.data)) as pieces:
+        async for piece in pieces:
+            hashing.update(piece)
+            on_bytes(len(piece))
+            await throttle.passed(len(piece))
+    return reading.info, hashing.sums()
+
+
+def complaint(sums: Sums, info: BlobInfo, row: Expected | None) -> str:
+    """What the bytes contradict, in a sentence; empty where they are what everything says."""
+    if sums.size != info.size:
+        return f"{sums.size} bytes were read where the listing says {info.size}"
+    if info.checksum is not None and info.checksum != sums.stored:
+        return f"the bytes have {sums.stored}, and were stored as {info.checksum}"
+    if row is not None and row.checksum is not None and row.checksum != sums.content:
+        return f"the content has {sums.content}, and its row says {row.checksum}"
+    if row is not None and row.size is not None and row.size != sums.size:
+        return f"there are {sums.size} bytes, and its row says {row.size}"
+    return ""
+
+
+async def _checked(
+    reading: Reading, row: Expected | None, throttle: Throttle, on_bytes: OnBytes, hashing: Hashing | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of a blob; CorruptDataError behind the last one, where they are not what is said of them."""
+    hashing = hashing or _hashing(row)
+    async with aclosing(cast(Any, reading.data)) as pieces:
+        async for piece in pieces:
+            hashing.update(piece)
+            on_bytes(len(piece))
+            await throttle.passed(len(piece))
+            yield piece
+    if wrong := complaint(hashing.sums(), reading.info, row):
+        raise CorruptDataError(f"{reading.info.key}: {wrong}; nothing was stored", operation="files.move")
+
+
+async def _believed(target: BlobStore, stored: BlobInfo, sums: Sums) -> BlobInfo:
+    """What the target says it stored, if that is what was sent; else the blob is taken out again."""
+    if stored.size == sums.size and stored.checksum in (None, sums.stored):
+        return stored
+    await target.delete([stored.key])
+    raise CorruptDataError(
+        f"{stored.key}: the target stored {stored.size} bytes with {stored.checksum}, where {sums.size} with "
+        f"{sums.stored} were sent; they were removed again",
+        operation="files.move",
+    )
+
+
+def _hashing(row: Expected | None) -> Hashing:
+    return Hashing(is_compressed=row is not None and row.is_compressed and row.checksum is not None)
+
+
+class _Inside:
+    """The checksum of what a zstd stream unpacks to, unpacked in small pieces however much that is."""
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._sum = hashlib.sha256()
+        self._error: type[Exception] = zstandard.ZstdError
+        self._unpack = zstandard.ZstdDecompressor().stream_writer(cast(Any, self), write_size=131_072, closefd=False)
+        self._is_broken = False
+
+    def write(self, data: bytes) -> int:
+        """For the decompressor."""
+        self._sum.update(data)
+        return len(data)
+
+    def update(self, data: bytes) -> None:
+        try:
+            if not self._is_broken:
+                self._unpack.write(data)
+        except self._error:
+            self._is_broken = True
+
+    def checksum(self) -> str:
+        return "no zstd stream" if self._is_broken else f"sha256:{self._sum.hexdigest()}"
