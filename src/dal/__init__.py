@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dal.access import DataAccess, Transaction
     from dal.config import Settings
     from dal.errors import (
+        AccessDeniedError,
         AlreadyExistsError,
         ConfigurationError,
         ConflictError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDeniedError",
     "AlreadyExistsError",
     "AuditEvent",
     "Capabilities",

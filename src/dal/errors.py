@@ -90,6 +90,10 @@ class QuotaExceededError(DalError):
     """The owner's quota has no room for this."""
 
 
+class AccessDeniedError(DalError):
+    """The caller may not do that with this file, or there is no such file: who has no right does not learn which."""
+
+
 class UnsupportedError(DalError):
     """This backend, or this state of it, cannot do that."""
 

@@ -15,10 +15,11 @@ SOURCE = Path(__file__).parents[2] / "src"
 #: The floors of the house, lowest first; a module may import from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "_version"),
-    ("ops", "tables", "search", "values", "urls", "config", "exchange"),
+    ("ops", "table", "file_tables", "tables", "search", "values", "urls", "config", "exchange"),
     ("store", "replica"),
     ("backends", "layers", "schema", "blobs"),
-    ("models", "cursor", "repositories", "move"),
+    ("models", "file_models", "cursor", "repositories", "move"),
+    ("files",),
     ("access",),
     ("importing", "legacy", "files_move"),
     ("factory",),

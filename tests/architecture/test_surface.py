@@ -36,6 +36,7 @@ ERRORS = {
     "InvalidInputError": "DalError",
     "LimitExceededError": "InvalidInputError",
     "QuotaExceededError": "DalError",
+    "AccessDeniedError": "DalError",
     "UnsupportedError": "DalError",
     "UnavailableError": "DalError",
     "DalTimeoutError": "UnavailableError",
