@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
-import zstandard
 
 from dal.access import DataAccess
 from dal.blobs.base import BlobInfo
+from dal.blobs.data import one
 from dal.errors import ConflictError, UnavailableError
+from dal.files.frames import compressed
 from dal.files_move import moving, turn
 from dal.files_move.moving import move
 from dal.files_move.report import ContentsProgress, ContentsReport
@@ -21,6 +23,10 @@ from tests.files_move.contents import Watched, checksum, everything, keep
 
 def some(count: int) -> dict[str, bytes]:
     return {f"{number % 7}/{number:04}": f"content {number}".encode() * (number % 5) for number in range(count)}
+
+
+async def frames_of(content: bytes) -> bytes:
+    return b"".join([piece async for piece in compressed(one(content))])
 
 
 async def no_sleep(seconds: float) -> None:
@@ -101,14 +107,18 @@ async def test_the_content_inside_a_compressed_blob_is_verified(
     dal: DataAccess, source: Watched, target: Watched, user_id: str
 ) -> None:
     content = b"a difference engine " * 100_000
-    for key, held in (("good.zst", content), ("bad.zst", content[:-1]), ("none.zst", None)):
-        packed = b"no frame" if held is None else zstandard.compress(held)
+    good, bad, broken = (f"files/{uuid4()}.zst" for _ in range(3))
+    for key, held in ((good, content), (bad, content[:-1]), (broken, None), ("registered.zst", None)):
+        packed = b"no frame" if held is None else await frames_of(held)
         await source.put(key, packed)
+        if key == "registered.zst":  # an application's own, which says nothing about how it lies there
+            await dal.files.create(user_id, key, storage_key=key, file_size=8, checksum=checksum(packed))
+            continue
         await dal.files.create(user_id, key, storage_key=key, file_size=len(content), checksum=checksum(content))
     report = await moved(source, target, dal)
-    assert set(await everything(target)) == {"good.zst"}
+    assert set(await everything(target)) == {good, "registered.zst"}
     assert report.problems.counts == {"corrupt": 2}
-    assert (await moved(source, target, dal)).there == 1
+    assert (await moved(source, target, dal)).there == 2
 
 
 async def test_a_target_that_stored_something_else_is_not_believed(

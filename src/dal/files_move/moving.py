@@ -229,7 +229,7 @@ class _Move:
                     found.row,
                     throttle=self._work.throttle,
                     on_bytes=on_bytes,
-                    if_absent=found.target is None,
+                    if_absent=found.target is None and self._target.capabilities.if_absent,
                 )
             except AlreadyExistsError:  # the application stored it meanwhile, or the answer to an earlier try was lost
                 found = found._replace(target=await self._target.head(key))

@@ -18,7 +18,7 @@ from typing import Final
 import orjson
 
 from dal.blobs.base import BlobStore
-from dal.errors import AlreadyExistsError, ConflictError, NotFoundError
+from dal.errors import AlreadyExistsError, ConflictError, NotFoundError, UnsupportedError
 from dal.files_move.throttle import Sleep
 from dal.files_move.walking import OWN_PREFIX
 from dal.limits import CONTENTS_LEASE_S
@@ -59,6 +59,10 @@ class _Lease:
                 return
             except AlreadyExistsError:
                 left_s = await self._left_s()
+            except UnsupportedError:  # then two that begin in the same moment may both get it, which is no harm
+                if (left_s := await self._left_s()) <= 0:
+                    await self._write(if_absent=False)
+                    return
             if left_s <= 0:
                 await self._target.delete([KEY])
             elif waited_s <= CONTENTS_LEASE_S:  # whoever lives renews the lease meanwhile

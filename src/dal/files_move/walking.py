@@ -11,14 +11,13 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from dal.blobs.base import BlobInfo, BlobStore
+from dal.files.keys import COMPRESSED, place_of
 from dal.limits import CONTENTS_PAGE_ROWS
 from dal.ops import Compare, Row, Select
 from dal.store import ReadCommit
 
 #: Keys of what a move itself leaves in a blob store while it works; they are nobody's contents.
 OWN_PREFIX: Final = "_dal/"
-COMPRESSED: Final = ".zst"
-_SHARED: Final = "@"
 
 _FILE: Final = ("storage_key", "checksum", "file_size", "mime_type", "id")
 _CONTENT: Final = ("blob_key", "checksum", "stored_size")
@@ -28,20 +27,17 @@ _IN_USE: Final = Compare("ref_count", ">", 0)
 class Expected(NamedTuple):
     """What a row says of a blob.
 
-    checksum  `sha256:…` of the content, which is inside the blob where `is_compressed`.
-    size      bytes of the blob; None where the row does not say (compressed, and not shared).
-    file_id   None for contents that files share.
+    checksum       `sha256:…` of the content, which is inside the blob where `is_compressed`.
+    size           bytes of the blob; None where the row does not say (compressed, and not shared).
+    file_id        None for contents that files share.
     """
 
     key: str
     checksum: str | None
     size: int | None
+    is_compressed: bool
     mime_type: str | None = None
     file_id: str | None = None
-
-    @property
-    def is_compressed(self) -> bool:
-        return self.key.endswith(COMPRESSED)
 
     @property
     def stored_checksum(self) -> str | None:
@@ -95,7 +91,7 @@ async def expected_of(rows: ReadCommit, key: str) -> Expected | None:
 
 async def _files(rows: ReadCommit) -> AsyncGenerator[Expected, None]:
     async for row in _rows(rows, Select("files", order=("storage_key",), limit=CONTENTS_PAGE_ROWS, columns=_FILE)):
-        if _SHARED not in str(row[0]):
+        if not place_of(str(row[0])).is_shared:
             yield _of_file(row)
 
 
@@ -118,12 +114,13 @@ async def _rows(rows: ReadCommit, query: Select) -> AsyncGenerator[Row, None]:
 
 def _of_file(row: Row) -> Expected:
     key, checksum, size, mime_type, file_id = cast("tuple[str, str | None, int, str, str]", row)
-    return Expected(key, checksum, None if key.endswith(COMPRESSED) else size, mime_type, file_id)
+    is_compressed = place_of(key).is_compressed
+    return Expected(key, checksum, None if is_compressed else size, is_compressed, mime_type, file_id)
 
 
 def _of_content(row: Row) -> Expected:
     key, checksum, size = cast("tuple[str, str, int]", row)
-    return Expected(key, checksum, size)
+    return Expected(key, checksum, size, key.endswith(COMPRESSED))
 
 
 T = TypeVar("T", BlobInfo, Expected)

@@ -1,7 +1,6 @@
 """A check as one page to read and to hand on: counts, charts, and a few of the rows that differ.
 
-The page holds everything it needs and asks for nothing else. It shows which fields differ and how large their values
-are; the values themselves only where that was asked for.
+It shows which fields differ and how large their values are; the values themselves only where that was asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Final
 from dal.move.canonical import canonical_document
 from dal.move.check_report import CheckReport, TableResult
 from dal.move.differences import KINDS, Difference
+from dal.move.page import bar_of, fact_table, head, part
 from dal.ops import Value
 from dal.replica import Entry
 from dal.tables import TABLES
@@ -28,17 +28,6 @@ _NAMES: Final = {
     "pending": "pending",
 }
 _SHOWN_CHARS: Final = 400
-_STYLE: Final = """
-:root { color-scheme: light dark; --equal: #4c9f70; --missing: #c8453b; --extra: #d9822b; --stale: #b8a12f;
-  --content_differs: #8a4fbf; --orphan: #6b7280; --pending: #4a86c5; --line: #8884; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top;
-  border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-code { font-size: .85rem; overflow-wrap: anywhere; } .verdict { font-size: 1.2rem; font-weight: 600; }
-.bar { display: block; width: 100%; height: 1rem; } .wide { width: 60%; }
-.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; } .faint { opacity: .7; }
-"""
 
 
 def html_page(report: CheckReport, *, source: str, target: str, show_content: bool = False) -> str:
@@ -47,10 +36,7 @@ def html_page(report: CheckReport, *, source: str, target: str, show_content: bo
 
 
 def _page(report: CheckReport, source: str, target: str, *, show_content: bool) -> Iterator[str]:
-    yield '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width">'
-    yield f"<title>dal check: {escape(verdict(report))}</title><style>{_STYLE}{_colours()}</style></head><body>"
-    yield f'<h1>dal check</h1><p class="verdict">{escape(verdict(report))}</p>'
+    yield head("dal check", verdict(report), _NAMES)
     yield from _facts(report, source, target)
     yield "<h2>By table</h2>"
     yield from _tables(report)
@@ -103,9 +89,7 @@ def _facts(report: CheckReport, source: str, target: str) -> Iterator[str]:
     ]
     if report.stopped is not None:
         facts.append(("stopped", f"in {report.stopped.table}, behind {report.stopped.after}: time was up"))
-    yield "<table>"
-    yield from (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in facts)
-    yield "</table>"
+    yield from fact_table(facts)
 
 
 def _tables(report: CheckReport) -> Iterator[str]:
@@ -127,17 +111,8 @@ def _kinds(report: CheckReport) -> Iterator[str]:
     longest = max(totals.values())
     for name, count in totals.items():
         width = count / longest * 1000
-        bar = _bar_of([_part(name, 0, width)])
+        bar = bar_of([part(name, 0, width)])
         yield f'<tr><th>{_NAMES[name]}</th><td class="n">{count:,}</td><td class="wide">{bar}</td></tr>'
-
-
-def _bar_of(parts: Sequence[str]) -> str:
-    return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img">{"".join(parts)}</svg>'
-
-
-def _part(name: str, left: float, width: float, title: str = "") -> str:
-    shown = f"<title>{title}</title>" if title else ""
-    return f'<rect class="{name}" x="{left:.1f}" width="{width:.1f}" height="10">{shown}</rect>'
 
 
 def _counts(result: TableResult) -> list[tuple[str, int]]:
@@ -157,13 +132,9 @@ def _bar(result: TableResult) -> str:
     widths = [max(count / total * 1000, 6) for _, count in counts]
     scale, left, parts = 1000 / sum(widths), 0.0, []
     for (name, count), width in zip(counts, widths, strict=True):
-        parts.append(_part(name, left, width * scale, f"{_NAMES[name]}: {count:,}"))
+        parts.append(part(name, left, width * scale, f"{_NAMES[name]}: {count:,}"))
         left += width * scale
-    return _bar_of(parts)
-
-
-def _colours() -> str:
-    return "".join(f".{name} {{ fill: var(--{name}); background: var(--{name}); }}" for name in _NAMES)
+    return bar_of(parts)
 
 
 def _samples(samples: Sequence[Difference], *, show_content: bool) -> Iterator[str]:
