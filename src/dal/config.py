@@ -18,7 +18,19 @@ from dal.errors import ConfigurationError
 StorageType = Literal["file", "sqlite", "d1", "postgresql", "memory"]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-_SECRETS = {"db_password", "d1_api_token", "d1_worker_token", "database_url", "migration_target_url", "blob_url"}
+_SECRETS = {
+    "db_password",
+    "d1_api_token",
+    "d1_worker_token",
+    "database_url",
+    "migration_target_url",
+    "blob_url",
+    "blob_fallback_url",
+    "blob_signing_secret",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+}
 
 
 class Settings(BaseSettings):
@@ -53,6 +65,14 @@ class Settings(BaseSettings):
     migration_batch_size: int = Field(default=1000, ge=1, le=10_000)
 
     blob_url: SecretStr | None = None
+    blob_fallback_url: SecretStr | None = None
+    blob_signing_secret: SecretStr | None = None
+    blob_public_url: str | None = None
+    blob_cache_dir: Path | None = None
+    blob_cache_bytes: int = Field(default=1024**3, ge=1024**2, description="in BLOB_CACHE_DIR, at most")
+    aws_access_key_id: SecretStr | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
 
     def __init__(self, **values: object) -> None:
         """From the environment, a given value winning. Raises ConfigurationError, naming every wrong variable."""

@@ -29,7 +29,8 @@ class BlobCapabilities:
     backend         its name, as errors carry it: `file`, `s3`, `memory`.
     shared          several processes see the same blobs.
     presign         `presign` gives URLs that anybody may use until they expire.
-    list_parts      `list_parts` knows what arrived; else the caller must keep the parts' answers.
+    if_absent       `put` can refuse to replace a blob.
+    list_parts      `list_parts` and `list_uploads` know what arrived; else the caller must keep the answers.
     equal_parts     all parts but the last must have one size (R2).
     min_part_bytes  every part but the last has at least so many; 1 for no limit.
     max_part_bytes, max_parts, max_bytes  of one part, of one upload in parts, of one blob.
@@ -38,6 +39,7 @@ class BlobCapabilities:
     backend: str
     shared: bool
     presign: bool
+    if_absent: bool
     list_parts: bool
     equal_parts: bool
     min_part_bytes: int
@@ -140,7 +142,7 @@ class BlobStore(Protocol):
 
         size       bytes, where they are known: another length is refused (CorruptDataError).
         checksum   `sha256:…` of what is coming, where it is known: other bytes are refused.
-        if_absent  AlreadyExistsError where the key is taken.
+        if_absent  AlreadyExistsError where the key is taken. UnsupportedError: see `capabilities.if_absent`.
         """
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
@@ -181,7 +183,7 @@ class BlobStore(Protocol):
         """Forgets an upload and its parts; one that is not there is no error."""
 
     def list_uploads(self, prefix: str = "") -> AsyncIterator[PartialUpload]:
-        """Uploads in parts that are neither complete nor aborted."""
+        """Uploads in parts that are neither complete nor aborted. UnsupportedError: see `capabilities.list_parts`."""
 
     # -- requests signed for others
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dal.blobs.base import BlobStore
 from dal.blobs.urls import BlobUrl, parse_blob_url
 from dal.config import Settings
-from dal.errors import ConfigurationError, UnsupportedError
+from dal.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dal.blobs.signing import UrlSigner
 
 
 def create_blob_store(url: str | None = None, *, settings: Settings | None = None) -> BlobStore:
@@ -21,15 +26,35 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
                 "BLOB_URL: not set; the contents of files need a place, as file:///var/lib/dal/blobs"
             )
         url = _named("BLOB_URL", settings.blob_url.get_secret_value())
-    return _store_at(parse_blob_url(url))
+    return _store_at(parse_blob_url(url), settings)
 
 
-def _store_at(place: BlobUrl) -> BlobStore:
-    if place.backend == "memory":
-        from dal.blobs.memory import MemoryBlobStore
+def _store_at(place: BlobUrl, settings: Settings) -> BlobStore:
+    if place.path is not None:
+        from dal.blobs.local import LocalBlobStore
 
-        return MemoryBlobStore()
-    raise UnsupportedError(f"blobs: {place.backend} is not built yet")
+        return LocalBlobStore(place.path, signer=url_signer(settings))
+    from dal.blobs.memory import MemoryBlobStore
+
+    return MemoryBlobStore()
+
+
+def url_signer(settings: Settings | None = None) -> UrlSigner | None:
+    """What signs the URLs of a local store, and checks them in `dal.blobs.asgi`; None where the settings name none.
+
+    Raises  ConfigurationError: only one of BLOB_SIGNING_SECRET and BLOB_PUBLIC_URL is set, or one is wrong.
+    """
+    settings = Settings() if settings is None else settings
+    secret, public_url = settings.blob_signing_secret, settings.blob_public_url
+    if secret is None and public_url is None:
+        return None
+    if secret is None:
+        raise ConfigurationError("BLOB_SIGNING_SECRET: not set; BLOB_PUBLIC_URL is of no use without it")
+    if public_url is None:
+        raise ConfigurationError("BLOB_PUBLIC_URL: not set; BLOB_SIGNING_SECRET is of no use without it")
+    from dal.blobs.signing import UrlSigner
+
+    return UrlSigner(secret.get_secret_value(), public_url)
 
 
 def _named(variable: str, url: str) -> str:

@@ -43,6 +43,7 @@ class MemoryBlobStore:
         backend=_BACKEND,
         shared=False,
         presign=False,
+        if_absent=True,
         list_parts=True,
         equal_parts=False,
         min_part_bytes=1,

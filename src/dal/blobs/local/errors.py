@@ -1,0 +1,44 @@
+"""System calls' errors as the library's own: by number, never by message text; what was tried, and what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from dal.errors import ConfigurationError, CorruptDataError, DalError, NotFoundError, UnavailableError
+
+BACKEND: Final = "file"
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What opening says that follows no symbolic link and found one, or found no directory where one belongs.
+_FOREIGN: Final = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
+
+
+@contextmanager
+def translated(operation: str, subject: str) -> Iterator[None]:
+    """Raises what a system call says within as an error of the library. Nothing is known to be written then."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(operation, subject, error) from error
+
+
+def translate(operation: str, subject: str, error: OSError) -> DalError:
+    """The library's error for a system call's."""
+    said = f"{operation}: {subject}: {error.strerror or type(error).__name__}"
+    named = f"blobs.{operation}"
+    if error.errno in _FOREIGN:
+        return CorruptDataError(
+            f"{said}; a symbolic link or a foreign file stands where the store keeps its own; remove it",
+            operation=named,
+            backend=BACKEND,
+        )
+    if error.errno == errno.ENOENT:
+        return NotFoundError(f"{operation}: no blob {subject}", operation=named, backend=BACKEND)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ConfigurationError(
+            f"{said}; the store needs a directory that it alone writes to", operation=named, backend=BACKEND
+        )
+    advice = "free some space and retry" if error.errno in _NO_SPACE else "look after the disk and retry"
+    return UnavailableError(f"{said}; {advice}", operation=named, backend=BACKEND)
