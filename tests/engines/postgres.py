@@ -30,6 +30,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from dal.tables import TABLES
 from tests.engines import child
 
 START_TIMEOUT_S: Final = 30.0
@@ -261,7 +262,7 @@ def clean(url: str) -> None:
         present = {
             name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         }
-        wanted = ("system_logs", "files", "user_memory", "message_search", "messages", "chat_sessions", "users")
+        wanted = ("message_search", *reversed(TABLES))
         tables = [sql.Identifier(name) for name in wanted if name in present]
         if not tables:
             return

@@ -23,7 +23,7 @@ from dal.errors import (
 )
 from dal.limits import MAX_BATCH_OPS
 from dal.ops import Compare, Count, Delete, Guard, Insert, JsonValue, Op, Ref, Select, Update, Upsert, Value
-from dal.tables import CHILDREN, TABLES
+from dal.tables import TABLES
 from dal.testing import rows
 
 IDS = {"id": "x"}
@@ -268,12 +268,6 @@ def test_a_detached_scan_is_of_the_moment_it_was_prepared() -> None:
     over.put(encode(TABLES["users"], rows.user(4)))
     over.remove(rows.row_id(1))
     assert [rows.number_of(row[0]) for row in finish()] == [1, 2, 3]
-
-
-def test_every_child_that_is_dropped_unread_has_no_children() -> None:
-    for children in CHILDREN.values():
-        for child, parent in children:
-            assert parent.on_delete == "set null" or not CHILDREN[child.name]
 
 
 # -- the memory store

@@ -13,7 +13,7 @@ from dal.backends.sql import Statement, Step, Violation
 from dal.backends.sql.refusal import refusal
 from dal.backends.sqlite import sqlite_store
 from dal.errors import AlreadyExistsError, ConflictError, DalError, InvalidInputError, MissingReferenceError
-from dal.ops import Guard, Insert, Op, Ref, Select, Update, Upsert
+from dal.ops import Compare, Guard, Insert, Op, Ref, Select, Update, Upsert
 from dal.store import Store
 from dal.testing import rows
 
@@ -84,6 +84,22 @@ CASES: list[tuple[list[Op], type[DalError], str]] = [
         [Guard("chat_sessions", {"chat_id": "nowhere"})],
         ConflictError,
         "chat_sessions[chat_id='nowhere'] is not there; read it again and retry",
+    ),
+    (
+        [
+            Guard(
+                "user_quotas",
+                {"user_id": "u"},
+                {"version": 3},
+                (
+                    Compare("taken_files", "<", 7),
+                    Compare("taken_bytes", "<=", Ref("user_quotas", {"user_id": "u"}, "max_bytes", -5)),
+                ),
+            )
+        ],
+        ConflictError,
+        "user_quotas[user_id='u'] is not at version=3 and taken_files < 7 and "
+        "taken_bytes <= user_quotas[user_id='u'].max_bytes - 5; read it again and retry",
     ),
     (
         [Insert("users", rows.user(2, status=None))],

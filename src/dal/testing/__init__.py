@@ -13,7 +13,18 @@ try:
 except ImportError as error:
     raise ImportError("dal.testing needs pytest and pytest-asyncio: pip install pytest pytest-asyncio") from error
 
-_SUBJECTS = ("atomicity", "concurrency", "lifecycle", "reads", "rows", "searching", "transactions", "values", "writes")
+_SUBJECTS = (
+    "atomicity",
+    "concurrency",
+    "guarding",
+    "lifecycle",
+    "reads",
+    "rows",
+    "searching",
+    "transactions",
+    "values",
+    "writes",
+)
 pytest.register_assert_rewrite(*(f"dal.testing.{subject}" for subject in _SUBJECTS))
 
 from dal.testing.application import FakeClock, memory_data_access, sequential_ids  # noqa: E402

@@ -21,6 +21,7 @@ import pytest
 from dal.store import Store
 from dal.testing.atomicity import AtomicityConformance
 from dal.testing.concurrency import ConcurrencyConformance
+from dal.testing.guarding import GuardConformance
 from dal.testing.lifecycle import LifecycleConformance
 from dal.testing.reads import ReadConformance
 from dal.testing.searching import SearchConformance
@@ -33,6 +34,7 @@ from dal.testing.writes import WriteConformance
 class StoreConformance(
     ReadConformance,
     WriteConformance,
+    GuardConformance,
     AtomicityConformance,
     TransactionConformance,
     ConcurrencyConformance,

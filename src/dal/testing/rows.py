@@ -12,7 +12,7 @@ from typing import Final
 from dal.errors import ConflictError
 from dal.ops import Insert, Op, Receipt, Ref, Row, Select, Update, Value
 from dal.store import ReadCommit
-from dal.tables import TABLES
+from dal.tables import TABLES, Column, Kind
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -135,6 +135,32 @@ def log(number: int, **changes: Value) -> dict[str, Value]:
         "created_at": moment(number),
     }
     return row | changes
+
+
+def whole(table: str, number: int, **changes: Value) -> dict[str, Value]:
+    """A row of any table with something in every column; what refers to a parent is the caller's to give."""
+    row = {column.name: _filled(column, number) for column in TABLES[table].columns}
+    return row | changes
+
+
+def _filled(column: Column, number: int) -> Value:
+    match column.kind:
+        case Kind.ID:
+            return row_id(number)
+        case Kind.TEXT:
+            return f"{column.name}-{number}"[: column.max_chars]
+        case Kind.TIME:
+            return moment(number)
+        case Kind.JSON:
+            return {"n": [number, None, "✓"]}
+        case Kind.BOOL:
+            return True
+        case Kind.IP:
+            return "2001:db8::1"
+        case Kind.INT:
+            return 2**31 - 1 - number
+        case Kind.BIGINT:
+            return 2**63 - 1 - number
 
 
 def append(number: int, chat_number: int, **changes: Value) -> list[Update | Insert]:

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
+from dal.errors import AlreadyExistsError, MissingReferenceError
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Receipt, Ref, Select, Update, Upsert, Value
 from dal.store import Store
 from dal.tables import TABLES
@@ -22,8 +22,12 @@ async def one(store: Store, table: str, number: int, *columns: str) -> tuple[Val
     return found[0] if found else None
 
 
+def _whole(table: str, number: int, **parents: int) -> Insert:
+    return Insert(table, rows.whole(table, number, **{column: rows.row_id(n) for column, n in parents.items()}))
+
+
 class WriteConformance:
-    """Insert, Upsert, Update, Delete, Guard, and Ref inside a batch."""
+    """Insert, Upsert, Update, Delete, and Ref inside a batch."""
 
     async def test_an_empty_batch_does_nothing(self, store: Store) -> None:
         assert await store.commit([]) == Receipt((), ())
@@ -45,35 +49,16 @@ class WriteConformance:
 
     # -- Insert
 
-    @pytest.mark.parametrize("table", list(TABLES))
-    async def test_an_insert_keeps_every_column(self, store: Store, table: str) -> None:
-        await store.commit([Insert("users", rows.user(1)), Insert("chat_sessions", rows.chat(2))])
-        built: dict[str, dict[str, Value | Ref]] = {
-            "users": dict(rows.user(9, clerk_id="c", email="e", name="n", last_active_at=rows.moment(5))),
-            "chat_sessions": dict(rows.chat(9, user_id=rows.row_id(1), title="t", last_message_at=rows.moment(5))),
-            "messages": rows.message(9, 2, token_count=2**31 - 1, abuse_flagged=True),
-            "user_memory": dict(rows.memory(9, 1, expires_at=rows.moment(5))),
-            "files": dict(rows.file(9, 1, checksum="sha256:0")),
-            "system_logs": dict(
-                rows.log(
-                    9,
-                    user_id="anybody",
-                    entity_type="chat",
-                    entity_id="1",
-                    message="m",
-                    trace_id="t",
-                    ip_address="2001:db8::1",
-                    user_agent="u",
-                    request_uri="/",
-                )
-            ),
-        }
-        row = built[table]
-        names = TABLES[table].names
-        receipt = await store.commit([Insert(table, row, returning=names)])
-        assert receipt.counts == (1,)
-        assert receipt.rows == (tuple(row[name] for name in names),)
-        assert await one(store, table, 9) == receipt.rows[0]
+    async def test_an_insert_keeps_every_column_of_every_table(self, store: Store) -> None:
+        parents = {"users": 1, "chat_sessions": 2, "files": 3, "multipart_uploads": 4}
+        for name, table in TABLES.items():
+            number = parents.get(name, 9)
+            of = {parent.column: rows.row_id(parents[parent.table]) for parent in table.parents}
+            row = rows.whole(name, number, **of)
+            receipt = await store.commit([Insert(name, row, returning=table.names)])
+            assert receipt.counts == (1,)
+            assert receipt.rows == (tuple(row[column] for column in table.names),)
+            assert await one(store, name, number) == receipt.rows[0]
 
     @pytest.mark.parametrize(
         "row", [rows.user(1), rows.user(2, clerk_id="taken")], ids=["the same id", "the same unique key"]
@@ -97,6 +82,7 @@ class WriteConformance:
             ("messages", rows.message(9, 404)),
             ("user_memory", rows.memory(9, 404)),
             ("files", rows.file(9, 404)),
+            ("multipart_parts", rows.whole("multipart_parts", 9, upload_id=rows.row_id(404))),
         ],
     )
     async def test_an_insert_without_its_parent_is_refused(
@@ -275,40 +261,6 @@ class WriteConformance:
             await store.commit([Update("chat_sessions", {"id": rows.row_id(1)}, {"user_id": rows.row_id(404)})])
         assert await one(store, "chat_sessions", 1, "user_id") == (None,)
 
-    # -- Guard
-
-    async def test_a_guard_that_holds_lets_the_batch_pass(self, store: Store) -> None:
-        await store.commit([Insert("chat_sessions", rows.chat(1, title=None))])
-        key: dict[str, Value] = {"chat_id": "chat-1"}
-        receipt = await store.commit(
-            [
-                Guard("chat_sessions", key),
-                Guard("chat_sessions", key, {"version": 1, "status": "active", "title": None}),
-                Update("chat_sessions", key, add={"version": 1}),
-                Guard("chat_sessions", key, {"version": 2}),
-            ]
-        )
-        assert receipt.counts == (0, 0, 1, 0)
-
-    @pytest.mark.parametrize(
-        "guard",
-        [
-            Guard("chat_sessions", {"chat_id": "no such chat"}),
-            Guard("chat_sessions", {"chat_id": "chat-1"}, {"version": 2}),
-            Guard("chat_sessions", {"chat_id": "chat-1"}, {"version": 1, "status": "gone"}),
-            Guard("chat_sessions", {"chat_id": "chat-1"}, {"title": None}),
-            Guard("chat_sessions", {"chat_id": "chat-1"}, {"user_id": rows.row_id(5)}),
-        ],
-        ids=str,
-    )
-    async def test_a_guard_that_does_not_hold_refuses_the_batch(self, store: Store, guard: Guard) -> None:
-        await store.commit([Insert("chat_sessions", rows.chat(1, title="t"))])
-        before = await rows.everything(store)
-        with pytest.raises(ConflictError) as caught:
-            await store.commit([Insert("users", rows.user(1)), guard])
-        assert caught.value.outcome == "not_applied"
-        assert await rows.everything(store) == before
-
     # -- Delete
 
     async def test_a_delete_takes_exactly_the_rows_that_match(self, store: Store) -> None:
@@ -332,18 +284,26 @@ class WriteConformance:
                 Insert("files", rows.file(7, 1)),
                 Insert("files", rows.file(8, 2)),
                 Insert("system_logs", rows.log(9, user_id=rows.row_id(1))),
+                *(_whole("file_permissions", n, file_id=n) for n in (7, 8)),
+                *(_whole("multipart_uploads", 9 + n, user_id=n) for n in (1, 2)),
+                *(_whole("multipart_parts", n, upload_id=n) for n in (10, 11)),
+                _whole("user_quotas", 12, user_id=1),
+                _whole("file_access_logs", 13, file_id=7),
             ]
         )
         assert (await store.commit([Delete("users", (Compare("id", "=", rows.row_id(1)),))])).counts == (1,)
-        left = {
-            name: [rows.number_of(row[0]) for row in found] for name, found in (await rows.everything(store)).items()
-        }
+        everything = await rows.everything(store)
+        left = {name: [rows.number_of(row[0]) for row in found] for name, found in everything.items() if found}
         assert left == {
             "users": [2],
             "chat_sessions": [3],
             "messages": [4],
             "user_memory": [6],
             "files": [8],
+            "file_permissions": [8],
+            "multipart_uploads": [11],
+            "multipart_parts": [11],
+            "file_access_logs": [13],
             "system_logs": [9],
         }
         assert await one(store, "chat_sessions", 3, "user_id", "version") == (None, 1)
