@@ -13,10 +13,9 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from email.utils import format_datetime
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
 
 from dal.blobs.base import BlobInfo, BlobStore
-from dal.blobs.signing import Grant, UrlSigner
+from dal.blobs.signing import Grant, UrlSigner, disposition
 from dal.errors import (
     AlreadyExistsError,
     CorruptDataError,
@@ -186,11 +185,6 @@ def _about(info: BlobInfo, grant: Grant) -> dict[str, str]:
     if grant.filename is not None:
         said["content-disposition"] = disposition(grant.filename)
     return said
-
-
-def disposition(filename: str) -> str:
-    """The header that offers a download under a name, whatever letters the name has (RFC 6266)."""
-    return f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _range(header: str | None, size: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from dal.config import Settings
 from dal.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from dal.blobs.s3.credentials import Credentials
     from dal.blobs.signing import UrlSigner
 
 
@@ -34,6 +35,10 @@ def _store_at(place: BlobUrl, settings: Settings) -> BlobStore:
         from dal.blobs.local import LocalBlobStore
 
         return LocalBlobStore(place.path, signer=url_signer(settings))
+    if place.bucket is not None:
+        from dal.blobs.s3 import S3BlobStore
+
+        return S3BlobStore(place.bucket, _credentials(settings))
     from dal.blobs.memory import MemoryBlobStore
 
     return MemoryBlobStore()
@@ -55,6 +60,20 @@ def url_signer(settings: Settings | None = None) -> UrlSigner | None:
     from dal.blobs.signing import UrlSigner
 
     return UrlSigner(secret.get_secret_value(), public_url)
+
+
+def _credentials(settings: Settings) -> Credentials:
+    from dal.blobs.s3.credentials import Credentials
+
+    key_id, secret = settings.aws_access_key_id, settings.aws_secret_access_key
+    for name, value in (("AWS_ACCESS_KEY_ID", key_id), ("AWS_SECRET_ACCESS_KEY", secret)):
+        if value is None:
+            raise ConfigurationError(f"{name}: not set; blobs in s3:// need it")
+    assert key_id is not None and secret is not None  # noqa: S101, PT018
+    token = settings.aws_session_token
+    return Credentials(
+        key_id.get_secret_value(), secret.get_secret_value(), None if token is None else token.get_secret_value()
+    )
 
 
 def _named(variable: str, url: str) -> str:

@@ -120,3 +120,8 @@ class UrlSigner:
         # JSON of everything in one order: no two requests are the same text.
         message = json.dumps([key, sorted(given.items())], separators=(",", ":"))
         return hmac.digest(self._secret, message.encode(), "sha256").hex()
+
+
+def disposition(filename: str) -> str:
+    """The header that offers a download under a name, whatever letters the name has (RFC 6266)."""
+    return f"attachment; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,0 +1,182 @@
+"""A blob store whose requests are counted as object stores bill them, for `dal.files.monitoring`.
+
+Class A are requests that write or list, class B those that read; deletes are free (R2 and S3 alike). A blob that is
+stored as a stream and larger than a part counts as an upload in parts. What others do with signed requests is not
+seen here, nor are a client's own tries again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+from dal.blobs.base import (
+    BlobCapabilities,
+    BlobInfo,
+    BlobStore,
+    Data,
+    Method,
+    Part,
+    PartialUpload,
+    Pieces,
+    Reading,
+    SignedRequest,
+)
+from dal.limits import BLOB_LIST_KEYS, S3_PART_BYTES
+
+T = TypeVar("T", BlobInfo, PartialUpload)
+
+
+class Counted:
+    """A BlobStore that counts. `take` gives what came since it was last called.
+
+    provider  whose prices hold: `r2`, `s3`, or the backend's name where requests cost nothing.
+    """
+
+    def __init__(self, inner: BlobStore, provider: str) -> None:
+        self.inner = inner
+        self.provider = provider
+        self._counts: Counter[str] = Counter()
+
+    def take(self) -> dict[str, int]:
+        """Requests by class (`class_a`, `class_b`), and bytes in and out (`ingress`, `egress`); begins anew."""
+        counts, self._counts = self._counts, Counter()
+        return dict(counts)
+
+    def give_back(self, counts: dict[str, int]) -> None:
+        """What was taken and could not be recorded."""
+        self._counts.update(counts)
+
+    @property
+    def capabilities(self) -> BlobCapabilities:
+        return self.inner.capabilities
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    async def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        size: int | None = None,
+        content_type: str = "application/octet-stream",
+        checksum: str | None = None,
+        if_absent: bool = False,
+    ) -> BlobInfo:
+        self._counts["class_a"] += 1
+        stored = await self.inner.put(
+            key, data, size=size, content_type=content_type, checksum=checksum, if_absent=if_absent
+        )
+        self._counts["ingress"] += stored.size
+        if not isinstance(data, bytes) and stored.size > S3_PART_BYTES:
+            self._counts["class_a"] += 1 - (-stored.size // S3_PART_BYTES)  # begun, each part, and ended
+        return stored
+
+    async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
+        self._counts["class_b"] += 1
+        reading = await self.inner.get(key, start=start, end=end)
+        return Reading(reading.info, _Counting(reading.data, self._counts_out))
+
+    async def head(self, key: str) -> BlobInfo | None:
+        self._counts["class_b"] += 1
+        return await self.inner.head(key)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        await self.inner.delete(keys)
+
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[BlobInfo]:
+        async for info in self._listed(self.inner.list(prefix, after=after)):
+            yield info
+
+    async def copy(self, source: str, target: str) -> BlobInfo:
+        self._counts["class_a"] += 1
+        return await self.inner.copy(source, target)
+
+    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+        self._counts["class_a"] += 1
+        return await self.inner.start_parts(key, content_type=content_type)
+
+    async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
+        self._counts["class_a"] += 1
+        part = await self.inner.put_part(key, upload_id, number, data, size=size)
+        self._counts["ingress"] += size
+        return part
+
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        self._counts["class_a"] += 1
+        return await self.inner.list_parts(key, upload_id)
+
+    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
+        self._counts["class_a"] += 1
+        return await self.inner.complete_parts(key, upload_id, parts)
+
+    async def abort_parts(self, key: str, upload_id: str) -> None:
+        await self.inner.abort_parts(key, upload_id)
+
+    async def list_uploads(self, prefix: str = "") -> AsyncIterator[PartialUpload]:
+        async for upload in self._listed(self.inner.list_uploads(prefix)):
+            yield upload
+
+    async def presign(
+        self,
+        method: Method,
+        key: str,
+        *,
+        expires_in: float,
+        content_type: str | None = None,
+        size: int | None = None,
+        filename: str | None = None,
+        upload_id: str | None = None,
+        part_number: int | None = None,
+    ) -> SignedRequest:
+        return await self.inner.presign(
+            method,
+            key,
+            expires_in=expires_in,
+            content_type=content_type,
+            size=size,
+            filename=filename,
+            upload_id=upload_id,
+            part_number=part_number,
+        )
+
+    async def health(self) -> str | None:
+        return await self.inner.health()
+
+    async def _listed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The items, a request for each page of them."""
+        seen = 0
+        async for item in items:
+            if seen % BLOB_LIST_KEYS == 0:
+                self._counts["class_a"] += 1
+            seen += 1
+            yield item
+        if not seen:
+            self._counts["class_a"] += 1
+
+    def _counts_out(self, size: int) -> None:
+        self._counts["egress"] += size
+
+
+class _Counting:
+    """Pieces that are counted as they pass."""
+
+    def __init__(self, pieces: Pieces, passed: Callable[[int], None]) -> None:
+        self._pieces = pieces
+        self._passed = passed
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self._passed(len(piece))
+        return piece
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
