@@ -115,6 +115,36 @@ class Usage(Record):
     files_left: int | None = None
 
 
+class SweepReport(Record):
+    """What a sweep found and did, in numbers of each; with `dry_run` what it would have done.
+
+    expired_uploads   uploads under way whose time was over: their room given back, their bytes removed.
+    purged_files      deleted files whose retention was over: their rows and bytes removed.
+    orphan_blobs, orphan_bytes  bytes that no row knew, removed.
+    orphan_uploads    uploads in parts that the blob store knew and no row did, aborted.
+    unused_contents   shared contents that no file used any more, removed.
+    corrected_counts  shared contents whose count of files was not what it is.
+    corrected_quotas  users whose counters were not the sum of their files.
+    expired_permissions  grants and links that had expired, removed.
+    missing_files     files whose bytes are gone. They are never removed; `missing` names the first of them.
+    problems          what could not be done, a sentence each; the next sweep tries again.
+    """
+
+    dry_run: bool = False
+    expired_uploads: int = 0
+    purged_files: int = 0
+    orphan_blobs: int = 0
+    orphan_bytes: int = 0
+    orphan_uploads: int = 0
+    unused_contents: int = 0
+    corrected_counts: int = 0
+    corrected_quotas: int = 0
+    expired_permissions: int = 0
+    missing_files: int = 0
+    missing: list[str] = Field(default_factory=list)
+    problems: list[str] = Field(default_factory=list)
+
+
 class FileTask(Record):
     """Work to be done on a file: `pending`, `running` under a lease, `done`, or `dead` after its last attempt."""
 
@@ -166,4 +196,4 @@ class Cost(Record):
     quantity: int
     cost_nanos: int
     currency: str = "USD"
-    updated_at: datetime
+    updated_at: datetime | None = None

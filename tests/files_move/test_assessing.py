@@ -103,7 +103,7 @@ async def test_a_trial_tells_the_time_of_a_blob_from_the_time_of_a_byte(source: 
 
     source.after["get"] = take_time
     sample = [(info.key, info.size) async for info in source.list()]
-    speed = await trial(source, target, sample, jobs=1, timer=lambda: clock)
+    speed = await trial(source.get, target, sample, jobs=1, timer=lambda: clock)
     assert speed is not None
     assert speed.byte_s == pytest.approx(10.02 / 10_000_000)
     assert speed.file_s == pytest.approx(0.01, rel=0.05)

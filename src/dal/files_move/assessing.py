@@ -100,7 +100,7 @@ async def assess(
             else:
                 look.count(found.source, found.row, found.row.checksum if found.row else found.source.checksum)
     if target is not None and try_out:
-        made.speed = await trial(source, target, sample.chosen(), jobs=jobs, timer=timer)
+        made.speed = await trial(source.get, target, sample.chosen(), jobs=jobs, timer=timer)
     made.seconds = timer() - began
     return made
 

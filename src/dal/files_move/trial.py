@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from dal.blobs.base import BlobStore
+from dal.blobs.base import BlobStore, Reading
 from dal.errors import NotFoundError
 from dal.files_move.tally import Amount
 from dal.files_move.throttle import Timer
@@ -16,6 +16,10 @@ from dal.files_move.walking import OWN_PREFIX
 from dal.files_move.work import side_by_side
 from dal.limits import CONTENTS_WHOLE_BYTES
 from dal.ops import JsonValue
+
+
+#: Opens what is under a key. NotFoundError.
+Read: TypeAlias = Callable[[str], Awaitable[Reading]]
 
 
 class Speed(NamedTuple):
@@ -37,16 +41,16 @@ class Speed(NamedTuple):
 
 
 async def trial(
-    source: BlobStore, target: BlobStore, sample: Sequence[tuple[str, int]], *, jobs: int, timer: Timer = monotonic
+    read: Read, target: BlobStore, sample: Sequence[tuple[str, int]], *, jobs: int, timer: Timer = monotonic
 ) -> Speed | None:
-    """Copies blobs of a sample (keys and sizes) under names of its own, which it removes; None where none was there.
+    """Copies what `read` gives for a sample (keys and sizes), under keys of its own, which it removes; None for nothing.
 
     Small and large ones are timed apart, so that the time of a blob and the time of a byte can be told.
     """
     small = [(key, size) for key, size in sample if size <= CONTENTS_WHOLE_BYTES]
     large = [(key, size) for key, size in sample if size > CONTENTS_WHOLE_BYTES]
-    small_s, few = await _timed(source, target, small, jobs, timer)
-    large_s, much = await _timed(source, target, large, jobs, timer)
+    small_s, few = await _timed(read, target, small, jobs, timer)
+    large_s, much = await _timed(read, target, large, jobs, timer)
     if not few.files and not much.files:
         return None
     byte_s = large_s / much.bytes if much.bytes else 0.0
@@ -57,14 +61,14 @@ async def trial(
 
 
 async def _timed(
-    source: BlobStore, target: BlobStore, sample: Sequence[tuple[str, int]], jobs: int, timer: Timer
+    read: Read, target: BlobStore, sample: Sequence[tuple[str, int]], jobs: int, timer: Timer
 ) -> tuple[float, Amount]:
     """Seconds, and how much was copied in them."""
     made: list[tuple[str, int]] = []
 
     async def one(key: str, size: int, copy: str) -> None:
         try:
-            async with await source.get(key) as reading:
+            async with await read(key) as reading:
                 await target.put(copy, reading.data, size=reading.info.size)
         except NotFoundError:
             return

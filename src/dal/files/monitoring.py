@@ -1,0 +1,288 @@
+"""`dal.files.monitoring`: what is stored, what it costs, how it grows, and whether that passes a threshold.
+
+Counters are kept by day (dal.files.recording); `record`, run once a day, keeps how much is stored, and what it costs.
+Costs are estimates from these and from the provider's prices (dal.files.pricing): they leave out taxes, discounts, and
+requests that others make with signed URLs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, timedelta
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+from dal.file_models import Cost, Usage
+from dal.files.costing import STORED_BYTES, STORED_FILES, CostReport, Month, month_costs
+from dal.files.keys import SHARED
+from dal.files.pricing import money, tiers_of
+from dal.limits import MAX_INT64, MAX_PAGE_ROWS
+from dal.models import Page, page
+from dal.ops import Compare, Count, Row, Select, Sum
+from dal.repositories.base import Context
+from dal.repositories.costs import Costs
+from dal.repositories.prices import Prices
+from dal.repositories.storage_metrics import StorageMetrics
+from dal.values import check_int
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
+_logger = logging.getLogger("dal.files")
+
+_MAX_DAYS: Final = 366
+_DAY_CHARS: Final = len("2026-11-29")
+_USAGE: Final = (
+    "user_id",
+    "max_bytes",
+    "max_files",
+    "taken_bytes",
+    "taken_files",
+    "reserved_bytes",
+    "reserved_files",
+)
+
+Subject = Literal["bytes", "files", "cost", "projected_cost", "growth_bytes", "class_a", "class_b", "egress"]
+
+
+class Total(NamedTuple):
+    """What all users store.
+
+    files, bytes                 and the bytes of their contents; deleted ones apart, until they are swept.
+    stored_bytes                 in the blob store, deleted files included: contents that files share count once, in
+                                 their compressed size; compressed ones that are not shared in their plain size.
+    reserved_bytes               of uploads under way.
+    """
+
+    files: int
+    bytes: int
+    deleted_files: int
+    deleted_bytes: int
+    stored_bytes: int
+    reserved_bytes: int
+
+
+class Day(NamedTuple):
+    """How much was stored when a day was recorded last, and how much more than on the recorded day before it."""
+
+    day: date
+    files: int
+    bytes: int
+    grown_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Above which values somebody is to be told; None is never.
+
+    bytes, files              stored by all users.
+    cost, projected_cost      of the running month, in the currency of the prices.
+    growth_bytes              from one recorded day to the next.
+    class_a, class_b, egress  of the running month: requests, bytes.
+    """
+
+    bytes: int | None = None
+    files: int | None = None
+    cost: float | None = None
+    projected_cost: float | None = None
+    growth_bytes: int | None = None
+    class_a: int | None = None
+    class_b: int | None = None
+    egress: int | None = None
+
+
+SUBJECTS: Final[tuple[str, ...]] = tuple(field.name for field in fields(Thresholds))
+
+
+class Alert(NamedTuple):
+    """A threshold that was passed."""
+
+    subject: Subject
+    value: float
+    threshold: float
+    message: str
+
+
+OnAlert: TypeAlias = Callable[[Alert], None]
+
+
+class Monitoring:
+    """Usage, costs and alerts of files' storage.
+
+    provider  whose prices hold: `r2`, `s3`; any other costs nothing unless prices are set for it.
+    meter     where alerts and usage are recorded as metrics; None: nowhere.
+    """
+
+    def __init__(self, context: Context, provider: str, meter: Meter | None = None) -> None:
+        self.provider = provider
+        self.metrics = StorageMetrics(context)
+        self.prices = Prices(context)
+        self.cost_records = Costs(context)
+        self._store = context.store
+        self._now = context.clock
+        self._gauges = None if meter is None else _Gauges(meter, provider)
+
+    async def usage_total(self) -> Total:
+        """What all users store. Seven reads that count, so their cost grows with the number of files."""
+        deleted, present = Compare("status", "=", "deleted"), Compare("status", "!=", "deleted")
+        files = await self._number(Count("files", (present,)))
+        size = await self._number(Sum("files", "file_size", (present,)))
+        gone = await self._number(Sum("files", "file_size", (deleted,)))
+        # Keys that begin with SHARED; "0" follows "/".
+        shared = (Compare("storage_key", ">=", SHARED), Compare("storage_key", "<", f"{SHARED[:-1]}0"))
+        apart = await self._number(Sum("files", "file_size", shared))
+        together = await self._number(Sum("file_contents", "stored_size"))
+        return Total(
+            files,
+            size,
+            await self._number(Count("files", (deleted,))),
+            gone,
+            size + gone - apart + together,
+            await self._number(Sum("user_quotas", "reserved_bytes")),
+        )
+
+    async def usage_by_user(self, *, limit: int = 50, after: str | None = None) -> Page[Usage]:
+        """A page of what users store, in the order of their ids; users who never uploaded anything are left out.
+
+        after  the last page's `next`.   limit: 1..1000.
+        """
+        count = check_int("limit", limit, 1, MAX_PAGE_ROWS)
+        place = None if after is None else (after,)
+        rows = await self._store.read(Select("user_quotas", (), ("user_id",), place, count + 1, _USAGE))
+        items = [_usage(row) for row in rows[:count]]
+        return page(Usage, items, items[-1].user_id if len(rows) > count else None)
+
+    async def record(self) -> CostReport:
+        """Keeps how much is stored today and what the month costs so far, for `growth` and `costs`; the costs.
+
+        Run it once a day: a day without it counts as the day before. Running it again replaces the day's record.
+        """
+        total, today = await self.usage_total(), self._today()
+        stored = {STORED_BYTES: total.stored_bytes, STORED_FILES: total.files + total.deleted_files}
+        await self.metrics.set(stored, period=today.isoformat())
+        report = await self.costs()
+        await self.cost_records.record([_record_of(report, place) for place in range(len(report.lines))])
+        return report
+
+    async def growth(self, days: int = 30) -> list[Day]:
+        """The recorded ones of the last 1..366 days, oldest first."""
+        check_int("days", days, 1, _MAX_DAYS)
+        counted = await self._by_day(self._today() - timedelta(days=days - 1), self._today())
+        found: list[Day] = []
+        for day, counts in sorted(counted.items()):
+            if STORED_BYTES in counts:
+                size = counts[STORED_BYTES]
+                found.append(Day(day, counts.get(STORED_FILES, 0), size, size - found[-1].bytes if found else 0))
+        return found
+
+    async def costs(self, period: str | None = None) -> CostReport:
+        """What a month costs: so far, and as it may end. `month_costs` says how that is told.
+
+        period  `2026-11`; None is the running month.
+        Raises  InvalidInputError: no month, or one that has not begun.
+        """
+        month = Month.of(period, self._now())
+        counted = await self._by_day(month.first, month.last)
+        stored = 0 if month.is_over else (await self.usage_total()).stored_bytes
+        tiers = tiers_of(self.provider, await self.prices.list(self.provider))
+        return month_costs(self.provider, month, counted, stored, tiers)
+
+    async def alerts(self, thresholds: Thresholds, on_alert: OnAlert | None = None) -> list[Alert]:
+        """The thresholds that are passed now; each is also logged as a warning, and told to `on_alert`.
+
+        Where there is a meter, `dal.files.alerts` counts them, and `dal.files.usage` shows each value by its subject.
+        """
+        total, costs, grown = await self.usage_total(), await self.costs(), await self.growth(_MAX_DAYS)
+        values: dict[Subject, float] = {
+            "bytes": total.bytes,
+            "files": total.files,
+            "cost": costs.cost_nanos / 1e9,
+            "projected_cost": costs.projected_nanos / 1e9,
+            "growth_bytes": grown[-1].grown_bytes if grown else 0,
+            "class_a": costs.line("class_a").quantity,
+            "class_b": costs.line("class_b").quantity,
+            "egress": costs.line("egress").quantity,
+        }
+        found = [
+            Alert(subject, value, threshold, _told(subject, value, threshold, costs.currency))
+            for subject, value in values.items()
+            if (threshold := getattr(thresholds, subject)) is not None and value > threshold
+        ]
+        for alert in found:
+            _logger.warning("files: %s", alert.message)
+            if on_alert is not None:
+                on_alert(alert)
+        if self._gauges is not None:
+            self._gauges.show(values, found)
+        return found
+
+    async def _by_day(self, first: date, last: date) -> dict[date, dict[str, int]]:
+        """Every counter in total, by day and name."""
+        found: dict[date, dict[str, int]] = {}
+        after: str | None = None
+        while True:
+            part = await self.metrics.list(
+                since=first.isoformat(), until=last.isoformat(), limit=MAX_PAGE_ROWS, after=after
+            )
+            for counter in part.items:
+                if len(counter.period) == _DAY_CHARS:
+                    found.setdefault(date.fromisoformat(counter.period), {})[counter.metric] = counter.value
+            if part.next is None:
+                return found
+            after = part.next
+
+    async def _number(self, query: Count | Sum) -> int:
+        ((value,),) = await self._store.read(query)
+        return int(str(value))
+
+    def _today(self) -> date:
+        return self._now().astimezone(UTC).date()
+
+
+class _Gauges:
+    """Usage and alerts as OpenTelemetry metrics."""
+
+    def __init__(self, meter: Meter, provider: str) -> None:
+        self._provider = provider
+        self._alerts = meter.create_counter("dal.files.alerts", description="Thresholds that were found passed.")
+        self._values = meter.create_gauge("dal.files.usage", description="What is stored, done and paid, by subject.")
+
+    def show(self, values: dict[Subject, float], alerts: Sequence[Alert]) -> None:
+        for subject, value in values.items():
+            self._values.set(value, {"provider": self._provider, "subject": subject})
+        for alert in alerts:
+            self._alerts.add(1, {"provider": self._provider, "subject": alert.subject})
+
+
+def _usage(row: Row) -> Usage:
+    user_id, *numbers = row
+    most_bytes, most_files, size, files, held_bytes, held_files = (int(str(number)) for number in numbers)
+    return Usage(
+        user_id=str(user_id),
+        used_bytes=size - held_bytes,
+        used_files=files - held_files,
+        reserved_bytes=held_bytes,
+        reserved_files=held_files,
+        bytes_left=None if most_bytes == MAX_INT64 else max(0, most_bytes - size),
+        files_left=None if most_files == MAX_INT64 else max(0, most_files - files),
+    )
+
+
+def _record_of(report: CostReport, place: int) -> Cost:
+    line = report.lines[place]
+    return Cost(
+        provider=report.provider,
+        item=line.item,
+        period=report.period,
+        quantity=line.quantity,
+        cost_nanos=line.cost_nanos,
+        currency=report.currency,
+    )
+
+
+def _told(subject: Subject, value: float, threshold: float, currency: str) -> str:
+    name = subject.replace("_", " ")
+    if "cost" in subject:
+        return f"the {name} of this month is {money(round(value * 1e9), currency)}, above {threshold:,.2f} {currency}"
+    return f"{name}: {value:,.0f}, above {threshold:,.0f}"
