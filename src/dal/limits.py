@@ -219,3 +219,8 @@ S3_BUSY_WAIT_S: Final = 1.0  # after a 429 that names no time: R2 takes one writ
 S3_MAX_PAUSE_S: Final = 60.0  # a Retry-After beyond it is not waited for
 BLOB_LIST_KEYS: Final = 1_000  # of one request that lists, as S3 and R2 answer it
 USAGE_FLUSH_S: Final = 60.0  # counted requests are recorded so often; a process that is killed loses those since
+# A local cache of blobs.
+BLOB_CACHE_SHARE: Final = 4  # a blob larger than the cache divided by that is never kept
+BLOB_CACHE_TRUST_S: Final = 60.0  # then the store is asked again whether a blob is the same
+BLOB_CACHE_WHOLE_BYTES: Final = 8 * 1024**2  # a smaller blob is kept whole, though a range was asked for
+BLOB_CACHE_KNOWN: Final = 100_000  # blobs of which a process remembers that

@@ -18,6 +18,8 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
     """The blob store that the URL, the settings or the environment name, not yet opened.
 
     url     wins over BLOB_URL: `file:///abs/dir`, `file:rel/dir`, `s3://bucket/prefix?endpoint=…&region=…`, `memory:`.
+    layers  BLOB_FALLBACK_URL: an older store, from which is read what is not in this one yet.  BLOB_CACHE_DIR: a cache
+            of BLOB_CACHE_BYTES for what is read from a bucket.
     Raises  ConfigurationError: no URL anywhere, one that names nothing, or a setting that it needs is missing.
     """
     settings = Settings() if settings is None else settings
@@ -26,8 +28,27 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
             raise ConfigurationError(
                 "BLOB_URL: not set; the contents of files need a place, as file:///var/lib/dal/blobs"
             )
-        url = _named("BLOB_URL", settings.blob_url.get_secret_value())
-    return _store_at(parse_blob_url(url), settings)
+        place = _named("BLOB_URL", settings.blob_url.get_secret_value())
+    else:
+        place = parse_blob_url(url)
+    places, store = [place], _store_at(place, settings)
+    if settings.blob_fallback_url is not None:
+        from dal.blobs.readthrough import ReadThrough
+
+        places.append(_named("BLOB_FALLBACK_URL", settings.blob_fallback_url.get_secret_value()))
+        if place == places[-1]:
+            raise ConfigurationError("BLOB_FALLBACK_URL: names the same place as BLOB_URL; name the old one")
+        store = ReadThrough(store, _store_at(places[-1], settings))
+    if settings.blob_cache_dir is not None and any(place.bucket is not None for place in places):
+        from dal.blobs.cache import Cached
+
+        store = Cached(store, settings.blob_cache_dir, max_bytes=settings.blob_cache_bytes)
+    return store
+
+
+def bare_blob_store(url: str, *, settings: Settings | None = None) -> BlobStore:
+    """The blob store that the URL names, without layers, not yet opened: for tools that move blobs between stores."""
+    return _store_at(parse_blob_url(url), Settings() if settings is None else settings)
 
 
 def _store_at(place: BlobUrl, settings: Settings) -> BlobStore:
@@ -76,10 +97,9 @@ def _credentials(settings: Settings) -> Credentials:
     )
 
 
-def _named(variable: str, url: str) -> str:
-    """The URL, if it is one; an error names the variable."""
+def _named(variable: str, url: str) -> BlobUrl:
+    """What the URL names; an error names the variable."""
     try:
-        parse_blob_url(url)
+        return parse_blob_url(url)
     except ConfigurationError as error:
         raise ConfigurationError(f"{variable}: {error.message}") from None
-    return url
