@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from time import monotonic
+from typing import Generic, TypeVar
 
 from dal.blobs.base import BlobInfo, BlobStore
 from dal.blobs.checks import check_key
@@ -24,6 +25,8 @@ from dal.limits import CONTENTS_TRANSFERS, CONTENTS_TRIAL_BYTES, CONTENTS_TRIAL_
 from dal.ops import JsonValue
 from dal.store import ReadCommit
 from dal.values import Clock, now
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +87,7 @@ async def assess(
     began = timer()
     dice = random or Random()  # noqa: S311
     look = _Look(source, target, rows, made, clock)
-    sample = _Sample(dice)
+    sample = Sample[str](dice)
     places = asyncio.Semaphore(jobs)
     async with aclosing(walk(source, target, rows)) as every, side_by_side(places) as begin:
         async for found in every:
@@ -160,28 +163,28 @@ class _Look:
         self._made.problems.add(problem)
 
 
-class _Sample:
-    """A few blobs at random out of very many, each as likely as the others; small and large ones apart."""
+class Sample(Generic[T]):
+    """A few of things at random out of very many, each as likely as the others."""
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
-        self._chosen: list[tuple[str, int]] = []
+        self._chosen: list[tuple[T, int]] = []
         self._offered = 0
 
-    def offer(self, key: str, size: int) -> None:
+    def offer(self, item: T, size: int) -> None:
         self._offered += 1
         if len(self._chosen) < CONTENTS_TRIAL_FILES:
-            self._chosen.append((key, size))
+            self._chosen.append((item, size))
         elif (place := self._dice.randrange(self._offered)) < CONTENTS_TRIAL_FILES:
-            self._chosen[place] = (key, size)
+            self._chosen[place] = (item, size)
 
-    def chosen(self) -> list[tuple[str, int]]:
+    def chosen(self) -> list[tuple[T, int]]:
         """The smallest of them first, as many as CONTENTS_TRIAL_BYTES hold."""
-        kept: list[tuple[str, int]] = []
+        kept: list[tuple[T, int]] = []
         size_bytes = 0
-        for key, size in sorted(self._chosen, key=lambda item: item[1]):
+        for item, size in sorted(self._chosen, key=lambda chosen: chosen[1]):
             size_bytes += size
             if size_bytes > CONTENTS_TRIAL_BYTES and kept:
                 break
-            kept.append((key, size))
+            kept.append((item, size))
         return kept

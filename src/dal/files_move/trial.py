@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeVar
 
 from dal.blobs.base import BlobStore, Reading
 from dal.errors import NotFoundError
@@ -17,9 +17,7 @@ from dal.files_move.work import side_by_side
 from dal.limits import CONTENTS_WHOLE_BYTES
 from dal.ops import JsonValue
 
-
-#: Opens what is under a key. NotFoundError.
-Read: TypeAlias = Callable[[str], Awaitable[Reading]]
+T = TypeVar("T")
 
 
 class Speed(NamedTuple):
@@ -41,9 +39,14 @@ class Speed(NamedTuple):
 
 
 async def trial(
-    read: Read, target: BlobStore, sample: Sequence[tuple[str, int]], *, jobs: int, timer: Timer = monotonic
+    read: Callable[[T], Awaitable[Reading]],
+    target: BlobStore,
+    sample: Sequence[tuple[T, int]],
+    *,
+    jobs: int,
+    timer: Timer = monotonic,
 ) -> Speed | None:
-    """Copies what `read` gives for a sample (keys and sizes), under keys of its own, which it removes; None for nothing.
+    """Copies a sample (what, and its size) that `read` opens, under keys of its own, which it removes; None: nothing.
 
     Small and large ones are timed apart, so that the time of a blob and the time of a byte can be told.
     """
@@ -61,12 +64,12 @@ async def trial(
 
 
 async def _timed(
-    read: Read, target: BlobStore, sample: Sequence[tuple[str, int]], jobs: int, timer: Timer
+    read: Callable[[T], Awaitable[Reading]], target: BlobStore, sample: Sequence[tuple[T, int]], jobs: int, timer: Timer
 ) -> tuple[float, Amount]:
     """Seconds, and how much was copied in them."""
     made: list[tuple[str, int]] = []
 
-    async def one(key: str, size: int, copy: str) -> None:
+    async def one(key: T, size: int, copy: str) -> None:
         try:
             async with await read(key) as reading:
                 await target.put(copy, reading.data, size=reading.info.size)

@@ -84,7 +84,9 @@ class Work:
         self._passing -= passed
 
     def problem(self, kind: ProblemKind, key: str, text: str) -> None:
-        found = Problem(kind, key, text)
+        self.found(Problem(kind, key, text))
+
+    def found(self, found: Problem) -> None:
         self.report.problems.add(found)
         if self._on_problem is not None:
             self._on_problem(found)
