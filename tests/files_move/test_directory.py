@@ -202,10 +202,8 @@ async def test_a_check_finds_bytes_that_are_gone_or_wrong(
     await target.put(by_path["avatars/b.txt"], b"bb")
     target.spoil(by_path["docs/2024/same.txt"], b"REPORT " * 1000)
     shallow = await verified(root, dal, target, user_id)
-    assert {found.key: found.kind for found in shallow.problems.samples} == {
-        "empty": "missing",
-        "avatars/b.txt": "corrupt",
-    }
+    known = {"empty": "missing", "avatars/b.txt": "corrupt"}
+    assert {found.key: found.kind for found in shallow.problems.samples} == known
     deep = await verified(root, dal, target, user_id, deep=True)
     assert {found.key: found.kind for found in deep.problems.samples} == known | {"docs/2024/same.txt": "corrupt"}
 
