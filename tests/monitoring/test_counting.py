@@ -6,12 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from dal.access import DataAccess
-from dal.blobs.counted import Counted
+from dal.blobs.counted import Counted, counted_in
+from dal.blobs.factory import create_blob_store
 from dal.blobs.memory import MemoryBlobStore
+from dal.config import Settings
 from dal.errors import NotFoundError, UnavailableError
 from dal.factory import create_data_access
 from dal.files import recording
@@ -71,6 +74,19 @@ async def test_a_listing_counts_a_request_for_each_thousand(keys: int, requests:
     assert blobs.take() == {"class_a": requests}
     assert [upload async for upload in blobs.list_uploads()] == []
     assert blobs.take() == {"class_a": 1}
+
+
+def test_every_store_that_an_application_uses_is_counted_under_its_provider(tmp_path: Path) -> None:
+    settings = Settings(
+        blob_url="s3://bucket?endpoint=https://account.r2.cloudflarestorage.com",
+        blob_fallback_url="file:/nowhere",
+        blob_cache_dir=str(tmp_path / "cache"),
+        aws_access_key_id="id",
+        aws_secret_access_key="secret",
+    )
+    assert [store.provider for store in counted_in(create_blob_store(settings=settings))] == ["r2", "file"]
+    assert [store.provider for store in counted_in(create_blob_store("memory:"))] == ["memory"]
+    assert counted_in(MemoryBlobStore()) == counted_in(None) == []
 
 
 class Refusing:

@@ -1,8 +1,8 @@
 """A blob store whose requests are counted as object stores bill them, for `dal.files.monitoring`.
 
-Class A are requests that write or list, class B those that read; deletes are free (R2 and S3 alike). A blob that is
-stored as a stream and larger than a part counts as an upload in parts. What others do with signed requests is not
-seen here, nor are a client's own tries again.
+Class A are requests that write or list, class B those that read; deletes are free (R2 and S3 alike). What is stored and
+larger than a part counts as an upload in parts. What others do with signed requests is not seen here, nor are a
+client's own tries again.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from dal.blobs.base import (
-    BlobCapabilities,
-    BlobInfo,
-    BlobStore,
-    Data,
-    Method,
-    Part,
-    PartialUpload,
-    Pieces,
-    Reading,
-    SignedRequest,
-)
+from dal.blobs.base import BlobInfo, BlobStore, Data, Part, PartialUpload, Pieces, Reading
+from dal.blobs.layer import BlobLayer
 from dal.limits import BLOB_LIST_KEYS, S3_PART_BYTES
 
 T = TypeVar("T", BlobInfo, PartialUpload)
 
 
-class Counted:
+class Counted(BlobLayer):
     """A BlobStore that counts. `take` gives what came since it was last called.
 
     provider  whose prices hold: `r2`, `s3`, or the backend's name where requests cost nothing.
     """
 
     def __init__(self, inner: BlobStore, provider: str) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.provider = provider
         self._counts: Counter[str] = Counter()
 
@@ -47,16 +37,6 @@ class Counted:
     def give_back(self, counts: dict[str, int]) -> None:
         """What was taken and could not be recorded."""
         self._counts.update(counts)
-
-    @property
-    def capabilities(self) -> BlobCapabilities:
-        return self.inner.capabilities
-
-    async def open(self) -> None:
-        await self.inner.open()
-
-    async def close(self) -> None:
-        await self.inner.close()
 
     async def put(
         self,
@@ -73,25 +53,21 @@ class Counted:
             key, data, size=size, content_type=content_type, checksum=checksum, if_absent=if_absent
         )
         self._counts["ingress"] += stored.size
-        if not isinstance(data, bytes) and stored.size > S3_PART_BYTES:
+        if stored.size > S3_PART_BYTES:
             self._counts["class_a"] += 1 - (-stored.size // S3_PART_BYTES)  # begun, each part, and ended
         return stored
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
         self._counts["class_b"] += 1
         reading = await self.inner.get(key, start=start, end=end)
-        return Reading(reading.info, _Counting(reading.data, self._counts_out))
+        return Reading(reading.info, _Counting(reading.data, self._sent))
 
     async def head(self, key: str) -> BlobInfo | None:
         self._counts["class_b"] += 1
         return await self.inner.head(key)
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        await self.inner.delete(keys)
-
-    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[BlobInfo]:
-        async for info in self._listed(self.inner.list(prefix, after=after)):
-            yield info
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[BlobInfo]:
+        return self._listed(self.inner.list(prefix, after=after))
 
     async def copy(self, source: str, target: str) -> BlobInfo:
         self._counts["class_a"] += 1
@@ -115,52 +91,30 @@ class Counted:
         self._counts["class_a"] += 1
         return await self.inner.complete_parts(key, upload_id, parts)
 
-    async def abort_parts(self, key: str, upload_id: str) -> None:
-        await self.inner.abort_parts(key, upload_id)
-
-    async def list_uploads(self, prefix: str = "") -> AsyncIterator[PartialUpload]:
-        async for upload in self._listed(self.inner.list_uploads(prefix)):
-            yield upload
-
-    async def presign(
-        self,
-        method: Method,
-        key: str,
-        *,
-        expires_in: float,
-        content_type: str | None = None,
-        size: int | None = None,
-        filename: str | None = None,
-        upload_id: str | None = None,
-        part_number: int | None = None,
-    ) -> SignedRequest:
-        return await self.inner.presign(
-            method,
-            key,
-            expires_in=expires_in,
-            content_type=content_type,
-            size=size,
-            filename=filename,
-            upload_id=upload_id,
-            part_number=part_number,
-        )
-
-    async def health(self) -> str | None:
-        return await self.inner.health()
+    def list_uploads(self, prefix: str = "") -> AsyncIterator[PartialUpload]:
+        return self._listed(self.inner.list_uploads(prefix))
 
     async def _listed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """The items, a request for each page of them."""
+        self._counts["class_a"] += 1
         seen = 0
         async for item in items:
-            if seen % BLOB_LIST_KEYS == 0:
+            if seen and seen % BLOB_LIST_KEYS == 0:
                 self._counts["class_a"] += 1
             seen += 1
             yield item
-        if not seen:
-            self._counts["class_a"] += 1
 
-    def _counts_out(self, size: int) -> None:
+    def _sent(self, size: int) -> None:
         self._counts["egress"] += size
+
+
+def counted_in(store: BlobStore | None) -> list[Counted]:
+    """The stores that count, within layers around them; the one that is written to comes first."""
+    if store is None:
+        return []
+    found = [store] if isinstance(store, Counted) else []
+    # `old` is the other one of a ReadThrough.
+    return found + counted_in(getattr(store, "inner", None)) + counted_in(getattr(store, "old", None))
 
 
 class _Counting:

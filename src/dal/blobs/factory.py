@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobStore
+from dal.blobs.counted import Counted
 from dal.blobs.urls import BlobUrl, parse_blob_url
 from dal.config import Settings
 from dal.errors import ConfigurationError
@@ -31,7 +32,8 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
         place = _named("BLOB_URL", settings.blob_url.get_secret_value())
     else:
         place = parse_blob_url(url)
-    places, store = [place], _store_at(place, settings)
+    places: list[BlobUrl] = [place]
+    store: BlobStore = _store_at(place, settings)
     if settings.blob_fallback_url is not None:
         from dal.blobs.readthrough import ReadThrough
 
@@ -47,11 +49,16 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
 
 
 def bare_blob_store(url: str, *, settings: Settings | None = None) -> BlobStore:
-    """The blob store that the URL names, without layers, not yet opened: for tools that move blobs between stores."""
+    """The blob store that the URL names, without layers but what counts, not yet opened: for tools that move blobs."""
     return _store_at(parse_blob_url(url), Settings() if settings is None else settings)
 
 
-def _store_at(place: BlobUrl, settings: Settings) -> BlobStore:
+def _store_at(place: BlobUrl, settings: Settings) -> Counted:
+    provider = place.backend if place.bucket is None else place.bucket.provider
+    return Counted(_backend_at(place, settings), provider)
+
+
+def _backend_at(place: BlobUrl, settings: Settings) -> BlobStore:
     if place.path is not None:
         from dal.blobs.local import LocalBlobStore
 
