@@ -15,14 +15,17 @@ from typing import Self, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from dal.blobs.base import BlobStore
 from dal.errors import ConflictError, UnsupportedError
+from dal.files.options import FileOptions
+from dal.files.service import Files
 from dal.limits import HEALTH_TIMEOUT_S, RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S
 from dal.models import Health
 from dal.ops import Op, Query, Receipt, Row
+from dal.repositories import files as metadata
 from dal.repositories.audit import Audit
 from dal.repositories.base import Context
 from dal.repositories.chats import Chats
-from dal.repositories.files import Files
 from dal.repositories.memory import Memory
 from dal.repositories.messages import Messages
 from dal.repositories.users import Users
@@ -40,7 +43,7 @@ class Repositories:
         self.chats = Chats(context)
         self.messages = Messages(context)
         self.memory = Memory(context)
-        self.files = Files(context)
+        self.files = metadata.Files(context)
         self.audit = Audit(context)
 
 
@@ -57,17 +60,30 @@ class DataAccess(Repositories):
 
     store   a backend, bare or in its layers.
     clock   gives the current time (aware UTC).   new_id  gives the ids of new rows (UUID text).
+    blobs   where the contents of files lie; None: their rows alone.   files  what is decided about contents.
 
     An async context manager; nothing is touched before it is opened.
     """
 
-    def __init__(self, store: Store, *, clock: Clock = now, new_id: IdMaker = new_id) -> None:
+    files: Files
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock = now,
+        new_id: IdMaker = new_id,
+        blobs: BlobStore | None = None,
+        files: FileOptions | None = None,
+    ) -> None:
         self.store = store
         self._clock = clock
         self._id_maker = new_id
         self._in_transaction: set[asyncio.Task[object]] = set()
         self._retry_turn = asyncio.Lock()
-        super().__init__(Context(_Outside(store, self._in_transaction), clock, new_id, store.capabilities.backend))
+        context = Context(_Outside(store, self._in_transaction), clock, new_id, store.capabilities.backend)
+        super().__init__(context)
+        self.files = Files(context, blobs, FileOptions() if files is None else files)
 
     async def open(self) -> Self:
         """Makes the store ready; a second call does nothing.
@@ -75,11 +91,19 @@ class DataAccess(Repositories):
         Raises UnavailableError, ConfigurationError or SchemaError, within the configured time.
         """
         await self.store.open()
+        try:
+            await self.files.open_contents()
+        except BaseException:
+            await self.store.close()
+            raise
         return self
 
     async def close(self) -> None:
-        """Lets go of everything; a second call does nothing."""
-        await self.store.close()
+        """Lets go of everything, once the access log of files is written; a second call does nothing."""
+        try:
+            await self.files.close_contents()
+        finally:
+            await self.store.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -150,9 +174,15 @@ class DataAccess(Repositories):
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT_S + 0.5):
                 found = await self.store.health()
+                problem = await self.files.contents_problem()
         except Exception as error:  # a store's bug must not take a health endpoint down
             return Health(status="down", parts={"reachable": False, "problems": [type(error).__name__]})
-        return Health(status=found.status, parts=dict(found.parts))
+        if problem is None:
+            return Health(status=found.status, parts=dict(found.parts))
+        known = found.parts.get("problems")
+        problems = [*(known if isinstance(known, list) else []), f"contents of files: {problem}"]
+        status = "degraded" if found.status == "ok" else found.status
+        return Health(status=status, parts={**found.parts, "problems": problems})
 
 
 class _Outside:

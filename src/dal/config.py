@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dal.errors import ConfigurationError
+from dal.limits import MAX_BLOB_BYTES, MAX_INT64
 
 StorageType = Literal["file", "sqlite", "d1", "postgresql", "memory"]
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -65,6 +66,13 @@ class Settings(BaseSettings):
     migration_batch_size: int = Field(default=1000, ge=1, le=10_000)
 
     blob_url: SecretStr | None = None
+    file_max_bytes: int = Field(default=MAX_BLOB_BYTES, ge=0, le=MAX_BLOB_BYTES)
+    file_allowed_types: str = Field(default="", description="media types, comma separated, as image/*; empty: all")
+    file_compress: bool = False
+    file_deduplicate: bool = False
+    file_retention_days: float = Field(default=30.0, ge=0, le=36_500)
+    file_quota_bytes: int | None = Field(default=None, ge=0, le=MAX_INT64)
+    file_quota_count: int | None = Field(default=None, ge=0, le=MAX_INT64)
     blob_fallback_url: SecretStr | None = None
     blob_signing_secret: SecretStr | None = None
     blob_public_url: str | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dal.access import DataAccess
 from dal.config import Settings
 from dal.errors import ConfigurationError, UnsupportedError
+from dal.files.options import FileOptions
 from dal.layers.group import GroupCommit
 from dal.layers.retry import Retry
 from dal.store import Store
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from dal.backends.d1 import D1Address, D1Worker, SelfCheck
+    from dal.blobs.base import BlobStore
+    from dal.files.options import Scanner
     from dal.schema.connection import Connection
 
 
@@ -31,6 +34,8 @@ def create_data_access(
     settings: Settings | None = None,
     auto_migrate: bool | None = None,
     meter: Meter | None = None,
+    blob_url: str | None = None,
+    scanner: Scanner | None = None,
     clock: Clock = now,
     new_id: IdMaker = new_id,
 ) -> DataAccess:
@@ -40,6 +45,8 @@ def create_data_access(
     auto_migrate  True: bring the schema up at opening. False: never. None: only an embedded store (file, SQLite) that
                   is still empty makes its own schema; PostgreSQL and D1 never do.
     meter         an OpenTelemetry meter: every call is counted and timed.
+    blob_url      where the contents of files lie; wins over BLOB_URL. Without either only their rows are kept.
+    scanner       looks into every new file (`Scanner`); files are quarantined until it has found them clean.
     clock, new_id for tests: the current time (aware UTC), and the ids of new rows (UUID text).
     Raises        ConfigurationError: an unknown storage type or URL scheme, or a wrong setting.
     """
@@ -54,7 +61,31 @@ def create_data_access(
         from dal.layers.metrics import Metrics
 
         layered = Metrics(layered, meter)
-    return DataAccess(layered, clock=clock, new_id=new_id)
+    return DataAccess(
+        layered, clock=clock, new_id=new_id, blobs=_blobs(blob_url, settings), files=file_options(settings, scanner)
+    )
+
+
+def file_options(settings: Settings, scanner: Scanner | None = None) -> FileOptions:
+    """What the settings decide about files' contents."""
+    return FileOptions(
+        max_file_bytes=settings.file_max_bytes,
+        allowed_types=tuple(kind.strip().lower() for kind in settings.file_allowed_types.split(",") if kind.strip()),
+        compress=settings.file_compress,
+        deduplicate=settings.file_deduplicate,
+        retention_s=settings.file_retention_days * 86_400.0,
+        quota_bytes=settings.file_quota_bytes,
+        quota_files=settings.file_quota_count,
+        scanner=scanner,
+    )
+
+
+def _blobs(url: str | None, settings: Settings) -> BlobStore | None:
+    if url is None and settings.blob_url is None:
+        return None
+    from dal.blobs.factory import create_blob_store
+
+    return create_blob_store(url, settings=settings)
 
 
 def create_store(

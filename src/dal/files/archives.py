@@ -6,8 +6,8 @@
     polyglot   a picture, sound, film or PDF that is a zip archive as well (it ends with an archive's directory), or a
                picture with a script, a web page or a PDF in its first bytes.
 
-Nothing is unpacked here. Archives in archives, and formats other than zip, are not looked into: whoever unpacks must set
-limits of their own. See docs/security.md.
+Nothing is unpacked here. Archives in archives, and formats other than zip, are not looked into: whoever unpacks must
+set limits of their own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def check_content(found: str | None, head: bytes, tail: bytes, size: int) -> Non
         if directory is not None:
             raise InvalidInputError(f"data: it is {found} and a zip archive at once; nothing good is both")
         if found.startswith("image/") and (strange := _STRANGE(head[:_STRANGE_BYTES])):
-            raise InvalidInputError(f"data: a picture ({found}) with {strange[0].decode()!r} in it; nothing good is both")
+            raise InvalidInputError(
+                f"data: a picture ({found}) with {strange[0].decode()!r} in it; nothing good is both"
+            )
     if directory:
         _check_directory(directory, size)
 

@@ -1,4 +1,4 @@
-"""Content compressed in frames of zstd, each for itself, with a table of them at the end: whole by any zstd, and in ranges.
+"""Content compressed in frames of zstd, each for itself, with a table at the end: whole by any zstd, and in ranges.
 
 The form is the "seekable format" of the zstd project (contrib/seekable_format/zstd_seekable_compression_format.md):
 frames of FILE_FRAME_BYTES of content, then a skippable frame that holds each frame's compressed and plain size, and a
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dal.errors import CorruptDataError
@@ -30,7 +30,9 @@ _HEADER_BYTES: Final = 18  # of a frame, at most
 
 #: Types whose content is compressed already; the trial would say so too, at the cost of a block.
 _DENSE: Final = ("image/", "video/", "audio/", "font/woff", "application/zip", "application/gzip", "application/zstd")
-_LOOSE: Final = frozenset(("image/svg+xml", "image/bmp", "image/tiff", "image/x-xcf", "audio/x-wav", "audio/wav", "audio/midi"))
+_LOOSE: Final = frozenset(
+    ("image/svg+xml", "image/bmp", "image/tiff", "image/x-xcf", "audio/x-wav", "audio/wav", "audio/midi")
+)
 
 
 class Frame(NamedTuple):
@@ -61,7 +63,7 @@ async def compressed(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     yield _HEADER.pack(_SKIPPABLE, len(table) + FOOTER_BYTES) + table + _FOOTER.pack(len(entries), 0, _SEEKABLE)
 
 
-async def decompressed(stored: AsyncIterable[bytes], key: str) -> AsyncIterator[bytes]:
+async def decompressed(stored: AsyncIterable[bytes], key: str) -> AsyncGenerator[bytes, None]:
     """The content of whole frames as they come, the table passed over. Raises CorruptDataError."""
     import zstandard
 
@@ -87,6 +89,7 @@ async def decompressed(stored: AsyncIterable[bytes], key: str) -> AsyncIterator[
 
 def table_bytes(footer: bytes, key: str) -> int:
     """From the last FOOTER_BYTES of a blob: how long its table is, header and footer included."""
+    count: int
     count, flags, magic = _FOOTER.unpack(footer)
     if magic != _SEEKABLE or flags:
         raise _broken(key)

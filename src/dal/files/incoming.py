@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -26,6 +27,7 @@ class Incoming:
     size      bytes, where they are known before it has passed.
     head      its first bytes, at most FILE_HEAD_BYTES.
     passed    bytes so far; `checksum` and `tail` are those of what has passed.
+    allow     asked before a piece passes, with the bytes so far, where somebody wants to be.
     """
 
     def __init__(self, pieces: AsyncIterator[bytes], *, max_bytes: int, size: int | None, whole: bytes | None) -> None:
@@ -33,6 +35,8 @@ class Incoming:
         self.size = size
         self.head = b""
         self.passed = 0
+        self.allow: Callable[[int], Awaitable[None]] | None = None
+        self._failure: Exception | None = None
         self._max_bytes = max_bytes
         self._pieces = pieces
         self._begun: list[bytes] = []
@@ -68,9 +72,27 @@ class Incoming:
     def tail(self) -> bytes:
         return self._tail[-FILE_TAIL_BYTES:]
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What reads the content meets its errors as they are, not as whoever was reading made of them."""
+        try:
+            yield
+        except Exception as error:
+            if self._failure is not None and self._failure is not error:
+                raise self._failure from None
+            raise
+
     async def stream(self) -> AsyncIterator[bytes]:
         """The content, counted and hashed as it passes. Raises LimitExceededError; InvalidInputError: a file whose size
-        changed meanwhile."""
+        changed meanwhile; whatever the caller's iterator raises."""
+        try:
+            async for piece in self._stream():
+                yield piece
+        except Exception as error:
+            self._failure = error
+            raise
+
+    async def _stream(self) -> AsyncIterator[bytes]:
         if self.whole is not None:
             for piece in _sliced(self.whole):
                 yield piece
@@ -109,6 +131,8 @@ class Incoming:
     async def _seen(self, piece: bytes) -> bytes:
         self.passed += len(piece)
         _check_size(self.passed, self._max_bytes)
+        if self.allow is not None:
+            await self.allow(self.passed)
         self._tail = (self._tail + piece)[-FILE_TAIL_BYTES:] if len(piece) < FILE_TAIL_BYTES else piece
         await self._add(piece)
         return piece
@@ -162,5 +186,6 @@ async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
 
 
 async def _none() -> AsyncIterator[bytes]:
-    for piece in ():
+    nothing: tuple[bytes, ...] = ()
+    for piece in nothing:
         yield piece

@@ -22,6 +22,7 @@ COMPRESSED: Final = ".zst"
 
 _UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWN: Final = re.compile(rf"(?:files/{_UUID}(?:\.zst)?|shared/{_UUID}(?:\.zst)?@{_UUID})").fullmatch
+_BLOB: Final = re.compile(rf"(?:files|shared|uploads)/{_UUID}(?:\.zst)?").fullmatch
 
 
 class Place(NamedTuple):
@@ -43,3 +44,8 @@ def place_of(storage_key: str) -> Place:
         return Place(storage_key, False, False, False)
     blob_key, at, _ = storage_key.partition("@")
     return Place(blob_key, True, bool(at), blob_key.endswith(COMPRESSED))
+
+
+def is_own_blob(key: str) -> bool:
+    """Whether a key of the blob store is one that this library makes."""
+    return _BLOB(key) is not None

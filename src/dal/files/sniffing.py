@@ -19,7 +19,9 @@ _TEXT: Final = "text/plain"
 
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _MARKUP_BYTES: Final = 1024
-_HTML: Final = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|iframe|meta)\b", re.I | re.S).match
+_HTML: Final = re.compile(
+    r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|script|iframe|meta)\b", re.I | re.S
+).match
 _SVG: Final = re.compile(r"<svg[\s>]", re.I).search
 _XML: Final = re.compile(r"\s*<(?:\?xml|!DOCTYPE)\s", re.I).match
 
@@ -29,7 +31,7 @@ _PARAMETERS: Final = re.compile(r"(?:\s*;\s*[A-Za-z0-9_.-]+=(?:[A-Za-z0-9_.:+/-]
 #: Types that are one another's other names, or whose signature does not tell them apart: the first of each row is
 #: what is found.
 _FAMILIES: Final = (
-    ("application/x-msdownload", "application/vnd.microsoft.portable-executable", "application/x-dosexec", "application/exe"),
+    ("application/x-msdownload", "application/vnd.microsoft.portable-executable", "application/x-dosexec"),
     ("application/x-executable", "application/x-elf", "application/x-sharedlib", "application/x-pie-executable"),
     ("application/gzip", "application/x-gzip", "application/x-tgz", "application/x-gtar-compressed"),
     ("application/x-rar-compressed", "application/vnd.rar", "application/x-rar"),
@@ -51,7 +53,7 @@ _FAMILIES: Final = (
     ("image/jpeg", "image/jpg"),
     ("image/jpx", "image/jp2"),
     ("image/tiff", "image/x-adobe-dng", "image/x-nikon-nef", "image/x-sony-arw"),
-    ("video/mp4", "audio/mp4", "audio/x-m4a", "video/x-m4v", "video/quicktime", "video/3gpp", "image/heic", "image/heif"),
+    ("video/mp4", "audio/mp4", "audio/x-m4a", "video/x-m4v", "video/quicktime", "video/3gpp", "image/heic"),
     ("video/quicktime", "video/mp4", "image/heic", "image/heif"),
     ("video/3gpp", "video/mp4", "audio/3gpp"),
     ("image/heic", "image/heif"),
@@ -67,14 +69,16 @@ _FAMILIES: Final = (
 _SAME: Final = {row[0]: frozenset(row) for row in _FAMILIES}
 #: Formats that many others are built on: a declared type that has no signature of its own may well be one of them.
 _CONTAINERS: Final = frozenset(("application/zip", "application/gzip", "application/x-sqlite3", "application/msword"))
-_ZIPPED: Final = re.compile(r"application/(?:zip|x-zip-compressed|java-archive|epub\+zip|vnd\..+|.+\+zip|x-.+)").fullmatch
+_ZIPPED: Final = re.compile(
+    r"application/(?:zip|x-zip-compressed|java-archive|epub\+zip|vnd\..+|.+\+zip|x-.+)"
+).fullmatch
 _MARKED_UP: Final = frozenset(("text/html", "image/svg+xml", "application/xml"))
 _IMAGE_LIKE: Final = ("image/", "audio/", "video/", "font/")
 
 
 def sniff(head: bytes) -> str | None:
     """The type that the first bytes show; `text/plain` for any other text; None for what nobody knows."""
-    import filetype  # 15 ms to import, for whoever uploads
+    import filetype  # type: ignore[import-untyped]  # 15 ms to import, for whoever uploads
 
     if not head:
         return None
@@ -91,6 +95,7 @@ def type_of(declared: str | None, head: bytes, filename: str) -> str:
     """
     found = sniff(head)
     guessed = mimetypes.guess_type(filename, strict=False)[0]
+    declared = check_declared(declared)
     essence = None if declared is None else _essence(declared)
     if declared is None or essence is None or essence == BINARY:
         if guessed is not None and head and fits(guessed, found):
@@ -101,6 +106,16 @@ def type_of(declared: str | None, head: bytes, filename: str) -> str:
             f"mime_type: {essence} was declared, but the content is {found or 'of no such kind'}; "
             "declare what it is, or nothing"
         )
+    return declared
+
+
+def check_declared(declared: str | None) -> str | None:
+    """A declared type as it is stored, before its content is seen. Raises InvalidInputError: no media type."""
+    if declared is None:
+        return None
+    if not isinstance(declared, str):
+        raise InvalidInputError(f"mime_type: expected text, found {type(declared).__name__}")
+    _essence(declared)
     return declared.strip()
 
 

@@ -1,0 +1,449 @@
+"""`dal.files` outside a transaction: what is known of files, and their contents.
+
+Rows lie in the data store and bytes in the blob store that BLOB_URL names. A file's row is committed after its bytes
+are durable, together with what it takes of its owner's quota and its line in the access log: whatever crashes, there is
+no file or a whole one. Within a transaction `tx.files` is the rows alone (`dal.repositories.files`).
+
+`by` says on whose behalf a call is made: None is the application itself, which may do everything; a Caller is held to
+what they own and were granted, and is named in the access log with address and agent. Who has no right to a file gets
+AccessDeniedError, the same whether it is there or not. Every call with `by` writes one row to the access log, also when
+it is refused or fails.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from dal.blobs.base import BlobStore, SignedRequest
+from dal.errors import InvalidInputError
+from dal.file_models import (
+    Caller,
+    FileAccess,
+    FilePermission,
+    MultipartUpload,
+    Permission,
+    Quota,
+    SweepReport,
+    UploadPart,
+    Usage,
+)
+from dal.files.changing import Changing
+from dal.files.completing import Completing
+from dal.files.core import DELETED, Core
+from dal.files.entering import Entering
+from dal.files.granting import Granting
+from dal.files.incoming import Content
+from dal.files.keys import place_of
+from dal.files.options import FileOptions
+from dal.files.parts import Parts
+from dal.files.quotas import Quotas
+from dal.files.reader import FileReader
+from dal.files.reservations import Reservations
+from dal.files.saving import save
+from dal.files.signing import SignedUpload, Signing
+from dal.files.sweeping import Sweeping
+from dal.files.uploading import Uploading
+from dal.models import FileRecord, Page, page
+from dal.ops import Compare, JsonValue
+from dal.repositories import files as metadata
+from dal.repositories.base import Context, known_id
+from dal.repositories.file_accesses import FileAccesses
+from dal.repositories.multipart_uploads import MultipartUploads
+
+#: Columns that say what the bytes are; where this library wrote them, only it changes those.
+_CONTENT = ("storage_key", "file_size", "checksum", "status")
+
+
+class Files(metadata.Files):
+    """Create, find, change and delete files: what is known of them, and their contents."""
+
+    def __init__(self, context: Context, blobs: BlobStore | None, options: FileOptions) -> None:
+        super().__init__(context)
+        core = self._core = Core(context, blobs, options)
+        self._quotas = Quotas(core)
+        entering = Entering(core, self._quotas)
+        reservations = Reservations(core, self._quotas)
+        self._uploading = Uploading(core, entering, reservations)
+        self._changing = Changing(core, self._quotas, entering)
+        self._granting = Granting(core)
+        self._parts = Parts(core, reservations)
+        self._completing = Completing(core, reservations, entering, self._parts)
+        self._signing = Signing(core, reservations)
+        self._sweeping = Sweeping(core, reservations)
+        self._uploads = MultipartUploads(context)
+        self._accesses = FileAccesses(context)
+
+    # -- what is known of files
+
+    async def get(self, file_id: str) -> FileRecord | None:
+        """The file with this id, or None; a deleted one is not found. Cost: one indexed read."""
+        return self._shown(await super().get(file_id))
+
+    async def get_by_storage_key(self, storage_key: str) -> FileRecord | None:
+        """The file whose bytes lie there, or None; a deleted one is not found. Cost: one indexed read."""
+        return self._shown(await super().get_by_storage_key(storage_key))
+
+    async def update(self, file_id: str, *, expected_version: int | None = None, **changes: object) -> FileRecord:
+        """As without contents; but what says where the bytes are and what they are (storage_key, file_size, checksum,
+        status) cannot be changed for a file that was uploaded. Cost: one round trip, one more for these columns."""
+        if not changes.keys().isdisjoint(_CONTENT):
+            record = await super().get(file_id)
+            if record is not None and place_of(record.storage_key).is_own:
+                raise InvalidInputError(f"files: {', '.join(_CONTENT)} of an uploaded file follow from its content")
+        return await super().update(file_id, expected_version=expected_version, **changes)
+
+    async def list(
+        self, *, user_id: str | None = None, status: str | None = None, limit: int = 50, after: str | None = None
+    ) -> Page[FileRecord]:
+        """A page of files, newest first. limit: 1..1000. Deleted ones only with `status="deleted"`."""
+        if status is not None or not self._core.has_blobs:
+            return await super().list(user_id=user_id, status=status, limit=limit, after=after)
+        if user_id is not None and (user_id := known_id("user_id", user_id)) is None:
+            return page(FileRecord, [], None)
+        filters = [*self._filters(user_id=user_id), Compare("status", "!=", DELETED)]
+        return await self._page(FileRecord, ("-created_at", "-id"), filters, limit=limit, after=after)
+
+    # -- whole files
+
+    async def upload(
+        self,
+        user_id: str,
+        filename: str,
+        data: Content,
+        *,
+        mime_type: str | None = None,
+        metadata: dict[str, JsonValue] | None = None,
+        if_absent: bool = False,
+        by: Caller | None = None,
+        id: str | None = None,
+    ) -> FileRecord:
+        """The record of a new file with this content.
+
+        filename   shown and searched for, never a path; made fit for that (dal.files.names).
+        data       bytes, a path (os.PathLike), or an async iterator of bytes, taken as it comes.
+        mime_type  what it is, refused where the content shows something else; None tells it from the content.
+        if_absent  AlreadyExistsError where the user has a file of that name, also against others at that moment.
+        id         a UUID of your own making, which makes a repeat of the call harmless.
+        Raises     InvalidInputError: a type that is not allowed or not what the content is, a bomb, a polyglot.
+                   LimitExceededError: larger than a file may be.  QuotaExceededError.  MissingReferenceError: no such
+                   user.  AccessDeniedError: for somebody else.  UnavailableError (outcome "unknown": repeat with `id`).
+        Cost       up to 1 MiB: the bytes, and one commit; above, and for more than 1 MiB of unknown size, one commit
+                   more at the start. `id` and `deduplicate` take one read each, `if_absent` two.
+        """
+        return await self._uploading.upload(
+            user_id, filename, data, mime_type=mime_type, metadata=metadata, if_absent=if_absent, by=by, id=id
+        )
+
+    def open(
+        self, file_id: str, *, start: int = 0, end: int | None = None, verify: bool = False, by: Caller | None = None
+    ) -> FileReader:
+        """The content of a file, or the bytes `start` up to, not including, `end`: `async with dal.files.open(…) as f`.
+
+        verify  compare SHA-256 at the end: the last piece came, and then CorruptDataError says that they were wrong.
+        Raises  (when it is entered) NotFoundError; AccessDeniedError: no right, or quarantined; InvalidInputError: no
+                such range; CorruptDataError: the bytes are gone, or not as many as the row says.
+        Cost    one indexed read and one request; a range of compressed content two or three requests.
+        """
+        return FileReader(self._core, file_id, start=start, end=end, verify=verify, by=by)
+
+    async def read(
+        self, file_id: str, *, start: int = 0, end: int | None = None, verify: bool = False, by: Caller | None = None
+    ) -> bytes:
+        """The content at once, for what is known to be small. Everything else as `open`."""
+        async with self.open(file_id, start=start, end=end, verify=verify, by=by) as reader:
+            return await reader.read()
+
+    async def download_to(
+        self, file_id: str, path: str | os.PathLike[str], *, verify: bool = False, by: Caller | None = None
+    ) -> FileRecord:
+        """Writes the content to a path: whole and durable (mode 0600), or, whatever happens, not at all.
+
+        Raises as `open`; InvalidInputError: the path cannot be written.
+        """
+        reader = FileReader(self._core, file_id, start=0, end=None, verify=verify, by=by, action="download")
+        async with reader:
+            await save(reader, Path(path))
+            return reader.record
+
+    async def copy(
+        self,
+        file_id: str,
+        *,
+        filename: str | None = None,
+        user_id: str | None = None,
+        by: Caller | None = None,
+        id: str | None = None,
+    ) -> FileRecord:
+        """The record of a copy, made within the blob store; shared content is only counted once more.
+
+        user_id  whose it is; None: the caller's own, or for the application the same owner's.
+        Raises   as `open` and `upload`.
+        """
+        return await self._uploading.copy(file_id, filename=filename, user_id=user_id, by=by, id=id)
+
+    async def rename(
+        self, file_id: str, filename: str, *, expected_version: int | None = None, by: Caller | None = None
+    ) -> FileRecord:
+        """The record under another name (`write`). Raises NotFoundError, AccessDeniedError, ConflictError: another
+        version. Cost: one read, one commit."""
+        return await self._changing.rename(file_id, filename, expected_version=expected_version, by=by)
+
+    async def delete(self, file_id: str, *, by: Caller | None = None) -> bool:
+        """Deletes a file (`write`): True if it was there. It is no longer found, and its room is free; until its
+        retention is over and the sweeper has come, `restore` brings it back. Without a blob store the record goes now.
+
+        Raises AccessDeniedError. Cost: one read, one commit.
+        """
+        if not self._core.has_blobs:
+            return await super().delete(file_id)
+        return await self._changing.delete(file_id, by=by)
+
+    async def restore(self, file_id: str, *, by: Caller | None = None) -> FileRecord:
+        """The record of a file that was deleted (`write`), back again. Raises NotFoundError: not deleted, or swept;
+        QuotaExceededError: its room was taken meanwhile."""
+        return await self._changing.restore(file_id, by=by)
+
+    # -- signed requests
+
+    async def presign_get(self, file_id: str, *, expires_in: float, by: Caller | None = None) -> SignedRequest:
+        """A request that gives the content to whoever has it, for `expires_in` seconds (1..604800).
+
+        The answer offers itself as a download of the file's name. Raises as `open`; UnsupportedError: the blob store
+        cannot sign, or the content is compressed.
+        """
+        return await self._signing.get(file_id, expires_in=expires_in, by=by)
+
+    async def presign_put(
+        self,
+        user_id: str,
+        filename: str,
+        *,
+        size: int,
+        mime_type: str | None = None,
+        checksum: str | None = None,
+        metadata: dict[str, JsonValue] | None = None,
+        expires_in: float,
+        by: Caller | None = None,
+    ) -> SignedUpload:
+        """A request by which somebody stores exactly `size` bytes, and the upload that becomes the file: room is
+        reserved now; after the bytes were sent, `complete_upload` looks at them and makes the file.
+
+        Raises as `upload`; UnsupportedError: the blob store cannot sign.
+        """
+        return await self._signing.put(
+            user_id,
+            filename,
+            size=size,
+            mime_type=mime_type,
+            checksum=checksum,
+            metadata=metadata,
+            expires_in=expires_in,
+            by=by,
+        )
+
+    # -- uploads in parts
+
+    async def start_upload(
+        self,
+        user_id: str,
+        filename: str,
+        *,
+        mime_type: str | None = None,
+        total_size: int | None = None,
+        part_size: int | None = None,
+        metadata: dict[str, JsonValue] | None = None,
+        checksum: str | None = None,
+        by: Caller | None = None,
+    ) -> MultipartUpload:
+        """A new upload in parts, to be completed within a day.
+
+        total_size  bytes, reserved now; None: each part reserves its own.
+        part_size   of every part but the last; None chooses (`part_size` of the answer; None there: any size).
+        checksum    `sha256:…` of the whole, compared at the end.
+        Raises      as `upload`.
+        """
+        return await self._parts.start(
+            user_id,
+            filename,
+            mime_type=mime_type,
+            total_size=total_size,
+            part_size=part_size,
+            metadata=metadata,
+            checksum=checksum,
+            by=by,
+        )
+
+    async def upload_part(
+        self, upload_id: str, part_number: int, data: Content, *, size: int | None = None, by: Caller | None = None
+    ) -> UploadPart:
+        """Stores one part: any order, any process, at once or after a crash; the same number again replaces it.
+
+        part_number  from 1.
+        size         bytes, where `data` is an iterator of more than 1 MiB and the upload does not say.
+        Raises       NotFoundError: no such upload under way. InvalidInputError: a size that cannot be.
+        """
+        return await self._parts.upload_part(upload_id, part_number, data, size=size, by=by)
+
+    async def presign_part(
+        self,
+        upload_id: str,
+        part_number: int,
+        *,
+        expires_in: float,
+        size: int | None = None,
+        by: Caller | None = None,
+    ) -> SignedRequest:
+        """A request by which somebody sends one part. size: bytes, where the upload does not say."""
+        return await self._parts.presign(upload_id, part_number, size=size, expires_in=expires_in, by=by)
+
+    async def complete_upload(
+        self, upload_id: str, *, checksum: str | None = None, by: Caller | None = None
+    ) -> FileRecord:
+        """The file of what was sent, in parts or by a signed request. A repeat gives the same file.
+
+        The content is read back once for its type and SHA-256: constant memory, and the time of one download.
+        Raises  NotFoundError: no such upload, or nothing was sent. InvalidInputError: parts are missing (send them).
+                InvalidInputError, CorruptDataError: not what was announced or is allowed; the upload is then over and
+                nothing of it kept.
+        """
+        return await self._completing.complete(upload_id, checksum=checksum, by=by)
+
+    async def abort_upload(self, upload_id: str, *, by: Caller | None = None) -> bool:
+        """Gives an upload up, its room and its parts: True if it was under way."""
+        return await self._parts.abort(upload_id, by=by)
+
+    async def list_uploads(
+        self, *, user_id: str | None = None, status: str = "active", limit: int = 50, after: str | None = None
+    ) -> Page[MultipartUpload]:
+        """A page of uploads in parts and by signed requests, newest first. limit: 1..1000."""
+        return await self._uploads.list(user_id=user_id, status=status, limit=limit, after=after)
+
+    async def list_parts(self, upload_id: str, *, by: Caller | None = None) -> builtins.list[UploadPart]:
+        """The parts that arrived, by number: what to go on from."""
+        return await self._parts.list(upload_id, by=by)
+
+    # -- rights
+
+    async def grant(
+        self,
+        file_id: str,
+        grantee_id: str,
+        permission: Permission = "read",
+        *,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        by: Caller | None = None,
+    ) -> FilePermission:
+        """Allows somebody to read, write (read, rename, delete) or administer (grant, too) a file, instead of before.
+
+        expires_in  seconds or a timedelta from now; or `expires_at`; without either until it is revoked.
+        Raises      NotFoundError, AccessDeniedError: `admin` is needed. LimitExceededError: 1,000 on one file.
+        """
+        return await self._granting.grant(
+            file_id, grantee_id, permission, expires_in=expires_in, expires_at=expires_at, by=by
+        )
+
+    async def link(
+        self,
+        file_id: str,
+        permission: Permission = "read",
+        *,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        by: Caller | None = None,
+    ) -> FilePermission:
+        """A public link: whoever shows its `token` (`Caller(token=…)`) may read, or write. The token is in this answer
+        and nowhere else; only its hash is stored."""
+        return await self._granting.link(file_id, permission, expires_in=expires_in, expires_at=expires_at, by=by)
+
+    async def revoke(
+        self,
+        file_id: str,
+        grantee_id: str | None = None,
+        *,
+        permission_id: str | None = None,
+        by: Caller | None = None,
+    ) -> bool:
+        """Takes back a grant, or by its `permission_id` a link: True if it was there. Signed requests stay."""
+        return await self._granting.revoke(file_id, grantee_id, permission_id=permission_id, by=by)
+
+    async def permissions(self, file_id: str, *, by: Caller | None = None) -> builtins.list[FilePermission]:
+        """The grants and links of a file that have not expired, oldest first (`admin`); without the links' tokens."""
+        return await self._granting.permissions(file_id, by=by)
+
+    # -- quotas, the log, and what was left behind
+
+    async def quota(self, user_id: str) -> Quota:
+        """What a user may store, and has. Cost: one indexed read."""
+        return await self._quotas.quota(user_id)
+
+    async def set_quota(self, user_id: str, *, max_bytes: int | None, max_files: int | None) -> Quota:
+        """Gives a user a quota; None is no limit. One below what is stored refuses what comes, and removes nothing.
+
+        Raises MissingReferenceError: no such user.
+        """
+        return await self._quotas.set(user_id, max_bytes, max_files)
+
+    async def usage(self, user_id: str) -> Usage:
+        """What a user stores, and what is left. Deleted files do not count. Cost: one indexed read."""
+        return await self._quotas.usage(user_id)
+
+    async def access_log(
+        self,
+        *,
+        file_id: str | None = None,
+        user_id: str | None = None,
+        action: str | None = None,
+        success: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[FileAccess]:
+        """A page of the access log, newest first: what was done, by whom, whether it went well. limit: 1..1000.
+
+        since, until  from this moment on, up to, not including, that one.
+        What this process did shows at once; what others did within a fraction of a second. A row in which the
+        application acted names the file's owner as `user_id` and `{"by": "application"}` in its metadata.
+        """
+        await self._core.log.flush()
+        return await self._accesses.list(
+            file_id=file_id,
+            user_id=user_id,
+            action=action,
+            success=success,
+            since=since,
+            until=until,
+            limit=limit,
+            after=after,
+        )
+
+    async def sweep(self, *, dry_run: bool = False) -> SweepReport:
+        """Removes what was left behind, and reports what cannot be right: expired uploads, deleted files past their
+        retention, bytes without a row, counters that are wrong; rows without bytes are named and left alone.
+
+        dry_run  change nothing.
+        Cost     both stores listed once, in pages. Run it every hour or so, from one process or several.
+        """
+        return await self._sweeping.sweep(dry_run=dry_run)
+
+    async def open_contents(self) -> None:
+        """Makes the blob store ready; DataAccess calls it."""
+        if self._core.has_blobs:
+            await self._core.blobs.open()
+
+    async def close_contents(self) -> None:
+        """Writes what waits of the access log and lets go of the blob store; DataAccess calls it before its store."""
+        await self._core.log.close()
+        if self._core.has_blobs:
+            await self._core.blobs.close()
+
+    async def contents_problem(self) -> str | None:
+        """None, or a sentence about what is wrong with the blob store."""
+        return await self._core.blobs.health() if self._core.has_blobs else None
+
+    def _shown(self, record: FileRecord | None) -> FileRecord | None:
+        return None if record is None or (record.status == DELETED and self._core.has_blobs) else record

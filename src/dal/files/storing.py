@@ -1,0 +1,87 @@
+"""Bytes into the blob store: under a key of their own each time, compressed where that pays, and away again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from dal.errors import DalError, InvalidInputError
+from dal.files.archives import check_content
+from dal.files.core import Core
+from dal.files.frames import compressed, pays
+from dal.files.incoming import Incoming
+from dal.files.keys import COMPRESSED, PLAIN, SHARED
+from dal.files.sniffing import BINARY, is_allowed, sniff, type_of
+
+
+class Stored(NamedTuple):
+    """Content that lies in the blob store.
+
+    size, checksum  of the content; `stored_size` is what its blob takes.
+    is_shared       other files of the same content may point to it.
+    """
+
+    blob_key: str
+    size: int
+    checksum: str
+    stored_size: int
+    is_shared: bool = False
+
+
+def check_type(core: Core, declared: str | None, incoming: Incoming, filename: str) -> str:
+    """The type to store, allowed and borne out by the content. Raises InvalidInputError."""
+    mime_type = type_of(declared, incoming.head, filename)
+    if not is_allowed(mime_type, incoming.head, core.options.allowed_types):
+        raise InvalidInputError(
+            f"mime_type: {mime_type.partition(';')[0]} is not allowed here; allowed are "
+            f"{', '.join(core.options.allowed_types)}, and the content has to show it"
+        )
+    return mime_type
+
+
+def check_passed(incoming: Incoming) -> None:
+    """What only the whole content tells. Raises InvalidInputError."""
+    check_content(sniff(incoming.head), incoming.head, incoming.tail, incoming.passed)
+
+
+async def put(core: Core, key: str, incoming: Incoming, mime_type: str) -> Stored:
+    """Stores the content under that key; its ending says whether it is compressed."""
+    if incoming.whole is not None and not key.endswith(COMPRESSED):
+        info = await core.blobs.put(
+            key, incoming.whole, size=incoming.size, content_type=_header(mime_type), checksum=incoming.checksum
+        )
+    else:
+        with incoming.told():
+            if key.endswith(COMPRESSED):
+                info = await core.blobs.put(key, compressed(incoming.stream()), content_type="application/zstd")
+            else:
+                info = await core.blobs.put(key, incoming.stream(), size=incoming.size, content_type=_header(mime_type))
+    return Stored(key, incoming.passed, incoming.checksum, info.size, key.startswith(SHARED))
+
+
+def new_key(core: Core, incoming: Incoming, mime_type: str) -> str:
+    """A key that never was, for this content."""
+    prefix = SHARED if core.options.deduplicate else PLAIN
+    ending = COMPRESSED if core.options.compress and pays(mime_type, incoming.head) else ""
+    return f"{prefix}{core.new_id()}{ending}"
+
+
+async def discard(core: Core, *keys: str) -> None:
+    """Removes bytes that nothing points to. Where that fails, the sweeper will."""
+    with contextlib.suppress(DalError):
+        await core.blobs.delete(keys)
+
+
+async def passing(core: Core, key: str) -> AsyncGenerator[bytes, None]:
+    """The bytes of a blob, which is let go of however the reading ends."""
+    reading = await core.blobs.get(key)
+    async with aclosing(reading.data):
+        async for piece in reading.data:
+            yield piece
+
+
+def _header(mime_type: str) -> str:
+    """The type as the blob store keeps it: without parameters, which not every store takes."""
+    return mime_type.partition(";")[0].strip().lower() or BINARY
