@@ -8,9 +8,9 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
-from tests.engines import d1, d1_worker, honesty, postgres
+from tests.engines import d1, d1_worker, honesty, postgres, s3
 
-_Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine)
+_Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine, s3.R2Engine, s3.RcloneEngine)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,6 +82,24 @@ def own_d1() -> Iterator[d1.D1Engine]:
 def d1_worker_engine() -> Iterator[d1_worker.D1WorkerEngine]:
     """The companion Worker on D1's real binding, for this run; `clean` it before use."""
     yield from _running("d1-worker", d1_worker.D1WorkerEngine)
+
+
+@pytest.fixture(scope="session")
+def r2_engine() -> Iterator[s3.R2Engine]:
+    """R2 in Miniflare, for this run: never stop it. Ask it for a place in its bucket."""
+    yield from _running("r2", s3.R2Engine)
+
+
+@pytest.fixture(scope="session")
+def rclone_engine() -> Iterator[s3.RcloneEngine]:
+    """`rclone serve s3`, for this run: never stop it. Ask it for a place in its bucket."""
+    yield from _running("rclone", s3.RcloneEngine)
+
+
+@pytest.fixture
+def own_rclone() -> Iterator[s3.RcloneEngine]:
+    """A server of this test's own, to be killed and started again at will."""
+    yield from _running("rclone", s3.RcloneEngine)
 
 
 def _running(name: str, start: Callable[[], _Engine]) -> Iterator[_Engine]:

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import pytest
 
-ENGINES: Final = ("postgresql", "pgbouncer", "d1", "d1-worker", "r2", "wrangler")
+ENGINES: Final = ("postgresql", "pgbouncer", "d1", "d1-worker", "r2", "rclone", "wrangler")
 REQUIRE_VARIABLE: Final = "DAL_REQUIRE_ENGINES"
 
 _missing: dict[str, str] = {}

@@ -89,8 +89,9 @@ class BlobApp:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        path, root = scope["path"], scope.get("root_path", "").rstrip("/")
-        key = path.removeprefix(root).lstrip("/")
+        # Mounted in another application, `root_path` says where; else the public URL does.
+        root = scope.get("root_path") or self._signer.path
+        key = scope["path"].removeprefix(root).lstrip("/")
         grant = self._signer.verify(key, scope["query_string"].decode("latin-1"))
         method = scope["method"]
         if grant is None or grant.method != ("GET" if method == "HEAD" else method):

@@ -40,7 +40,7 @@ class UrlSigner:
     """Signs requests, and tells which of those that come were signed.
 
     secret      at least 32 characters, the same for every process; BLOB_SIGNING_SECRET.
-    public_url  where `dal.blobs.asgi` is reached, as http://127.0.0.1:8000/blobs; BLOB_PUBLIC_URL.
+    public_url  where `dal.blobs.asgi` is reached, as http://127.0.0.1:8000/blobs; BLOB_PUBLIC_URL. `path` is its path.
     Raises      ConfigurationError: either is none.
     """
 
@@ -55,6 +55,7 @@ class UrlSigner:
             raise ConfigurationError("BLOB_PUBLIC_URL: is written http://host:port/path, without '?' and '#'")
         self._secret = secret.encode()
         self._public_url = public_url.rstrip("/")
+        self.path = parts.path.rstrip("/")
         self._clock = clock
 
     def __repr__(self) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from dal.errors import ConfigurationError, CorruptDataError, DalError, NotFoundError, UnavailableError
+from dal.errors import (
+    AlreadyExistsError,
+    ConfigurationError,
+    CorruptDataError,
+    DalError,
+    NotFoundError,
+    UnavailableError,
+)
 
 BACKEND: Final = "file"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,6 +43,8 @@ def translate(operation: str, subject: str, error: OSError) -> DalError:
         )
     if error.errno == errno.ENOENT:
         return NotFoundError(f"{operation}: no blob {subject}", operation=named, backend=BACKEND)
+    if error.errno == errno.EEXIST:
+        return AlreadyExistsError(f"{operation}: {subject} is there already", operation=named, backend=BACKEND)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigurationError(
             f"{said}; the store needs a directory that it alone writes to", operation=named, backend=BACKEND

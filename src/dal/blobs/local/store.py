@@ -108,7 +108,7 @@ class LocalBlobStore:
     ) -> BlobInfo:
         check_put(self.capabilities, key, size, content_type, checksum)
         if if_absent and await self.head(key) is not None:
-            raise _taken(key)
+            raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=BACKEND)
 
         def finish(unfinished: Unfinished) -> BlobInfo:
             found = unfinished.checksum
@@ -122,10 +122,7 @@ class LocalBlobStore:
             )
             return self._place(key, unfinished, content_type, if_absent=if_absent)
 
-        try:
-            return await self._write("put", key, data, finish)
-        except FileExistsError as error:
-            raise _taken(key) from error
+        return await self._write("put", key, data, finish)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
         check_key(key)
@@ -356,7 +353,3 @@ class LocalBlobStore:
         if free < DEGRADED_DISK_FREE_BYTES:
             return f"the disk of the blob store at {self._root} is nearly full: {free // 2**20} MiB are free"
         return None
-
-
-def _taken(key: str) -> AlreadyExistsError:
-    return AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=BACKEND)

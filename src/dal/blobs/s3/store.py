@@ -253,6 +253,7 @@ class S3BlobStore:
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
         check_key(key)
         check_part(self.capabilities, number, size)
+        _check_upload(key, upload_id)
         query = {"partNumber": str(number), "uploadId": upload_id}
         if isinstance(data, bytes) or size <= S3_RESENT_PART_BYTES:
             content: Data = exactly_bytes(await gather(data, max_bytes=size), key, number, size)
@@ -276,6 +277,7 @@ class S3BlobStore:
         """Makes the blob of these parts; with `if_absent`, unless there is one. Else as the contract says."""
         check_key(key)
         ordered = check_parts(self.capabilities, parts)
+        _check_upload(key, upload_id)
         answer = await self._client.request(
             "complete_parts",
             "POST",
@@ -290,7 +292,8 @@ class S3BlobStore:
 
     async def abort_parts(self, key: str, upload_id: str) -> None:
         try:
-            await self._client.request("abort_parts", "DELETE", check_key(key), query={"uploadId": upload_id})
+            _check_upload(check_key(key), upload_id)
+            await self._client.request("abort_parts", "DELETE", key, query={"uploadId": upload_id})
         except NotFoundError:
             return
 
@@ -300,10 +303,13 @@ class S3BlobStore:
             raise self._cannot("list_uploads", "a list of uploads")
         query = {"uploads": "", "prefix": self._bucket.prefix + prefix}
         following = {"NextKeyMarker": "key-marker", "NextUploadIdMarker": "upload-id-marker"}
-        async for entry in self._pages("list_uploads", None, query, "Upload", following):
-            key = entry.findtext("Key", "").removeprefix(self._bucket.prefix)
-            if _is_key(key) and key.startswith(prefix):
-                yield PartialUpload(key, entry.findtext("UploadId", ""), documents.started(entry))
+        try:
+            async for entry in self._pages("list_uploads", None, query, "Upload", following):
+                key = entry.findtext("Key", "").removeprefix(self._bucket.prefix)
+                if _is_key(key) and key.startswith(prefix):
+                    yield PartialUpload(key, entry.findtext("UploadId", ""), documents.started(entry))
+        except NotFoundError:
+            return  # so some servers say that there is none
 
     async def presign(
         self,
@@ -439,6 +445,12 @@ class S3BlobStore:
         return UnsupportedError(
             f"{operation}: this server has no {what}", operation=f"blobs.{operation}", backend=BACKEND
         )
+
+
+def _check_upload(key: str, upload_id: str) -> None:
+    """A request without an id would be one for the whole blob: it would delete, or replace it. NotFoundError."""
+    if not upload_id:
+        raise NotFoundError(f"upload in parts: none of {key} has an empty id", operation="blobs.parts", backend=BACKEND)
 
 
 def _checksum(digest: str | None) -> str | None:

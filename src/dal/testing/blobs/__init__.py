@@ -1,0 +1,1 @@
+"""The conformance kit for blob stores: see `dal.testing.blobs.conformance`."""
