@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -31,6 +31,9 @@ from dal.repositories.messages import Messages
 from dal.repositories.users import Users
 from dal.store import Capabilities, ReadCommit, Store
 from dal.values import Clock, IdMaker, check_int, new_id, now
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
 
 T = TypeVar("T")
 
@@ -61,6 +64,7 @@ class DataAccess(Repositories):
     store   a backend, bare or in its layers.
     clock   gives the current time (aware UTC).   new_id  gives the ids of new rows (UUID text).
     blobs   where the contents of files lie; None: their rows alone.   files  what is decided about contents.
+    meter   where usage of files' storage and alerts of it are shown.
 
     An async context manager; nothing is touched before it is opened.
     """
@@ -75,6 +79,7 @@ class DataAccess(Repositories):
         new_id: IdMaker = new_id,
         blobs: BlobStore | None = None,
         files: FileOptions | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.store = store
         self._clock = clock
@@ -83,7 +88,7 @@ class DataAccess(Repositories):
         self._retry_turn = asyncio.Lock()
         context = Context(_Outside(store, self._in_transaction), clock, new_id, store.capabilities.backend)
         super().__init__(context)
-        self.files = Files(context, blobs, FileOptions() if files is None else files)
+        self.files = Files(context, blobs, FileOptions() if files is None else files, meter)
 
     async def open(self) -> Self:
         """Makes the store ready; a second call does nothing.

@@ -44,7 +44,7 @@ def create_data_access(
     url           wins over `settings`, which win over the environment.
     auto_migrate  True: bring the schema up at opening. False: never. None: only an embedded store (file, SQLite) that
                   is still empty makes its own schema; PostgreSQL and D1 never do.
-    meter         an OpenTelemetry meter: every call is counted and timed.
+    meter         an OpenTelemetry meter: every call is counted and timed, usage of files' storage shown.
     blob_url      where the contents of files lie; wins over BLOB_URL. Without either only their rows are kept.
     scanner       looks into every new file (`Scanner`); files are quarantined until it has found them clean.
     clock, new_id for tests: the current time (aware UTC), and the ids of new rows (UUID text).
@@ -62,7 +62,12 @@ def create_data_access(
 
         layered = Metrics(layered, meter)
     return DataAccess(
-        layered, clock=clock, new_id=new_id, blobs=_blobs(blob_url, settings), files=file_options(settings, scanner)
+        layered,
+        clock=clock,
+        new_id=new_id,
+        blobs=_blobs(blob_url, settings),
+        files=file_options(settings, scanner),
+        meter=meter,
     )
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from dal import __version__
-from dal.cli import chats, check, demo, doctor, imports, move, schema, search, search_index, users
+from dal.cli import chats, check, demo, doctor, files, imports, move, schema, search, search_index, users
 
 
 class TwoWords(TyperGroup):
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(schema.app, name="schema")
 app.add_typer(move.app, name="move")
+app.add_typer(files.app, name="files")
 app.add_typer(chats.app, name="chats")
 app.add_typer(users.app, name="users")
 app.command("import")(imports.import_files)

@@ -16,8 +16,10 @@ import builtins
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobStore, SignedRequest
+from dal.blobs.counted import counted_in
 from dal.errors import InvalidInputError
 from dal.file_models import (
     Caller,
@@ -37,10 +39,12 @@ from dal.files.entering import Entering
 from dal.files.granting import Granting
 from dal.files.incoming import Content
 from dal.files.keys import place_of
+from dal.files.monitoring import Monitoring
 from dal.files.options import FileOptions
 from dal.files.parts import Parts
 from dal.files.quotas import Quotas
 from dal.files.reader import FileReader
+from dal.files.recording import UsageRecorder
 from dal.files.reservations import Reservations
 from dal.files.saving import save
 from dal.files.signing import SignedUpload, Signing
@@ -53,6 +57,9 @@ from dal.repositories.base import Context, known_id
 from dal.repositories.file_accesses import FileAccesses
 from dal.repositories.multipart_uploads import MultipartUploads
 
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+
 #: Columns that say what the bytes are; where this library wrote them, only it changes those.
 _CONTENT = ("storage_key", "file_size", "checksum", "status")
 
@@ -60,8 +67,14 @@ _CONTENT = ("storage_key", "file_size", "checksum", "status")
 class Files(metadata.Files):
     """Create, find, change and delete files: what is known of them, and their contents."""
 
-    def __init__(self, context: Context, blobs: BlobStore | None, options: FileOptions) -> None:
+    def __init__(
+        self, context: Context, blobs: BlobStore | None, options: FileOptions, meter: Meter | None = None
+    ) -> None:
         super().__init__(context)
+        counted = counted_in(blobs)
+        #: What is stored, what it costs, how it grows.
+        self.monitoring = Monitoring(context, counted[0].provider if counted else "none", meter)
+        self._usage = UsageRecorder(self.monitoring.metrics, counted, context.clock)
         core = self._core = Core(context, blobs, options)
         self._quotas = Quotas(core)
         entering = Entering(core, self._quotas)
@@ -434,10 +447,12 @@ class Files(metadata.Files):
         """Makes the blob store ready; DataAccess calls it."""
         if self._core.has_blobs:
             await self._core.blobs.open()
+            self._usage.start()
 
     async def close_contents(self) -> None:
-        """Writes what waits of the access log and lets go of the blob store; DataAccess calls it before its store."""
+        """Writes what waits and lets go of the blob store; DataAccess calls it before it closes its store."""
         await self._core.log.close()
+        await self._usage.close()
         if self._core.has_blobs:
             await self._core.blobs.close()
 

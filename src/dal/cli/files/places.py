@@ -1,0 +1,111 @@
+"""From and to where contents move: what the options name, opened, and what it is called without its secrets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dal.cli.running import WRONG_USAGE, complain
+from dal.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from dal.access import DataAccess
+    from dal.blobs.base import BlobStore
+    from dal.files_move.owners import Owners
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Both ends of a move. `source` is None where a directory is moved; then `owners` say whose its files are.
+
+    data  the store whose rows speak of the contents, its own contents those of the target.
+    """
+
+    source: BlobStore | None
+    root: Path | None
+    owners: Owners | None
+    target: BlobStore | None
+    data: DataAccess
+    source_name: str
+    target_name: str | None
+    source_provider: str | None
+    target_provider: str | None
+
+
+def check_ends(source: str | None, directory: Path | None, target: str | None, *, needs_target: bool) -> None:
+    """Ends the command where the options do not say what is moved, or where to."""
+    if (source is None) == (directory is None):
+        complain("name the contents with --from BLOB_URL, or a plain directory with --from-dir DIR")
+        raise typer.Exit(WRONG_USAGE)
+    if target is None and needs_target:
+        complain("name with --to BLOB_URL where the contents are to lie")
+        raise typer.Exit(WRONG_USAGE)
+
+
+@asynccontextmanager
+async def opened_ends(
+    url: str | None,
+    source: str | None,
+    directory: Path | None,
+    target: str | None,
+    user: str | None,
+    paths: Path | None,
+) -> AsyncIterator[Ends]:
+    """Both ends and the data store, open. Requests to either are added to the day's counters."""
+    from dal.blobs.counted import counted_in
+    from dal.blobs.factory import bare_blob_store
+    from dal.blobs.urls import parse_blob_url
+    from dal.config import Settings
+    from dal.factory import create_data_access
+    from dal.files.recording import UsageRecorder
+    from dal.urls import mask_url
+    from dal.values import now
+
+    settings = Settings().model_copy(update={"blob_url": None, "blob_fallback_url": None, "blob_cache_dir": None})
+    if source is not None and target is not None and parse_blob_url(source) == parse_blob_url(target):
+        raise InvalidInputError("--from and --to name the same place")
+    if source is not None and (user is not None or paths is not None):
+        raise InvalidInputError("--user and --map say whose a directory's files are; they go with --from-dir")
+    async with AsyncExitStack() as stack:
+        store = None if source is None else bare_blob_store(source, settings=settings)
+        other = None if target is None else bare_blob_store(target, settings=settings)
+        for blobs in (store, other):
+            if blobs is not None:
+                stack.push_async_callback(blobs.close)
+                await blobs.open()
+        data = await stack.enter_async_context(
+            create_data_access(url, settings=settings, blob_url=target if directory else None, auto_migrate=False)
+        )
+        counted = [counted for blobs in (store, other) for counted in counted_in(blobs)]
+        recorder = UsageRecorder(data.files.monitoring.metrics, counted, now)
+        stack.push_async_callback(recorder.close)
+        recorder.start()
+        yield Ends(
+            source=store,
+            root=directory,
+            owners=None if directory is None else await _owners(data, user, paths),
+            target=other,
+            data=data,
+            source_name=str(directory) if source is None else mask_url(source),
+            target_name=None if target is None else mask_url(target),
+            source_provider=next((c.provider for c in counted_in(store)), None),
+            target_provider=next((c.provider for c in counted_in(other)), None),
+        )
+
+
+async def _owners(data: DataAccess, user: str | None, paths: Path | None) -> Owners:
+    from dal.cli.users import find_user
+    from dal.files_move.owners import read_owners
+
+    async def find(key: str) -> str | None:
+        found = await find_user(data, key)
+        return None if found is None else found.id
+
+    if user is None and paths is None:
+        raise InvalidInputError("--user USER: whose the files of the directory are; or --map FILE")
+    return await read_owners(user, paths, find)

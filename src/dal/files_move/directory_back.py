@@ -1,0 +1,105 @@
+"""The way back from files to a plain directory: what was uploaded since the move, written into the directory.
+
+The directory still holds everything that was moved from it, so only what did not come from there is missing. It is
+written below `since-the-move/OWNER/FILE_ID/NAME`, verified, and nothing that is there is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+from dal.errors import CorruptDataError, DalError
+from dal.files_move.directory import SOURCE
+from dal.files_move.report import ContentsReport, OnProblem, OnProgress, ProblemKind
+from dal.files_move.throttle import Sleep, Timer
+from dal.files_move.work import Work, side_by_side
+from dal.limits import BLOB_PIECE_BYTES, CONTENTS_TRANSFERS, MAX_PAGE_ROWS
+from dal.models import FileRecord, Page
+from dal.values import Clock, now
+
+SINCE: Final = "since-the-move"
+
+
+class Downloads(Protocol):
+    """What lists files and writes their contents: `dal.files`."""
+
+    async def list(self, *, limit: int = 50, after: str | None = None) -> Page[FileRecord]: ...
+
+    async def download_to(self, file_id: str, path: Path, *, verify: bool = False) -> FileRecord: ...
+
+
+async def roll_back_directory(
+    root: Path,
+    files: Downloads,
+    *,
+    jobs: int = CONTENTS_TRANSFERS,
+    on_progress: OnProgress | None = None,
+    on_problem: OnProblem | None = None,
+    clock: Clock = now,
+    timer: Timer = monotonic,
+    sleep: Sleep = asyncio.sleep,
+) -> ContentsReport:
+    """Writes every file that was not made of a path of a directory below `root`; rows and contents stay as they are.
+
+    Run it again to go on: a file that is there whole is left alone. Raises UnavailableError.
+    """
+    work = Work(
+        ContentsReport(action="rollback", began=clock()),
+        jobs=jobs,
+        on_progress=on_progress,
+        on_problem=on_problem,
+        timer=timer,
+        sleep=sleep,
+    )
+    after: str | None = None
+    async with side_by_side(work.jobs) as begin:
+        while True:
+            part = await files.list(limit=MAX_PAGE_ROWS, after=after)
+            for record in part.items:
+                if SOURCE not in record.metadata:
+                    await begin(partial(_one, root, files, work, record))
+            if part.next is None:
+                break
+            after = part.next
+    return work.end()
+
+
+async def _one(root: Path, files: Downloads, work: Work, record: FileRecord) -> None:
+    place = root / SINCE / record.user_id / record.id / record.filename
+    report = work.report
+    try:
+        if await asyncio.to_thread(_checksum, place) == record.checksum is not None:
+            report.there += 1
+        else:
+            await asyncio.to_thread(os.makedirs, place.parent, 0o700, True)
+            await work.patiently(partial(files.download_to, record.id, place, verify=True))
+            report.copied += 1
+            report.copied_bytes += record.file_size
+    except DalError as error:
+        if error.retryable:
+            raise
+        kind: ProblemKind = "corrupt" if isinstance(error, CorruptDataError) else "failed"
+        work.problem(kind, record.storage_key, f"file {record.id}: {type(error).__name__}: {error.message}")
+    except OSError as error:
+        work.problem("failed", record.storage_key, f"file {record.id} cannot be written: {error.strerror}")
+    report.files += 1
+    report.bytes += record.file_size
+    work.done(record.file_size)
+
+
+def _checksum(path: Path) -> str | None:
+    """`sha256:…` of a file; None where there is none."""
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(BLOB_PIECE_BYTES):
+                found.update(piece)
+    except FileNotFoundError:
+        return None
+    return f"sha256:{found.hexdigest()}"
