@@ -21,13 +21,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from dal import DataAccess, DalError
+from dal import DalError, DataAccess
 from dal.blobs.local import LocalBlobStore
 from dal.factory import create_store
 from dal.files.options import FileOptions
 from dal.layers.retry import Retry
 from dal.ops import Compare, Op, Receipt, Select, Sum
-from dal.store import Store
 from dal.values import now
 from tests.files.test_upload import content, pieces
 
@@ -136,7 +135,7 @@ async def look(place: Path, user: str) -> dict[str, object]:
         report = await dal.files.sweep()
         files = await whole(dal, user)
         await same_sums(dal, user)
-        left = sorted([blob.key async for blob in LocalStore(dal).list()])
+        left = sorted([blob.key async for blob in blobs_of(dal).list()])
         rows = await dal.store.read(Select("files", columns=("storage_key",)))
         wanted = sorted({str(key).partition("@")[0] for (key,) in rows})
         assert left == wanted, (left, wanted)
@@ -149,7 +148,7 @@ async def look(place: Path, user: str) -> dict[str, object]:
     return {"files": files, "swept": report.model_dump(exclude_defaults=True)}
 
 
-def LocalStore(dal: DataAccess) -> LocalBlobStore:  # noqa: N802  # reads as what it gives
+def blobs_of(dal: DataAccess) -> LocalBlobStore:
     blobs = dal.files._core.blobs
     assert isinstance(blobs, LocalBlobStore)
     return blobs
@@ -184,7 +183,7 @@ def forked(work: Callable[[], Awaitable[object]]) -> tuple[int, str]:
         os.close(read)
         code = 1
         try:
-            answer = asyncio.run(work())  # type: ignore[arg-type]  # a coroutine function
+            answer: object = asyncio.run(work())  # type: ignore[arg-type]  # a coroutine function
             os.write(write, json.dumps(answer).encode())
             code = 0
         except (AssertionError, DalError) as error:
