@@ -34,7 +34,7 @@ from dal.blobs.local.files import Unfinished, open_blob
 from dal.blobs.local.reading import FilePieces
 from dal.blobs.local.tree import Tree
 from dal.blobs.threads import Threads
-from dal.errors import AlreadyExistsError, NotFoundError, UnavailableError, UnsupportedError
+from dal.errors import AlreadyExistsError, ConfigurationError, NotFoundError, UnavailableError, UnsupportedError
 from dal.limits import (
     BLOB_BLOCK_BYTES,
     BLOB_LEFTOVER_S,
@@ -86,8 +86,13 @@ class LocalBlobStore:
 
     async def open(self) -> None:
         if self._opened is None:
-            with translated("open", str(self._root)):
-                self._opened = await self._threads.run(Tree, self._root)
+            try:
+                with translated("open", str(self._root)):
+                    self._opened = await self._threads.run(Tree, self._root)
+            except AlreadyExistsError as error:
+                raise ConfigurationError(
+                    f"open: {self._root}: is no directory", operation="blobs.open", backend=BACKEND
+                ) from error
             await self.remove_leftovers()
 
     async def close(self) -> None:
