@@ -12,7 +12,7 @@ writes now, and in which epoch. A backend makes all of it at `install`, and an o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dal.file_tables import FILE_TABLES
@@ -37,6 +37,11 @@ UNITS: Final[dict[str, tuple[str, ...]]] = {
 UNIT_OF: Final[dict[str, str]] = {table: unit for unit, tables in UNITS.items() for table in tables}
 #: Every table with its place: parents before children.
 TABLE_ORDER: Final[dict[str, int]] = {name: place for place, name in enumerate(TABLES)}
+
+
+def in_order(units: Iterable[str]) -> list[str]:
+    """The tables of these units, parents before children."""
+    return sorted((table for unit in units for table in UNITS[unit]), key=TABLE_ORDER.__getitem__)
 
 
 class Gate(NamedTuple):
@@ -214,6 +219,11 @@ class Replica(Protocol):
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
         """Marks entries as copied, with their hash, where they are still dirty at that version."""
+        ...
+
+    async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
+        """Tables that have an entry in this state. One statement and a look or two into an index for each table: what a
+        round asks first, so that the number of tables with nothing to do costs nothing."""
         ...
 
     async def backlog(self) -> Mapping[str, Backlog]:

@@ -16,8 +16,11 @@ from tests.subjects import url_of
 
 #: Rows of each table that `seeded` makes.
 USERS, CHATS, MESSAGES, MEMORY, FILES, LOGS = 4, 4, 24, 12, 5, 9
-FIRST: Final = {"users": 1, "chat_sessions": 100, "messages": 200, "user_memory": 300, "files": 400, "system_logs": 500}
-COUNTS: Final = dict(zip(FIRST, (USERS, CHATS, MESSAGES, MEMORY, FILES, LOGS), strict=True))
+_MAIN: Final = {"users": 1, "chat_sessions": 100, "messages": 200, "user_memory": 300, "files": 400, "system_logs": 500}
+#: The tables of what is known of files besides, with two rows each.
+_MORE: Final = {name: 600 + 10 * n for n, name in enumerate(name for name in TABLES if name not in _MAIN)}
+FIRST: Final = {name: (_MAIN | _MORE)[name] for name in TABLES}
+COUNTS: Final = dict.fromkeys(FIRST, 2) | dict(zip(_MAIN, (USERS, CHATS, MESSAGES, MEMORY, FILES, LOGS), strict=True))
 
 #: Pairs in which every backend is a source and a target once, and meets another one.
 PAIRS: Final = ("memory-file", "file-sqlite", "sqlite-postgresql", "postgresql-memory", "sqlite-d1", "d1-sqlite")
@@ -72,7 +75,14 @@ def seeded() -> dict[str, list[dict[str, Value]]]:
         "files": [rows.file(n, 1 + n % USERS, metadata={"n": numbers[n % len(numbers)]}) for n in ids("files")],
         "system_logs": [rows.log(n, ip_address="192.0.2.1", context={"n": [n, True]}) for n in ids("system_logs")],
     }
-    return made
+    return {name: made.get(name) or [more(name, n) for n in ids(name)] for name in TABLES}
+
+
+def more(table: str, number: int) -> dict[str, Value]:
+    """A row of one of the tables with two rows, whose parents are the last ones of theirs."""
+    last = {parent.column: FIRST[parent.table] + COUNTS[parent.table] - 1 for parent in TABLES[table].parents}
+    parents = {column: rows.row_id(n - number % 2) for column, n in last.items()}
+    return rows.whole(table, number, **parents)
 
 
 async def seed(store: Store) -> None:

@@ -33,6 +33,7 @@ SAMPLES = {
     "files": rows.file(1, 1),
     "system_logs": rows.log(1, ip_address="192.0.2.1"),
 }
+SAMPLES |= {name: rows.whole(name, 1) for name in TABLES if name not in SAMPLES}
 
 _integers = st.integers(-(2**63), 2**63 - 1)
 _floats = st.floats(allow_nan=False, allow_infinity=False)

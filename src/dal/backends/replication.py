@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from dal.limits import MAX_KEY_CHARS
 from dal.ops import Compare, Delete, Insert, Op, Update, Upsert, Value
 from dal.replica import TABLE_ORDER, Entry, Key
-from dal.tables import TABLES, Kind, Table
+from dal.tables import TABLES, Column, Kind, Table
 
 #: Stands for a unique text while its rows are exchanged; the row's id follows.
 PARKED: Final = "dal:parked:"
@@ -55,8 +56,13 @@ def operations(
             gone.setdefault(entry.table, []).append(entry.id)
     ops: list[Op] = [Delete(table, (Compare("id", "in", tuple(ids)),)) for table, ids in reversed(gone.items())]
     for place, entry in enumerate(won if parked else ()):
-        if entry.key in parked and entry.row is not None:
-            ops.append(Update(entry.table, {"id": entry.id}, _placeholders(TABLES[entry.table], entry.id, place)))
+        if entry.key not in parked or entry.row is None:
+            continue
+        values = _placeholders(TABLES[entry.table], entry.id, place)
+        if values is None:
+            ops.append(Delete(entry.table, (Compare("id", "=", entry.id),)))
+        else:
+            ops.append(Update(entry.table, {"id": entry.id}, values))
     for entry in won:
         if entry.row is None:
             continue
@@ -69,20 +75,28 @@ def operations(
     return ops
 
 
-def _placeholders(table: Table, id_: str, place: int) -> dict[str, Value]:
-    """Values that no other row holds, one in each unique key besides the id.
+def _placeholders(table: Table, id_: str, place: int) -> dict[str, Value] | None:
+    """Values that no other row holds, one in each unique key besides the id; None where a key is made of parents alone:
+    then the row itself goes, which nothing hangs on, and comes again.
 
     place  of the row in its batch.
     """
     values: dict[str, Value] = {}
     for columns in table.unique_keys[1:]:
         free = [table.by_name[name] for name in columns if name not in table.parent_of]
-        column = next((column for column in free if column.nullable), free[-1])
+        if not free:
+            return None
+        column = next((column for column in free if column.nullable), None) or max(free, key=_room)
         if column.nullable:
             values[column.name] = None
         else:
             values[column.name] = -1 - place if column.kind in (Kind.INT, Kind.BIGINT) else f"{PARKED}{id_}"
     return values
+
+
+def _room(column: Column) -> int:
+    """How much a column can hold, in characters."""
+    return MAX_KEY_CHARS if column.kind in (Kind.INT, Kind.BIGINT) or not column.max_chars else column.max_chars
 
 
 # Unique keys ---------------------------------------------------------------------------------------------------------

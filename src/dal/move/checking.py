@@ -259,6 +259,8 @@ class _Registries:
         else:
             found = registries.tail(primary, replica, table)
             result.pending += dirty  # it has no eye for them, and they may be anything
+        if not entries:
+            return
         async with aclosing(found) as parts:
             async for part in parts:
                 result.source += part.replica if is_reversed else part.primary

@@ -26,7 +26,7 @@ from dal.limits import (
 from dal.move.recovery import SETTLED, announced, announced_s, complete, recover, take_back, withdraw
 from dal.move.relay import copy, copy_dirty, mend_cascades, together
 from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
-from dal.move.tail import compare_tail
+from dal.move.tail import compare_tails
 from dal.replica import UNITS, Gate, OneWay
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -197,12 +197,12 @@ class Cutover:
             self._check_time(unit, started)
         drained = 0
         while True:
-            looks = [store.dirty(table, self._batch_rows) for table in tables]
-            found = await together(*looks, *[peer.dirty(table, 1) for table in tables])
-            if not any(found):
+            ours, theirs = await together(store.tables_with("dirty"), peer.tables_with("dirty"))
+            if (ours | theirs).isdisjoint(tables):
                 break
             copied = 0
-            for entries in found[: len(tables)]:
+            found = await together(*[store.dirty(table, self._batch_rows) for table in tables if table in ours])
+            for entries in found:
                 copied += (await copy(store, peer, entries, units, rows=self._batch_rows)).copied
             self._check_time(unit, started)
             if not copied:  # or the peer waits for what a cascade took, and nobody sends it behind the fence
@@ -214,7 +214,7 @@ class Cutover:
 
     async def _compare(self, unit: str, to: Side, *, marking: bool = True) -> None:
         store, peer = self._sides.at(other(to)), self._sides.at(to)
-        await together(*[compare_tail(table, store, peer, marking=marking) for table in UNITS[unit]])
+        await compare_tails(UNITS[unit], store, peer, marking=marking)
 
     async def _activate(self, unit: str, to: Side, old: Gate, started: float) -> None:
         while True:
@@ -242,9 +242,13 @@ class Cutover:
         holder = gates[unit].holder
         units = frozenset(name for name, found in gates.items() if found.holder == holder)
         store, peer = self._sides.at(holder), self._sides.at(other(holder))
+        marked = await peer.tables_with("dirty")
         for table in UNITS[unit]:
-            await mend_cascades(store, peer, table)
-            while True:
+            if table in marked:
+                await mend_cascades(store, peer, table)
+        waiting = await store.tables_with("dirty")
+        for table in UNITS[unit]:
+            while table in waiting:
                 result = await copy_dirty(store, peer, table, self._batch_rows, units)
                 if result.is_all or not result.copied:
                     break

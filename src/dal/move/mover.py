@@ -33,9 +33,9 @@ from dal.limits import (
 from dal.move.recovery import SETTLED, recover
 from dal.move.relay import CopyResult, copy_dirty, mend_cascades
 from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, is_over, now_ms, other, read_gates
-from dal.move.tail import compare_tail
+from dal.move.tail import compare_tails
 from dal.ops import JsonValue, Value
-from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase
+from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase, in_order
 from dal.values import IdMaker, new_id
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -204,8 +204,15 @@ class Mover:
         """Copies what is dirty on this side, once over its tables."""
         store, replica = self._sides.at(side), self._sides.at(other(side))
         total = CopyResult()
-        for table in sorted((t for unit in units for t in UNITS[unit]), key=TABLE_ORDER.__getitem__):
-            await mend_cascades(store, replica, table)
+        tables = in_order(units)
+        marked = await replica.tables_with("dirty")
+        for table in tables:
+            if table in marked:
+                await mend_cascades(store, replica, table)
+        waiting = await store.tables_with("dirty")
+        for table in tables:
+            if table not in waiting:
+                continue
             started = monotonic()
             result = await copy_dirty(store, replica, table, self._rows, units)
             is_slow = not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S
@@ -217,8 +224,9 @@ class Mover:
         return total
 
     async def _seed(self, gates: Mapping[str, UnitGates]) -> bool:
-        """Registers the next rows of the backfill, parents first; whether there were any.
+        """Registers the next rows of the backfill, parents first; whether there was anything to do.
 
+        A table in which nothing is left is passed over at once, and the cursor says so with the next one's rows.
         The cursor is saved behind the rows: a mover that dies between the two registers them again, which is harmless.
         """
         for table in TABLE_ORDER:
@@ -230,10 +238,10 @@ class Mover:
             if at and tables.index(table) < tables.index(at):
                 continue
             last = await self._sides.source.seed(table, after if at == table else "", MOVE_COPIES * self._rows)
+            if not last and table != tables[-1]:
+                continue
             if last:
                 change: dict[str, Value] = {"cursor": f"{table}:{last}"}
-            elif table != tables[-1]:
-                change = {"cursor": f"{tables[tables.index(table) + 1]}:"}
             else:
                 change = {"cursor": "", "phase": "SYNC"}
             expect: dict[str, Value] = {"phase": "BACKFILL", "cursor": found.source.cursor}
@@ -258,8 +266,7 @@ class Mover:
             self._tail_at[unit] = monotonic() + MOVE_TAIL_EVERY_S
             store, replica = self._sides.at(primary), self._sides.at(other(primary))
             try:
-                for table in UNITS[unit]:
-                    await compare_tail(table, store, replica)
+                await compare_tails(UNITS[unit], store, replica)
             except CorruptDataError as error:
                 await self._note(at, {"problem": error.message}, phase="SYNC")
         return False

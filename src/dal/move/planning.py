@@ -130,6 +130,9 @@ async def plan(
     inspection = Inspection(source, target_backend, on_reading)
     started = monotonic()
     for table in tables:
+        if not made.rows[table.name]:
+            made.bytes[table.name] = 0
+            continue
         sampled = PLAN_SAMPLE_ROWS if quick else None
         size = await inspection.look(table, made.rows[table.name], sampled, random or Random())  # noqa: S311
         made.bytes[table.name] = size

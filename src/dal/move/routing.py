@@ -26,7 +26,7 @@ from dal.move.push import Pusher, keys_of
 from dal.move.routes import Routes
 from dal.move.shadow import Shadow
 from dal.move.sides import ClockMs, Side, Sides, now_ms
-from dal.ops import Delete, Insert, JsonValue, Op, Query, Receipt, Row, Upsert
+from dal.ops import Delete, Guard, Insert, JsonValue, Op, Query, Receipt, Ref, Row, Upsert
 from dal.replica import UNIT_OF, Gate, Key, Movable, Replica
 from dal.store import Capabilities, ReadCommit, SearchIndex, Store, StoreHealth
 from dal.tables import CHILDREN, TABLES
@@ -151,7 +151,7 @@ class Router:
 
     async def _side_of(self, ops: Sequence[Op]) -> Side:
         """The one side that takes all of these; waits while their unit is fenced."""
-        sides = {unit: await self._routes.for_write(unit) for unit in dict.fromkeys(UNIT_OF[op.table] for op in ops)}
+        sides = {unit: await self._routes.for_write(unit) for unit in _units_of(ops)}
         if len(set(sides.values())) > 1:
             raise _apart(sides)
         return next(iter(sides.values()))
@@ -254,7 +254,7 @@ class _RoutedTransaction:
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         if not ops:
             return Receipt((), ())
-        receipt = await (await self._on({UNIT_OF[op.table] for op in ops})).commit(ops)
+        receipt = await (await self._on({*_units_of(ops)})).commit(ops)
         self.written += ops
         return receipt
 
@@ -269,6 +269,15 @@ class _RoutedTransaction:
             store = await self._router._at(side)
             self._inner = await self._stack.enter_async_context(store.transaction())
         return self._inner
+
+
+def _units_of(ops: Sequence[Op]) -> dict[str, None]:
+    """The units that operations are about, and those whose rows their guards compare with."""
+    tables = dict.fromkeys(op.table for op in ops)
+    for op in ops:
+        if type(op) is Guard:
+            tables.update(dict.fromkeys(c.value.table for c in op.where if type(c.value) is Ref))
+    return dict.fromkeys(UNIT_OF[table] for table in tables)
 
 
 def _apart(sides: Mapping[str, Side]) -> UnsupportedError:

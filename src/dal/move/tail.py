@@ -6,9 +6,18 @@ same. It marks what it has seen, so that little is left to be compared behind a 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from dal.errors import CorruptDataError, UnavailableError
 from dal.limits import MOVE_TAIL_ROWS
+from dal.move.relay import together
 from dal.replica import Replica
+
+
+async def compare_tails(tables: Collection[str], primary: Replica, replica: Replica, *, marking: bool = True) -> None:
+    """Compares those of the tables together of which anything was copied since they were last compared."""
+    copied = await primary.tables_with("copied")
+    await together(*[compare_tail(table, primary, replica, marking=marking) for table in tables if table in copied])
 
 
 async def compare_tail(table: str, primary: Replica, replica: Replica, *, marking: bool = True) -> int:

@@ -18,8 +18,8 @@ _QUOTA: Final[dict[str, Value]] = {"user_id": rows.row_id(1)}
 def quota(number: int, user_number: int, **changes: Value) -> Insert:
     """The quota of that user: 605 bytes and 100 files, none of them taken."""
     numbers: dict[str, Value] = {"max_bytes": 605, "max_files": 100, "taken_bytes": 0, "taken_files": 0}
-    user: dict[str, Value] = {"user_id": rows.row_id(user_number), "version": 1}
-    return Insert("user_quotas", rows.whole("user_quotas", number, **user, **(numbers | changes)))
+    row = rows.whole("user_quotas", number, user_id=rows.row_id(user_number), **(numbers | changes))
+    return Insert("user_quotas", row)
 
 
 def _room(size: int) -> Guard:

@@ -12,6 +12,7 @@ from typing import Final
 from dal.errors import ConflictError
 from dal.ops import Insert, Op, Receipt, Ref, Row, Select, Update, Value
 from dal.store import ReadCommit
+from dal.table import VERSION
 from dal.tables import TABLES, Column, Kind
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -139,7 +140,7 @@ def log(number: int, **changes: Value) -> dict[str, Value]:
 
 def whole(table: str, number: int, **changes: Value) -> dict[str, Value]:
     """A row of any table with something in every column; what refers to a parent is the caller's to give."""
-    row = {column.name: _filled(column, number) for column in TABLES[table].columns}
+    row = {column.name: 1 if column is VERSION else _filled(column, number) for column in TABLES[table].columns}
     return row | changes
 
 

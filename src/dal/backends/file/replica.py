@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from heapq import nsmallest
-from typing import Final
+from typing import Final, Literal
 
 from dal.backends.file import fencing
 from dal.backends.file.copies import apply_copies
@@ -230,6 +230,11 @@ class FileReplica:
                 if known is not None and known.version == version and known.state == DIRTY:
                     marked.setdefault(table, []).append((row_id, Known(version, hash_ is None, COPIED, hash_)))
             await self._opened.write([Marked(table, entries) for table, entries in marked.items()], "acknowledge")
+
+    async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
+        registry = await self._registry()
+        found = registry.waiting if state == "dirty" else registry.copied
+        return frozenset(name for name, ids in found.items() if ids)
 
     async def backlog(self) -> Mapping[str, Backlog]:
         registry = await self._registry()

@@ -198,6 +198,12 @@ class Registry:
         )
         return Statement(sql, returns=True)
 
+    def tables_with(self, state: State) -> Statement:
+        """A truth value for each table, in their order."""
+        at = f"s.state > 0 AND s.state = {STATES.index(state)}"
+        each = [f"EXISTS (SELECT 1 FROM dal_sync AS s WHERE s.entity = '{name}' AND {at})" for name in TABLES]
+        return Statement(f"SELECT {', '.join(each)}", returns=True)
+
     def backlog(self) -> Statement:
         total = self._sql.total.format
         sql = (

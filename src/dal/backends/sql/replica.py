@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.copies import Copies
@@ -96,6 +97,10 @@ class SqlReplica(ABC):
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
         if copied:
             await self._executor.batch([self._registry.acknowledge(copied)])
+
+    async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
+        ((*found,),) = await self._executor.fetch(self._registry.tables_with(state))
+        return frozenset(name for name, is_there in zip(TABLES, found, strict=True) if is_there)
 
     async def backlog(self) -> Mapping[str, Backlog]:
         rows = await self._executor.fetch(self._registry.backlog())
