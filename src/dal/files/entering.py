@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from dal.errors import AlreadyExistsError, ConflictError, DalError
-from dal.file_tables import FILE_CONTENTS, FILE_PROCESSING_QUEUE, FILES
+from dal.file_tables import FILE_CONTENTS, FILES
 from dal.files.core import DELETED, QUARANTINED, Core, Operation
 from dal.files.quotas import Quotas
 from dal.files.storing import Stored, discard
 from dal.limits import FILE_COMMIT_TRIES
 from dal.models import FileRecord, build
 from dal.ops import Compare, Guard, Insert, JsonValue, Op, Select, Update, Value
+from dal.repositories.file_queue import FileQueue
 
 SCAN: Final = "scan"
 
@@ -43,9 +44,10 @@ class Reserved(NamedTuple):
 class Entering:
     """Makes files of bytes that are stored."""
 
-    def __init__(self, core: Core, quotas: Quotas) -> None:
+    def __init__(self, core: Core, quotas: Quotas, queue: FileQueue) -> None:
         self._core = core
         self._quotas = quotas
+        self._queue = queue
 
     async def enter(
         self,
@@ -100,28 +102,7 @@ class Entering:
 
     def scan(self, file_id: str) -> Insert:
         """The task to look into a file."""
-        now = self._core.now()
-        return self._core.insert(
-            FILE_PROCESSING_QUEUE,
-            {
-                "id": self._core.new_id(),
-                "file_id": file_id,
-                "task": SCAN,
-                "payload": {},
-                "status": "pending",
-                "priority": 0,
-                "attempts": 0,
-                "max_attempts": 5,
-                "run_at": now,
-                "lease_owner": None,
-                "lease_until": None,
-                "last_error": None,
-                "created_at": now,
-                "updated_at": now,
-                "completed_at": None,
-                "version": 1,
-            },
-        )
+        return self._queue.insertion(SCAN, file_id=file_id)
 
     def _row(self, new: NewFile, storage_key: str, size: int, checksum: str) -> Insert:
         now = self._core.now()

@@ -12,24 +12,19 @@ it is refused or fails.
 
 from __future__ import annotations
 
-import builtins
 import os
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dal.blobs.base import BlobStore, SignedRequest
+from dal.blobs.base import BlobStore
 from dal.blobs.counted import counted_in
 from dal.errors import InvalidInputError
 from dal.file_models import (
     Caller,
     FileAccess,
-    FilePermission,
-    MultipartUpload,
-    Permission,
     Quota,
     SweepReport,
-    UploadPart,
     Usage,
 )
 from dal.files.changing import Changing
@@ -47,7 +42,10 @@ from dal.files.reader import FileReader
 from dal.files.recording import UsageRecorder
 from dal.files.reservations import Reservations
 from dal.files.saving import save
-from dal.files.signing import SignedUpload, Signing
+from dal.files.scanning import Scanning
+from dal.files.sending import Sending
+from dal.files.sharing import Sharing
+from dal.files.signing import Signing
 from dal.files.sweeping import Sweeping
 from dal.files.uploading import Uploading
 from dal.models import FileRecord, Page, page
@@ -55,6 +53,7 @@ from dal.ops import Compare, JsonValue
 from dal.repositories import files as metadata
 from dal.repositories.base import Context, known_id
 from dal.repositories.file_accesses import FileAccesses
+from dal.repositories.file_queue import FileQueue
 from dal.repositories.multipart_uploads import MultipartUploads
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 _CONTENT = ("storage_key", "file_size", "checksum", "status")
 
 
-class Files(metadata.Files):
+class Files(Sending, Sharing, metadata.Files):
     """Create, find, change and delete files: what is known of them, and their contents."""
 
     def __init__(
@@ -77,7 +76,9 @@ class Files(metadata.Files):
         self._usage = UsageRecorder(self.monitoring.metrics, counted, context.clock)
         core = self._core = Core(context, blobs, options)
         self._quotas = Quotas(core)
-        entering = Entering(core, self._quotas)
+        #: Work to be done on files, by workers of the application.
+        self.queue = FileQueue(context)
+        entering = Entering(core, self._quotas, self.queue)
         reservations = Reservations(core, self._quotas)
         self._uploading = Uploading(core, entering, reservations)
         self._changing = Changing(core, self._quotas, entering)
@@ -86,6 +87,7 @@ class Files(metadata.Files):
         self._completing = Completing(core, reservations, entering, self._parts)
         self._signing = Signing(core, reservations)
         self._sweeping = Sweeping(core, reservations)
+        self._scanning = Scanning(core, self.queue)
         self._uploads = MultipartUploads(context)
         self._accesses = FileAccesses(context)
 
@@ -219,174 +221,6 @@ class Files(metadata.Files):
         QuotaExceededError: its room was taken meanwhile."""
         return await self._changing.restore(file_id, by=by)
 
-    # -- signed requests
-
-    async def presign_get(self, file_id: str, *, expires_in: float, by: Caller | None = None) -> SignedRequest:
-        """A request that gives the content to whoever has it, for `expires_in` seconds (1..604800).
-
-        The answer offers itself as a download of the file's name. Raises as `open`; UnsupportedError: the blob store
-        cannot sign, or the content is compressed.
-        """
-        return await self._signing.get(file_id, expires_in=expires_in, by=by)
-
-    async def presign_put(
-        self,
-        user_id: str,
-        filename: str,
-        *,
-        size: int,
-        mime_type: str | None = None,
-        checksum: str | None = None,
-        metadata: dict[str, JsonValue] | None = None,
-        expires_in: float,
-        by: Caller | None = None,
-    ) -> SignedUpload:
-        """A request by which somebody stores exactly `size` bytes, and the upload that becomes the file: room is
-        reserved now; after the bytes were sent, `complete_upload` looks at them and makes the file.
-
-        Raises as `upload`; UnsupportedError: the blob store cannot sign.
-        """
-        return await self._signing.put(
-            user_id,
-            filename,
-            size=size,
-            mime_type=mime_type,
-            checksum=checksum,
-            metadata=metadata,
-            expires_in=expires_in,
-            by=by,
-        )
-
-    # -- uploads in parts
-
-    async def start_upload(
-        self,
-        user_id: str,
-        filename: str,
-        *,
-        mime_type: str | None = None,
-        total_size: int | None = None,
-        part_size: int | None = None,
-        metadata: dict[str, JsonValue] | None = None,
-        checksum: str | None = None,
-        by: Caller | None = None,
-    ) -> MultipartUpload:
-        """A new upload in parts, to be completed within a day.
-
-        total_size  bytes, reserved now; None: each part reserves its own.
-        part_size   of every part but the last; None chooses (`part_size` of the answer; None there: any size).
-        checksum    `sha256:…` of the whole, compared at the end.
-        Raises      as `upload`.
-        """
-        return await self._parts.start(
-            user_id,
-            filename,
-            mime_type=mime_type,
-            total_size=total_size,
-            part_size=part_size,
-            metadata=metadata,
-            checksum=checksum,
-            by=by,
-        )
-
-    async def upload_part(
-        self, upload_id: str, part_number: int, data: Content, *, size: int | None = None, by: Caller | None = None
-    ) -> UploadPart:
-        """Stores one part: any order, any process, at once or after a crash; the same number again replaces it.
-
-        part_number  from 1.
-        size         bytes, where `data` is an iterator of more than 1 MiB and the upload does not say.
-        Raises       NotFoundError: no such upload under way. InvalidInputError: a size that cannot be.
-        """
-        return await self._parts.upload_part(upload_id, part_number, data, size=size, by=by)
-
-    async def presign_part(
-        self,
-        upload_id: str,
-        part_number: int,
-        *,
-        expires_in: float,
-        size: int | None = None,
-        by: Caller | None = None,
-    ) -> SignedRequest:
-        """A request by which somebody sends one part. size: bytes, where the upload does not say."""
-        return await self._parts.presign(upload_id, part_number, size=size, expires_in=expires_in, by=by)
-
-    async def complete_upload(
-        self, upload_id: str, *, checksum: str | None = None, by: Caller | None = None
-    ) -> FileRecord:
-        """The file of what was sent, in parts or by a signed request. A repeat gives the same file.
-
-        The content is read back once for its type and SHA-256: constant memory, and the time of one download.
-        Raises  NotFoundError: no such upload, or nothing was sent. InvalidInputError: parts are missing (send them).
-                InvalidInputError, CorruptDataError: not what was announced or is allowed; the upload is then over and
-                nothing of it kept.
-        """
-        return await self._completing.complete(upload_id, checksum=checksum, by=by)
-
-    async def abort_upload(self, upload_id: str, *, by: Caller | None = None) -> bool:
-        """Gives an upload up, its room and its parts: True if it was under way."""
-        return await self._parts.abort(upload_id, by=by)
-
-    async def list_uploads(
-        self, *, user_id: str | None = None, status: str = "active", limit: int = 50, after: str | None = None
-    ) -> Page[MultipartUpload]:
-        """A page of uploads in parts and by signed requests, newest first. limit: 1..1000."""
-        return await self._uploads.list(user_id=user_id, status=status, limit=limit, after=after)
-
-    async def list_parts(self, upload_id: str, *, by: Caller | None = None) -> builtins.list[UploadPart]:
-        """The parts that arrived, by number: what to go on from."""
-        return await self._parts.list(upload_id, by=by)
-
-    # -- rights
-
-    async def grant(
-        self,
-        file_id: str,
-        grantee_id: str,
-        permission: Permission = "read",
-        *,
-        expires_in: float | timedelta | None = None,
-        expires_at: datetime | None = None,
-        by: Caller | None = None,
-    ) -> FilePermission:
-        """Allows somebody to read, write (read, rename, delete) or administer (grant, too) a file, instead of before.
-
-        expires_in  seconds or a timedelta from now; or `expires_at`; without either until it is revoked.
-        Raises      NotFoundError, AccessDeniedError: `admin` is needed. LimitExceededError: 1,000 on one file.
-        """
-        return await self._granting.grant(
-            file_id, grantee_id, permission, expires_in=expires_in, expires_at=expires_at, by=by
-        )
-
-    async def link(
-        self,
-        file_id: str,
-        permission: Permission = "read",
-        *,
-        expires_in: float | timedelta | None = None,
-        expires_at: datetime | None = None,
-        by: Caller | None = None,
-    ) -> FilePermission:
-        """A public link: whoever shows its `token` (`Caller(token=…)`) may read, or write. The token is in this answer
-        and nowhere else; only its hash is stored."""
-        return await self._granting.link(file_id, permission, expires_in=expires_in, expires_at=expires_at, by=by)
-
-    async def revoke(
-        self,
-        file_id: str,
-        grantee_id: str | None = None,
-        *,
-        permission_id: str | None = None,
-        by: Caller | None = None,
-    ) -> bool:
-        """Takes back a grant, or by its `permission_id` a link: True if it was there. Signed requests stay."""
-        return await self._granting.revoke(file_id, grantee_id, permission_id=permission_id, by=by)
-
-    async def permissions(self, file_id: str, *, by: Caller | None = None) -> builtins.list[FilePermission]:
-        """The grants and links of a file that have not expired, oldest first (`admin`); without the links' tokens."""
-        return await self._granting.permissions(file_id, by=by)
-
     # -- quotas, the log, and what was left behind
 
     async def quota(self, user_id: str) -> Quota:
@@ -433,6 +267,14 @@ class Files(metadata.Files):
             limit=limit,
             after=after,
         )
+
+    async def scan(self, *, limit: int = 100, worker: str = "scanner", lease_s: float = 600.0) -> int:
+        """Lets the scanner look into files that wait for it: how many it looked at. Run it in a loop, by any workers.
+
+        lease_s  how long one look may take; after that another worker looks.
+        Raises   ConfigurationError: no scanner was given.
+        """
+        return await self._scanning.scan(limit=limit, worker=worker, lease_s=lease_s)
 
     async def sweep(self, *, dry_run: bool = False) -> SweepReport:
         """Removes what was left behind, and reports what cannot be right: expired uploads, deleted files past their
