@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,14 +18,15 @@ from dal.cli.running import FAILED, complain, run
 if TYPE_CHECKING:
     from dal.backends.d1 import SelfCheck
     from dal.config import Settings
-    from dal.models import Health
     from dal.ops import JsonValue
 
 _PACKAGES = (
     "dal",
     "aiosqlite",
+    "filetype",
     "h2",
     "httpx",
+    "obstore",
     "orjson",
     "psycopg",
     "psycopg-binary",
@@ -34,30 +36,36 @@ _PACKAGES = (
     "regex",
     "tenacity",
     "typer",
+    "zstandard",
 )
 
 
 def doctor(
     url: Url = None,
-    no_probe: Annotated[bool, typer.Option("--no-probe", help="Write nothing: do not try D1 out.")] = False,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Write nothing: do not try D1 and BLOB_URL out.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Check a store and show versions, settings (without secrets) and what this backend can do.
 
-    On D1 it tries out what the library rests on, in a scratch table that it makes and removes; nothing else is touched.
-    Exits with 1 when the store is not well, or a check fails.
+    On D1 it tries out what the library rests on, in a scratch table that it makes and removes; where BLOB_URL names a
+    place, it stores a few bytes there and removes them. Nothing else is touched. Exits with 1 when something is not
+    well, or a check fails.
     """
 
     async def work() -> int:
         from dataclasses import asdict
 
+        from dal.cli.doctor_contents import contents
         from dal.config import Settings
         from dal.errors import DalError, SchemaError
         from dal.factory import create_data_access, self_check
         from dal.models import Health
 
         settings = Settings()
-        data_access = create_data_access(url, settings=settings, auto_migrate=False)
+        rows_alone = settings.model_copy(update={"blob_url": None, "blob_fallback_url": None})
+        data_access = create_data_access(url, settings=rows_alone, auto_migrate=False)
         failure: DalError | None = None
         try:
             async with data_access:
@@ -70,6 +78,7 @@ def doctor(
         # A database that is reached can be tried, whatever its schema.
         if not no_probe and (failure is None or isinstance(failure, SchemaError)):
             tried = await self_check(url, settings=settings)
+        blobs = await contents(settings, probe=not no_probe)
         capabilities = asdict(data_access.capabilities)
         place = shown_place(url, settings)
         if json:
@@ -79,6 +88,7 @@ def doctor(
                     "health": health,
                     "move": move or None,
                     "self_check": None if tried is None else asdict(tried),
+                    "contents": blobs,
                     "capabilities": capabilities,
                     "settings": _settings(settings),
                     "versions": _versions(),
@@ -86,9 +96,11 @@ def doctor(
             )
         else:
             out = console()
-            out.print(table(None, ("store", place), [("health", health.status), *_moving(move), *_parts(health)]))
+            out.print(table(None, ("store", place), [("health", health.status), *_moving(move), *_parts(health.parts)]))
             if tried is not None:
                 out.print(table(None, ("self-check", "", "found"), _tried(tried)))
+            if blobs is not None:
+                out.print(table(None, ("contents of files", ""), _parts(blobs)))
             out.print(table(None, ("can do", ""), capabilities.items()))
             out.print(table(None, ("setting", ""), _settings(settings).items()))
             out.print(table(None, ("version", ""), _versions().items()))
@@ -97,7 +109,8 @@ def doctor(
         if tried is not None:
             cost = f"{tried.requests:,} requests, {tried.rows_written:,} rows written, {tried.rows_read:,} rows read"
             complain(f"the self-check took {cost}")
-        return 0 if health.status == "ok" and (tried is None or tried.ok) else FAILED
+        is_well = health.status == "ok" and (tried is None or tried.ok) and not (blobs and blobs["problems"])
+        return 0 if is_well else FAILED
 
     run(work(), log_level=logging.WARNING)
 
@@ -129,8 +142,8 @@ def _moving(move: str) -> list[tuple[str, str]]:
     return [("move", move)] if move else []
 
 
-def _parts(health: Health) -> list[tuple[str, JsonValue]]:
-    parts = dict(health.parts)
+def _parts(found: Mapping[str, JsonValue]) -> list[tuple[str, JsonValue]]:
+    parts = dict(found)
     problems = parts.pop("problems", [])
     rows = list(parts.items())
     return rows + [("problem", problem) for problem in (problems if isinstance(problems, list) else [problems])]

@@ -12,7 +12,6 @@ from dal.files_move.tally import BOUNDS
 from dal.limits import BLOB_LIST_KEYS, S3_PART_BYTES
 from dal.ops import JsonValue
 
-
 _LARGE: Final = S3_PART_BYTES // 2  # of the bounds that sizes are counted by, the one where parts begin
 
 

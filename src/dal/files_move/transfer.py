@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from dal.blobs.base import BlobInfo, BlobStore, Reading
+from dal.blobs.base import BlobInfo, BlobStore, Data, Reading
 from dal.errors import CorruptDataError
 from dal.files_move.throttle import Throttle
 from dal.files_move.walking import Expected
@@ -66,18 +66,15 @@ async def copy_blob(
     reading = await source.get(key)
     info = reading.info
     content_type = info.content_type or (row and row.mime_type) or "application/octet-stream"
-    if info.size <= CONTENTS_WHOLE_BYTES:
-        data = b"".join([piece async for piece in _checked(reading, row, throttle, on_bytes)])
-        checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        stored = await target.put(
-            key, data, size=len(data), content_type=content_type, checksum=checksum, if_absent=if_absent
-        )
-        return await _believed(target, stored, Sums(checksum, checksum, len(data)))
     known = info.checksum or (row and row.stored_checksum) or None
     hashing = _hashing(row)
     async with aclosing(_checked(reading, row, throttle, on_bytes, hashing)) as pieces:
+        data: Data = pieces
+        if info.size <= CONTENTS_WHOLE_BYTES:
+            data = b"".join([piece async for piece in pieces])
+            known = hashing.sums().stored
         stored = await target.put(
-            key, pieces, size=info.size, content_type=content_type, checksum=known, if_absent=if_absent
+            key, data, size=info.size, content_type=content_type, checksum=known, if_absent=if_absent
         )
     return await _believed(target, stored, hashing.sums())
 
@@ -110,10 +107,9 @@ def complaint(sums: Sums, info: BlobInfo, row: Expected | None) -> str:
 
 
 async def _checked(
-    reading: Reading, row: Expected | None, throttle: Throttle, on_bytes: OnBytes, hashing: Hashing | None = None
+    reading: Reading, row: Expected | None, throttle: Throttle, on_bytes: OnBytes, hashing: Hashing
 ) -> AsyncGenerator[bytes, None]:
     """The bytes of a blob; CorruptDataError behind the last one, where they are not what is said of them."""
-    hashing = hashing or _hashing(row)
     async with aclosing(cast(Any, reading.data)) as pieces:
         async for piece in pieces:
             hashing.update(piece)
