@@ -178,3 +178,29 @@ def test_text_of_others_is_harmless_on_a_terminal(run: Command, blobs: Path, tmp
     (tmp_path / "a").write_text("a")
     assert run("files", "upload", str(tmp_path / "a"), "--user", "ada", "--name", "[bold]x").exit_code == 0
     assert "[bold]x" in run("files", "list").stdout
+
+
+def test_the_doctor_looks_at_where_contents_lie(run: Command, blobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = document(run("doctor", "--json"))["contents"]
+    assert (healthy["written and read"], healthy["signed urls"], healthy["problems"]) == (True, False, [])
+    assert not [path for path in blobs.rglob("*") if path.is_file() and "doctor" in str(path)]
+    assert document(run("doctor", "--no-probe", "--json"))["contents"]["written and read"] is None
+    assert str(blobs) in run("doctor").stdout.replace("\n", "").replace(" ", "")
+
+    monkeypatch.setenv("BLOB_SIGNING_SECRET", "a secret of at least thirty-two characters")
+    monkeypatch.setenv("BLOB_PUBLIC_URL", "http://127.0.0.1:8000/files")
+    signing = run("doctor", "--json")
+    assert document(signing)["contents"]["signed urls"] is True
+    assert "thirty-two" not in signing.output
+
+    monkeypatch.setenv("BLOB_FALLBACK_URL", "s3://bucket?endpoint=http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-key")
+    broken = run("doctor", "--json")
+    assert document(broken, code=1)["contents"]["problems"]
+    assert "hidden-key" not in broken.output
+    assert document(broken, code=1)["health"]["status"] == "ok"
+
+    monkeypatch.delenv("BLOB_FALLBACK_URL")
+    monkeypatch.delenv("BLOB_URL")
+    assert document(run("doctor", "--json"))["contents"] is None
