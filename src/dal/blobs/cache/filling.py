@@ -21,6 +21,7 @@ class Fill:
 
     written   bytes that are in the file by now.
     is_stale  the blob was changed meanwhile: what comes is of no use to later readers.
+    is_over   nothing more comes, and nobody can begin to follow.
     is_kept   it is in the cache.
     """
 
@@ -36,7 +37,7 @@ class Fill:
         self._path = path
         self._moved = asyncio.Event()
         self._error: BaseException | None = None
-        self._is_over = False
+        self.is_over = False
         self.task = asyncio.create_task(self._run())
 
     def follow(self, start: int, end: int, again: Callable[[int, int], Awaitable[Reading]]) -> Pieces:
@@ -50,7 +51,7 @@ class Fill:
                 if isinstance(self._error, OSError):
                     return False
                 raise self._error
-            if self._is_over:
+            if self.is_over:
                 return False
             await self._moved.wait()
         return True
@@ -70,7 +71,7 @@ class Fill:
         except Exception as error:
             self._error = error
         finally:
-            self._is_over = True
+            self.is_over = True
             self._moved.set()
             os.close(self._descriptor)
             with suppress(OSError):

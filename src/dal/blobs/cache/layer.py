@@ -142,7 +142,7 @@ class Cached(BlobLayer):
     async def _cached(self, key: str, start: int, end: int | None) -> Reading | None:
         """The range from the cache, or from what is on its way there; None where it is neither."""
         fill = self._fills.get(key)
-        if fill is not None and not fill.is_stale:
+        if fill is not None and not fill.is_stale and not fill.is_over:
             first, last = resolve_range(key, fill.info.size, start, end)
             # Whoever begins far behind what has come is served sooner by the store.
             if first <= fill.written + BLOB_CACHE_WHOLE_BYTES:
