@@ -118,7 +118,7 @@ METHODS = {
         "start_upload": "user_id filename * mime_type total_size part_size metadata checksum by",
         "upload_part": "upload_id part_number data * size by",
         "presign_part": "upload_id part_number * expires_in size by",
-        "complete_upload": "upload_id * checksum by",
+        "complete_upload": "upload_id * checksum etags by",
         "abort_upload": "upload_id * by",
         "list_uploads": "* user_id status limit after",
         "list_parts": "upload_id * by",

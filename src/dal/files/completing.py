@@ -6,6 +6,7 @@ is refused and removed. A repeat, also after a crash in the middle, ends with th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
 from dal.blobs.base import BlobInfo
@@ -15,7 +16,7 @@ from dal.files.core import DELETED, Core, Operation
 from dal.files.entering import Entering
 from dal.files.incoming import Incoming
 from dal.files.keys import PLAIN
-from dal.files.parts import Parts, active, check_checksum, forget
+from dal.files.parts import Parts, active, check_checksum, check_etags, forget
 from dal.files.reservations import Reservations, UploadRow, no_upload
 from dal.files.storing import Stored, check_passed, check_type, discard, passing
 from dal.models import FileRecord
@@ -31,10 +32,12 @@ class Completing:
         self._entering = entering
         self._parts = parts
 
-    async def complete(self, upload_id: str, *, checksum: str | None, by: Caller | None) -> FileRecord:
+    async def complete(
+        self, upload_id: str, *, checksum: str | None, etags: Mapping[int, str] | None, by: Caller | None
+    ) -> FileRecord:
         """See `Files.complete_upload`."""
         async with self._core.operation("complete_upload", by) as operation:
-            announced = check_checksum(checksum)
+            announced, tags = check_checksum(checksum), check_etags(etags)
             done = await self._done(upload_id, by)
             if done is not None:
                 operation.file_id, operation.owner = done.id, done.user_id
@@ -42,7 +45,7 @@ class Completing:
             row = await active(self._core, self._reservations, operation, upload_id)
             is_parts = row.session.get("kind") == "parts"
             key = row.storage_key if is_parts else f"{PLAIN}{self._core.new_id()}"
-            info = await (self._of_parts(row) if is_parts else self._of_request(row, key))
+            info = await (self._of_parts(row, tags) if is_parts else self._of_request(row, key))
             try:
                 return await self._enter(operation, row, info, announced)
             except (InvalidInputError, CorruptDataError):
@@ -95,10 +98,10 @@ class Completing:
                 await forget(core, row)
         return record
 
-    async def _of_parts(self, row: UploadRow) -> BlobInfo:
+    async def _of_parts(self, row: UploadRow, tags: Mapping[int, str]) -> BlobInfo:
         blobs = self._core.blobs
         try:
-            parts = await self._parts.arrived(row)
+            parts = await self._parts.arrived(row, tags)
             return await blobs.complete_parts(row.storage_key, str(row.session["upload"]), parts)
         except NotFoundError:
             info = await blobs.head(row.storage_key)  # completed before, by a call that did not come to its end

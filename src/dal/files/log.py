@@ -42,6 +42,7 @@ class AccessLog:
             return
         self._rows.append(row)
         if self._task is None or self._task.done():
+            self._hurried.clear()
             # In a context of its own: it works for everybody, not for the request that came first.
             self._task = asyncio.get_running_loop().create_task(self._write_all(), context=Variables())
 
@@ -63,7 +64,6 @@ class AccessLog:
             self._rows.clear()
 
     async def _write_all(self) -> None:
-        self._hurried.clear()
         while self._rows:
             await self._pause()
             batch = [self._rows[i] for i in range(min(len(self._rows), FILE_LOG_BATCH_ROWS))]

@@ -6,7 +6,7 @@ Where the whole size is known its room is reserved at the start; else each part 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dal.blobs.base import Part, SignedRequest
@@ -28,11 +28,11 @@ from dal.files.names import display_name
 from dal.files.reservations import Reservations, UploadRow, no_upload
 from dal.files.rights import check_owner
 from dal.files.sniffing import BINARY, check_declared
-from dal.limits import FILE_COMMIT_TRIES, FILE_PART_BYTES, FILE_UPLOAD_LIFE_S, MAX_INT64
+from dal.limits import FILE_COMMIT_TRIES, FILE_PART_BYTES, FILE_UPLOAD_LIFE_S, MAX_INT32, MAX_INT64, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Guard, JsonValue, Op, Select, Update, Value
 from dal.repositories.base import known_id
-from dal.values import check_int, check_object
+from dal.values import check_int, check_object, check_text
 
 #: The tag of a part that has room but did not arrive yet.
 _PENDING: Final = "-"
@@ -174,13 +174,20 @@ class Parts:
                 for part in arrived
             ]
 
-    async def arrived(self, row: UploadRow) -> Sequence[Part]:
-        """The parts of which the blob is to be made. Raises InvalidInputError: some are missing."""
+    async def arrived(self, row: UploadRow, tags: Mapping[int, str]) -> Sequence[Part]:
+        """The parts of which the blob is to be made. Raises InvalidInputError: some are missing.
+
+        tags  what the blob store answered to signed parts, by number, for one that does not list parts.
+        """
         if self._core.blobs.capabilities.list_parts:
             parts = await self._core.blobs.list_parts(row.storage_key, str(row.session["upload"]))
         else:
             rows = await self._rows(row.id)
-            parts = [Part(p.part_number, p.size, p.etag) for p in rows.values() if p.etag != _PENDING]
+            known = {p.part_number: Part(p.part_number, p.size, p.etag) for p in rows.values()}
+            for number, etag in tags.items():
+                size = known[number].size if number in known else self._size_of(row, number, None)
+                known[number] = Part(number, size, etag)
+            parts = [part for _, part in sorted(known.items()) if part.etag != _PENDING]
         if row.total_size is not None and row.part_size is not None:
             count = _count(row.total_size, row.part_size)
             missing = set(range(1, count + 1)) - {part.number for part in parts}
@@ -365,6 +372,14 @@ def check_checksum(checksum: str | None) -> str | None:
     if len(digits) != 64 or set(digits) - set("0123456789abcdef") or digits == checksum:
         raise InvalidInputError("checksum: expected 'sha256:' and 64 hexadecimal digits, in lower case")
     return checksum
+
+
+def check_etags(etags: Mapping[int, str] | None) -> dict[int, str]:
+    """The tags of signed parts, by number."""
+    return {
+        check_int("etags", number, 1, MAX_INT32): check_text("etags", etag, max_chars=MAX_KEY_CHARS).strip('"')
+        for number, etag in (etags or {}).items()
+    }
 
 
 def _count(total: int, part_size: int) -> int:

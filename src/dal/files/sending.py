@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 
 from dal.blobs.base import SignedRequest
 from dal.file_models import Caller, MultipartUpload, UploadPart
@@ -113,16 +114,23 @@ class Sending:
         return await self._parts.presign(upload_id, part_number, size=size, expires_in=expires_in, by=by)
 
     async def complete_upload(
-        self, upload_id: str, *, checksum: str | None = None, by: Caller | None = None
+        self,
+        upload_id: str,
+        *,
+        checksum: str | None = None,
+        etags: Mapping[int, str] | None = None,
+        by: Caller | None = None,
     ) -> FileRecord:
         """The file of what was sent, in parts or by a signed request. A repeat gives the same file.
 
+        etags   by part number, the `ETag` headers that answered signed parts: needed where the blob store does not list
+                parts (`capabilities.list_parts`).
         The content is read back once for its type and SHA-256: constant memory, and the time of one download.
         Raises  NotFoundError: no such upload, or nothing was sent. InvalidInputError: parts are missing (send them).
                 InvalidInputError, CorruptDataError: not what was announced or is allowed; the upload is then over and
                 nothing of it kept.
         """
-        return await self._completing.complete(upload_id, checksum=checksum, by=by)
+        return await self._completing.complete(upload_id, checksum=checksum, etags=etags, by=by)
 
     async def abort_upload(self, upload_id: str, *, by: Caller | None = None) -> bool:
         """Gives an upload up, its room and its parts: True if it was under way."""

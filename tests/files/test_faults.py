@@ -1,0 +1,219 @@
+"""Answers that are lost, stores that fail, an access log that cannot be written: nothing disagrees or waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from dal import DataAccess, UnavailableError, User
+from dal.backends.memory import MemoryStore
+from dal.blobs.memory import MemoryBlobStore
+from dal.files import log as log_module
+from dal.files.log import AccessLog
+from dal.files.options import FileOptions
+from dal.layers.base import Layer
+from dal.limits import FILE_LOG_ROWS
+from dal.ops import Insert, Op, Receipt
+from dal.store import Store
+from tests.files.conftest import keys
+from tests.files.test_upload import content, pieces
+
+
+def never(ops: Sequence[Op]) -> bool:
+    return False
+
+
+class Faulty(Layer):
+    """A store that fails as a test says: before a commit, or after it, its answer lost."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.before: Callable[[Sequence[Op]], bool] = never
+        self.after: Callable[[Sequence[Op]], bool] = never
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        if self.before(ops):
+            raise UnavailableError("no answer", backend="memory")
+        receipt = await self.inner.commit(ops)
+        if self.after(ops):
+            raise UnavailableError("no answer", backend="memory", outcome="unknown")
+        return receipt
+
+
+def has(table: str) -> Callable[[Sequence[Op]], bool]:
+    return lambda ops: any(type(op) is Insert and op.table == table for op in ops)
+
+
+def once(condition: Callable[[Sequence[Op]], bool]) -> Callable[[Sequence[Op]], bool]:
+    seen: list[bool] = []
+
+    def first(ops: Sequence[Op]) -> bool:
+        if seen or not condition(ops):
+            return False
+        seen.append(True)
+        return True
+
+    return first
+
+
+@pytest.fixture
+def store() -> Faulty:
+    return Faulty(MemoryStore())
+
+
+@pytest.fixture
+def blobs() -> MemoryBlobStore:
+    return MemoryBlobStore()
+
+
+@pytest.fixture
+async def ada(dal: DataAccess) -> User:
+    return await dal.users.create()
+
+
+@pytest.fixture
+async def dal(store: Faulty, blobs: MemoryBlobStore) -> Any:
+    async with DataAccess(store, blobs=blobs) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("size", [10, 1_500_000])
+async def test_a_lost_answer_is_looked_for(
+    dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, size: int
+) -> None:
+    store.after = once(has("files"))
+    file = await dal.files.upload(ada.id, "a", pieces(content(size)))
+    assert await dal.files.read(file.id, verify=True) == content(size)
+    assert await keys(blobs) == [file.storage_key]
+    assert (await dal.files.usage(ada.id)).used_files == 1
+    assert (await dal.files.usage(ada.id)).reserved_files == 0
+
+
+@pytest.mark.parametrize("size", [10, 1_500_000])
+async def test_a_commit_that_did_not_happen_leaves_nothing(
+    dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, size: int
+) -> None:
+    store.before = has("files")
+    with pytest.raises(UnavailableError) as failed:
+        await dal.files.upload(ada.id, "a", pieces(content(size)))
+    assert (failed.value.outcome, failed.value.retryable) == ("not_applied", True)
+    assert failed.value.operation == "files.upload"
+    assert await keys(blobs) == []
+    usage = await dal.files.usage(ada.id)
+    assert (usage.used_files, usage.reserved_files) == (0, 0)
+
+
+async def test_bytes_stay_while_nobody_knows_whether_their_row_is_there(
+    dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object) -> None:
+        raise UnavailableError("no answer", backend="memory")
+
+    given = "01900000-0000-7000-8000-0000000000aa"
+    store.after = once(has("files"))
+    monkeypatch.setattr(dal.files._core, "record", silent)
+    with pytest.raises(UnavailableError) as failed:
+        await dal.files.upload(ada.id, "a", b"content")
+    assert failed.value.outcome == "unknown"
+    monkeypatch.undo()
+    [file] = (await dal.files.list(user_id=ada.id)).items
+    assert await dal.files.read(file.id) == b"content"
+    assert await dal.files.upload(ada.id, "b", b"other", id=given) == await dal.files.upload(
+        ada.id, "b", b"other", id=given
+    )
+
+
+async def test_a_log_that_cannot_be_written_fails_and_holds_up_nothing(
+    dal: DataAccess, store: Faulty, ada: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_module, "FILE_LOG_WAIT_S", 0.05)
+    monkeypatch.setattr(log_module, "FILE_LOG_RETRY_S", 0.0)
+    file = await dal.files.upload(ada.id, "a", b"content")
+    alone = lambda ops: all(type(op) is Insert and op.table == "file_access_logs" for op in ops)  # noqa: E731
+    store.before = alone
+    for _ in range(3):
+        assert await dal.files.read(file.id) == b"content"
+    assert [e.action for e in (await dal.files.access_log()).items] == ["upload"]
+    assert dal.files._core.log.waiting == 3
+    store.before = never
+    assert len((await dal.files.access_log()).items) == 4
+    store.after = once(alone)  # written, and the answer lost: not twice
+    await dal.files.read(file.id)
+    assert len((await dal.files.access_log()).items) == 5
+    store.before = alone
+    await dal.files.read(file.id)
+    await dal.close()
+    assert dal.files._core.log.lost == 1
+    assert "1 rows lost" in caplog.text
+
+
+async def test_a_full_log_drops_rows_and_counts_them() -> None:
+    class Never:
+        async def commit(self, ops: Sequence[Op]) -> Receipt:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    log = AccessLog(Never())  # type: ignore[arg-type]  # it only commits
+    for number in range(FILE_LOG_ROWS + 5):
+        log.add(Insert("file_access_logs", {"id": str(number)}))
+    assert (log.waiting, log.lost) == (FILE_LOG_ROWS, 5)
+
+
+async def test_a_row_of_the_log_that_makes_no_sense_stops_no_other(dal: DataAccess, ada: User) -> None:
+    dal.files._core.log.add(Insert("file_access_logs", {"nonsense": 1}))
+    await dal.files._core.log.flush()
+    assert dal.files._core.log.lost == 1
+    await dal.files.upload(ada.id, "a", b"x")
+    assert len((await dal.files.access_log()).items) == 1
+
+
+async def test_within_a_transaction_contents_are_refused_and_rows_go_through_it(dal: DataAccess, ada: User) -> None:
+    from dal import UnsupportedError
+
+    async with dal.transaction() as tx:
+        file = await tx.files.create(ada.id, "a", storage_key="k", file_size=0)
+        assert not hasattr(tx.files, "upload")
+        with pytest.raises(UnsupportedError):
+            await dal.files.upload(ada.id, "b", b"x")
+    assert await dal.files.get(file.id) == file
+
+
+async def test_health_tells_of_the_blob_store(dal: DataAccess, blobs: MemoryBlobStore) -> None:
+    assert (await dal.health()).status == "ok"
+
+    async def ill() -> str:
+        return "the disk is full"
+
+    blobs.health = ill  # type: ignore[method-assign]
+    health = await dal.health()
+    assert health.status == "degraded"
+    assert health.parts["problems"] == ["contents of files: the disk is full"]
+
+
+def test_options_come_from_the_settings() -> None:
+    from dal import Settings
+    from dal.factory import file_options
+
+    options = file_options(
+        Settings(
+            file_max_bytes=5,
+            file_allowed_types="image/*, Text/Plain,",
+            file_compress=True,
+            file_deduplicate=True,
+            file_retention_days=2,
+            file_quota_bytes=7,
+            file_quota_count=8,
+        )
+    )
+    assert options == FileOptions(
+        max_file_bytes=5,
+        allowed_types=("image/*", "text/plain"),
+        compress=True,
+        deduplicate=True,
+        retention_s=172_800.0,
+        quota_bytes=7,
+        quota_files=8,
+    )
