@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.bench import report
 from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, compare
+from tests.bench.on_blobs import BlobsStage
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
 from tests.bench.on_moves import MovesStage
@@ -23,7 +24,15 @@ from tests.bench.report import Comparison
 from tests.bench.stage import Stage
 from tests.engines.postgres import EngineMissingError
 
-_STAGES: Final[tuple[type[Stage], ...]] = (NothingStage, SqliteStage, PostgresqlStage, D1Stage, FileStage, MovesStage)
+_STAGES: Final[tuple[type[Stage], ...]] = (
+    NothingStage,
+    SqliteStage,
+    PostgresqlStage,
+    D1Stage,
+    FileStage,
+    MovesStage,
+    BlobsStage,
+)
 BACKENDS: Final = tuple(stage.backend for stage in _STAGES)
 
 

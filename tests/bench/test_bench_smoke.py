@@ -14,6 +14,7 @@ from tests.bench import report
 from tests.bench.__main__ import main
 from tests.bench.data import Data, Scale
 from tests.bench.measure import Pace, Side, Stats, compare
+from tests.bench.on_blobs import BlobsStage
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
 from tests.bench.on_moves import MovesStage
@@ -24,7 +25,7 @@ from tests.bench.stage import Stage
 from tests.bench.subject import Subject
 from tests.bench.targets import Measure, Target
 
-TINY = Scale(chats=100, chat_messages=2, lengths=(3, 4, 25), users=2, memory_items=2, bulk_messages=50)
+TINY = Scale(chats=100, chat_messages=2, lengths=(3, 4, 25), users=2, memory_items=2, bulk_messages=50, large_mib=2)
 TINY_MOVES = TINY._replace(chats=8)
 TINY_D1 = TINY._replace(chats=16, lengths=(3, 4, 400))  # every request takes a millisecond
 ONCE = Pace(rounds=1, round_s=0.0, warm_up_s=0.0)
@@ -52,6 +53,15 @@ async def test_every_row_of_d1_is_measured(console: Console) -> None:
     assert engines["d1"].startswith("workerd ")
     alone = [c for c in found if "16 tasks" not in c.path and "bulk" not in c.path]
     assert {(c.ours.requests, c.theirs.requests) for c in alone} == {(1, 1)}
+
+
+@pytest.mark.usefixtures("rclone_engine")  # where it cannot start, that is said
+async def test_every_row_of_contents_is_measured(console: Console) -> None:
+    found, engines = await run(console, ONCE, TINY, words=["blobs"])
+
+    assert len(found) == sum(len(row.against) for row in BlobsStage.rows)
+    assert engines["blobs"].startswith("rclone serve s3")
+    assert all(c.ours.calls > 0 and c.theirs.calls > 0 for c in found)
 
 
 async def test_rows_of_moves_are_measured(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
