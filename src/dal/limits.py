@@ -96,6 +96,7 @@ MOVE_SLOW_S: Final = 0.02  # a source that answers faster is left no pause
 MOVE_SLOWDOWN: Final = 4.0  # a source that answers so many times slower than it can is given one
 MOVE_MAX_PAUSE_S: Final = 5.0
 MOVE_IDLE_S: Final = 0.05  # between two looks at an empty backlog
+MOVE_NAMED_ROWS: Final = 5  # rows that cannot be copied, of those that are named
 MOVE_TAIL_EVERY_S: Final = 1.0
 MOVE_VERIFY_AGAIN_S: Final = 5.0  # after a check that found differences
 MOVE_RESCAN_EVERY_S: Final = 0.5  # between two looks for what others wrote into files

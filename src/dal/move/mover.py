@@ -49,14 +49,20 @@ class Progress:
     """How a mover is doing: what `watch` and the progress bars show.
 
     copied     rows copied by this mover since it began, by table.
-    stuck      keys that could not be copied at the last try.
+    stuck      keys that could not be copied at the last try, each with the rows in its way.
     different  keys that the replica gave back with other content.
+    held_up    the same in words, by unit.
+    differed   how many whole comparisons of a unit in a row found differences, by unit.
+    differing  some of the rows that the last one found different.
     working    this mover holds the lease.
     """
 
     copied: dict[str, int] = field(default_factory=dict)
-    stuck: list[Key] = field(default_factory=list)
+    stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
+    held_up: dict[str, str] = field(default_factory=dict)
+    differed: dict[str, int] = field(default_factory=dict)
+    differing: dict[str, list[str]] = field(default_factory=dict)
     working: bool = False
 
 
@@ -176,14 +182,18 @@ class Mover:
             return True
         busy = False
         clean: set[str] = set()
+        total = CopyResult()
         for side in SIDES:
             units = frozenset(unit for unit, found in gates.items() if found.holder == side)
             if units:
                 await self._rescan(side)
                 result = await self._copy(side, units)
+                total.add(result)
                 busy |= bool(result.copied)
-                stuck = {UNIT_OF[key.table] for key in result.stuck + result.different}
-                clean |= units - stuck if result.is_all else set()
+                clean |= {unit for unit in units if result.is_all and not result.held_up(unit)}
+                for unit in units:
+                    await self._note_held_up(gates[unit].at(side), result)
+        self.progress.stuck, self.progress.different = total.stuck, total.different
         busy |= await self._seed(gates)
         if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
             await self._stop_checking()  # another mover took that unit on meanwhile
@@ -213,7 +223,6 @@ class Mover:
                 self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
             self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
             total.add(result)
-        self.progress.stuck, self.progress.different = total.stuck, total.different
         return total
 
     async def _seed(self, gates: Mapping[str, UnitGates]) -> bool:
@@ -283,8 +292,15 @@ class Mover:
             raise differences
         if checking.epoch != at.epoch:
             return False
+        self.progress.differed[unit] = self.progress.differed.get(unit, 0) + 1 if differences else 0
         check: JsonValue = {"at_ms": self._clock(), "differences": differences}
         return await self._note(at, {"check": check}, phase=None if differences else settled) and not differences
+
+    async def _note_held_up(self, gate: Gate, result: CopyResult) -> None:
+        """Says in the notes of a unit which of its rows cannot be copied, for whoever asks why it is not verified."""
+        text = self.progress.held_up[gate.unit] = result.held_up(gate.unit)
+        if gate.phase == "SYNC" and text != json.loads(gate.notes).get("held_up", ""):
+            await self._note(gate, {"held_up": text})
 
     async def _stop_checking(self) -> None:
         checking, self._checking = self._checking, None

@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, TypeVar, cast
 
-from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES
+from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES, MOVE_NAMED_ROWS
 from dal.move.canonical import canonical, hash_of, row_hash, same_row
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
 from dal.tables import TABLES
@@ -37,7 +37,8 @@ class CopyResult:
     is_all      they were all there were, as of that moment.
     copied      rows acknowledged: equal on both sides at that version.
     overtaken   keys that changed again meanwhile; they are dirty still, or somebody else copied them.
-    stuck       keys that could not be applied: what they refer to is missing, or another row holds their unique key.
+    stuck       keys that could not be applied, each with the rows in its way: what it refers to and is missing, or who
+                holds its unique key.
     different   keys that were applied and read back with other content: the replica does not keep what it is given.
     """
 
@@ -46,7 +47,7 @@ class CopyResult:
     is_all: bool = True
     copied: int = 0
     overtaken: int = 0
-    stuck: list[Key] = field(default_factory=list)
+    stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
 
     def add(self, more: CopyResult) -> None:
@@ -55,8 +56,24 @@ class CopyResult:
         self.is_all &= more.is_all
         self.copied += more.copied
         self.overtaken += more.overtaken
-        self.stuck += more.stuck
+        self.stuck |= more.stuck
         self.different += more.different
+
+    def held_up(self, unit: str) -> str:
+        """Which rows of the unit could not be copied, and why, in words; empty where all could."""
+        stuck = [
+            f"{_named(key)} behind {', '.join(map(_named, in_way))}"
+            for key, in_way in self.stuck.items()
+            if UNIT_OF[key.table] == unit
+        ]
+        different = [_named(key) for key in self.different if UNIT_OF[key.table] == unit]
+        parts = []
+        if stuck:
+            what = "another row holds their unique key, or what they refer to is missing"
+            parts.append(f"{len(stuck)} rows cannot be copied, {what}: {_first(stuck)}")
+        if different:
+            parts.append(f"{len(different)} rows read back with other content: {_first(different)}")
+        return "; ".join(parts)
 
 
 async def copy_dirty(primary: Replica, replica: Replica, table: str, rows: int, units: frozenset[str]) -> CopyResult:
@@ -146,7 +163,7 @@ async def _copy_part(
         if not batch:
             return CopyResult()
     if len(entries) == 1:
-        return CopyResult(stuck=[entries[0].key])
+        return CopyResult(stuck={entries[0].key: applied.blockers})
     result = CopyResult()
     for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
         result.add(await _copy_part(primary, replica, half, units, applying))
@@ -189,6 +206,14 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
         await primary.acknowledge(equal)
     result.copied = len(equal)
     return result
+
+
+def _named(key: Key) -> str:
+    return f"{key.table}['{key.id}']"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOVE_NAMED_ROWS]) + (", …" if len(names) > MOVE_NAMED_ROWS else "")
 
 
 def _hashed(entries: Iterable[Entry]) -> list[Entry]:
