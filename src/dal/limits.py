@@ -103,9 +103,7 @@ MOVE_RESCAN_EVERY_S: Final = 0.5  # between two looks for what others wrote into
 LEGACY_SURE_S: Final = 2.0  # a legacy file that changed so lately is read again: its times may hide another change
 LEGACY_FENCE_S: Final = 0.8  # for programs to close the files of a fenced legacy directory; within MOVE_FENCE_S
 MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
-MOVE_FENCE_S: Final = 2.0  # a fence stands no longer: then anybody takes it back
-MOVE_CLOCK_OFF_S: Final = 6.0  # a deadline set further ahead than that is of a clock gone wrong; a fence that stands so
-# long still stands shorter than FENCED_WAIT_S
+MOVE_FENCE_S: Final = 2.0  # whoever has seen a fence for so long takes it back
 MOVE_FENCE_TRIES: Final = 10
 MOVE_DRAIN_S: Final = 0.05  # the backlog drains in that time, or the unit is not fenced
 MOVE_CATCH_UP_S: Final = 30.0  # for the backlog to get there, before a cutover gives up

@@ -48,8 +48,9 @@ class Gate(NamedTuple):
     next_epoch      the epoch in which it may be activated; raising it burns the ones before.
     phase           how far the move has come; it counts in the row of the primary.
     cursor          how far the backfill has come in the unit: `table` and the last id marked, as `table:id`.
-    deadline_ms     when a fence is overdue and anybody may take it back; 0 for none.
-    lease_owner, lease_until_ms  which mover is at work on it.
+    turn            how many announcements of a switch there were: which of them stands is told by it, never by a time.
+    lease_owner, lease_until_ms  which mover is at work on it. The time is for people; that it changes says that the
+                    mover lives.
     shadow_percent  how many reads in a hundred also go to the replica, to be compared.
     notes           what commands report of the unit, a JSON object as text: counts, the last check, stalls.
     """
@@ -62,7 +63,7 @@ class Gate(NamedTuple):
     next_epoch: int
     phase: Phase
     cursor: str = ""
-    deadline_ms: int = 0
+    turn: int = 0
     lease_owner: str = ""
     lease_until_ms: int = 0
     shadow_percent: int = 0

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
+    GATE_IDLE_AGE_S,
     MOVE_BATCH_ROWS,
     MOVE_BATCH_S,
     MOVE_COPIES,
@@ -30,9 +31,10 @@ from dal.limits import (
     MOVE_TAIL_EVERY_S,
     MOVE_VERIFY_AGAIN_S,
 )
-from dal.move.recovery import SETTLED, recover
+from dal.move.patience import Patience
+from dal.move.recovery import KNOWN, SETTLED, recover
 from dal.move.relay import CopyResult, copy_dirty, mend_cascades
-from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, is_over, now_ms, other, read_gates
+from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue, Value
 from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase
@@ -125,6 +127,7 @@ class Mover:
         count: CountRows,
         batch_rows: int = MOVE_BATCH_ROWS,
         owner: str | None = None,
+        patience: Patience | None = None,
         clock: ClockMs = now_ms,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -135,6 +138,7 @@ class Mover:
         self._max_rows = batch_rows
         self._rows = max(1, batch_rows // MOVE_COPIES)
         self._owner = owner or new_id()
+        self._patience = patience or Patience()
         self._clock = clock
         self._sleep = sleep
         self._fastest_s = float("inf")
@@ -177,7 +181,7 @@ class Mover:
 
     async def step(self, gates: Mapping[str, UnitGates]) -> bool:
         """One round over all units; whether there was anything to do."""
-        recovered = [await recover(self._sides, found, self._clock) for found in gates.values()]
+        recovered = [await recover(self._sides, found, self._patience) for found in gates.values()]
         if any(recovered):
             return True
         busy = False
@@ -258,6 +262,8 @@ class Mover:
         if primary is None:
             return False
         at = gates.at(primary)
+        if primary == "source" and await self._note_known(at):
+            return True
         if at.phase == "CAPTURE":
             rows: JsonValue = {table: await self._count(table) for table in UNITS[unit]}
             return await self._note(at, {"began_ms": self._clock(), "rows": rows}, phase="BACKFILL")
@@ -272,6 +278,13 @@ class Mover:
             except CorruptDataError as error:
                 await self._note(at, {"problem": error.message}, phase="SYNC")
         return False
+
+    async def _note_known(self, gate: Gate) -> bool:
+        """Notes that every instance knows of the move, once this mover has seen it for as long as they may not."""
+        left_s = self._patience.left_s(KNOWN, gate.move, GATE_IDLE_AGE_S)
+        if left_s > 0 or gate.phase == "ANNOUNCED" or json.loads(gate.notes).get(KNOWN):
+            return False
+        return await self._note(gate, {KNOWN: True})
 
     async def _check(self, unit: str, at: Gate, settled: Phase, *, is_clean: bool) -> bool:
         """Has the unit compared whole, beside the copying, and takes it on when it is equal; whether it did.
@@ -325,7 +338,8 @@ class Mover:
         if monotonic() < self._lease_ends - MOVE_LEASE_S / 2:
             return True
         gate = next(iter(gates.values())).source
-        if gate.lease_owner not in ("", self._owner) and not is_over(gate.lease_until_ms, MOVE_LEASE_S, self._clock):
+        lease = (gate.lease_owner, gate.lease_until_ms)
+        if gate.lease_owner not in ("", self._owner) and self._patience.left_s("lease", lease, MOVE_LEASE_S) > 0:
             return False
         taken = await self._sides.source.change_gate(
             gate.unit,

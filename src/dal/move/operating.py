@@ -98,7 +98,7 @@ async def switch_units(
 
     A try that failed for a reason that may pass is repeated, MOVE_SWITCH_TRIES times in all.
     """
-    cutover = Cutover(sides, batch_rows=batch_rows, clock=clock)
+    cutover = Cutover(sides, batch_rows=batch_rows)
     for unit in units:
         report = await _switch(cutover, unit, to, on_retry, sleep)
         await note_cutover(sides, report, clock)

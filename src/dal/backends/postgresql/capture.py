@@ -42,7 +42,7 @@ _TABLES: Final = (
         next_epoch BIGINT NOT NULL,
         phase TEXT NOT NULL,
         cursor TEXT NOT NULL,
-        deadline_ms BIGINT NOT NULL,
+        turn BIGINT NOT NULL,
         lease_owner TEXT NOT NULL,
         lease_until_ms BIGINT NOT NULL,
         shadow_percent INTEGER NOT NULL,
