@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, LiteralString, TypeAlias, cast
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
+from typing import Final, cast
 
 import psycopg
 import pytest
 import pytest_asyncio
-from psycopg import sql
 
 from dal.backends.postgresql import switching
 from dal.backends.postgresql.replica import PostgresReplica
@@ -22,13 +19,12 @@ from dal.replica import EPOCH, Copied, Entry, Key
 from dal.tables import TABLES
 from dal.values import new_id
 from tests.engines.pgbouncer import PgBouncer
-from tests.postgresql.conftest import OpenStore
+from tests.postgresql.conftest import MakeRole, OpenStore
 from tests.postgresql.moves import Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
 
 LIVE, DEAD = 0, 1
-MakeRole: TypeAlias = Callable[[LiteralString], Awaitable[str]]
 LEFT: Final = """
     SELECT relname::text FROM pg_class WHERE relname ~ '^dal_(sync|gate|version)'
     UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgname LIKE 'dal\\_%'
@@ -45,24 +41,6 @@ async def replica(store: SqlStore) -> AsyncIterator[PostgresReplica]:
     made = cast(PostgresReplica, store.replica())
     yield made
     await made.uninstall(keep_fence=False)
-
-
-@pytest_asyncio.fixture
-async def role(url: str, foreign: Connection) -> AsyncIterator[MakeRole]:
-    """Makes a role of this test's own, with the rights that a GRANT gives it; the address with which it connects."""
-    made: list[sql.Identifier] = []
-
-    async def make(grant: LiteralString) -> str:
-        name = f"role_{uuid.uuid4().hex[:8]}"
-        made.append(sql.Identifier(name))
-        await foreign.execute(sql.SQL("CREATE ROLE {} LOGIN").format(made[-1]))
-        await foreign.execute(sql.SQL(grant).format(role=made[-1]))
-        parts = urlsplit(url)
-        return parts._replace(netloc=f"{name}@{parts.netloc.rpartition('@')[2]}").geturl()
-
-    yield make
-    for name in made:
-        await foreign.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
 # What is registered --------------------------------------------------------------------------------------------------

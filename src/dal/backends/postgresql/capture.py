@@ -169,6 +169,37 @@ def objects(schema: str) -> list[str]:
     return found
 
 
+#: Who holds any right on a table may read the gates. Who holds all of them on all tables is an application: it copies
+#: what it changed and reports: the registry tells ids of every table, and whoever may write it can leave rows behind.
+_GRANTS: Final = """DO $do$ DECLARE one RECORD; BEGIN
+    FOR one IN
+        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS who,
+            count(DISTINCT (c.oid, a.privilege_type)) = 4 * {count} AS is_application
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.oid IN ({tables}) AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+        AND a.grantee <> c.relowner GROUP BY 1
+    LOOP
+        EXECUTE 'GRANT SELECT ON {schema}.dal_gate TO ' || one.who;
+        IF one.is_application THEN
+            EXECUTE 'GRANT UPDATE ON {schema}.dal_gate TO ' || one.who;
+            EXECUTE 'GRANT SELECT, INSERT, UPDATE ON {schema}.dal_sync TO ' || one.who;
+            EXECUTE 'GRANT USAGE ON SEQUENCE {counters} TO ' || one.who;
+        END IF;
+    END LOOP;
+END $do$"""
+
+
+def grants(schema: str) -> str:
+    """Gives roles that hold rights on the users' tables those on the move's that taking part in it asks for."""
+    place = quoted(schema)
+    return _GRANTS.format(
+        count=len(UNIT_OF),
+        schema=place.replace("'", "''"),
+        tables=", ".join(f"{_text(f'{place}.{table}')}::regclass" for table in UNIT_OF),
+        counters=", ".join(f"{place}.{sequence_of(unit)}" for unit in UNITS).replace("'", "''"),
+    )
+
+
 def triggers(table: str) -> tuple[str, ...]:
     """The names of the triggers that a table carries while a move is on."""
     return tuple(name for name in _TRIGGERS if name != ROW_FENCE or is_child(table))

@@ -104,6 +104,7 @@ async def _make_objects(executor: Executor, schema: str, gates: Sequence[Gate]) 
             [
                 _ALONE,
                 *(Statement(text) for text in capture.objects(schema)),
+                Statement(capture.grants(schema)),
                 *(
                     Statement(f"INSERT INTO dal_guard (ok) {foreign}", (move,))
                     for move in {gate.move for gate in gates}
