@@ -89,6 +89,7 @@ SCHEMA_RESUMPTIONS: Final = 5  # in one run, after a lost answer or lease; each 
 MOVE_BATCH_ROWS: Final = 1_000  # of one copy; MIGRATION_BATCH_SIZE sets another
 MOVE_COPIES: Final = 4  # copies whose rows are read at a time; while one is written, the one before is compared
 MOVE_BATCH_BYTES: Final = 1024 * 1024  # of one copy, text and documents
+MOVE_BACKFILL_S: Final = 0.5  # of one go at the backfill: what is dirty waits for so long
 MOVE_READ_BYTES: Final = 8 * 1024 * 1024  # rows that were read at a time and are larger make the next ones fewer
 MOVE_BATCH_S: Final = 0.5  # a copy that takes longer makes the next one smaller
 MOVE_MIN_BATCH_ROWS: Final = 10

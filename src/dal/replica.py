@@ -25,6 +25,12 @@ State = Literal["dirty", "copied", "checked"]
 #: Versions of one epoch: under 2^53 for a thousand epochs, so exact through JSON.
 EPOCH: Final = 1 << 43
 
+
+def is_first(version: int) -> bool:
+    """Whether it is the lowest of an epoch: that of a row which has not changed since the move began."""
+    return version % EPOCH == 0
+
+
 #: What is switched together, in the order in which a whole move switches it.
 UNITS: Final[dict[str, tuple[str, ...]]] = {
     "memory": ("user_memory",),
@@ -129,6 +135,17 @@ class Applied(NamedTuple):
     blockers: tuple[Key, ...] = ()
 
 
+class Unregistered(NamedTuple):
+    """Rows that a move has not come to yet.
+
+    entries  at the lowest version of their unit's epoch: older than whatever was or will be written.
+    last     the last id looked at; empty at the end of the table.
+    """
+
+    entries: Sequence[Entry]
+    last: str
+
+
 class Bucket(NamedTuple):
     """Registry entries of one table whose ids end in the same three characters, added up.
 
@@ -195,9 +212,15 @@ class Replica(Protocol):
 
     # -- the registry
 
+    async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+        """Those of the next `limit` rows behind the id `after` that have no entry, as of one moment. Registers nothing:
+        `acknowledge` does, once they were copied. Ids in the store's order."""
+        ...
+
     async def seed(self, table: str, after: str, limit: int) -> str:
         """Registers, as dirty and at the lowest version of the unit's epoch, the next `limit` rows behind the id
-        `after` that have no entry. The last id looked at; empty at the end of the table. Ids in the store's order."""
+        `after` that have no entry: those that could not be copied at once. The last id looked at; empty at the end of
+        the table. Ids in the store's order."""
         ...
 
     async def dirty(self, table: str, limit: int) -> list[Entry]:
@@ -213,7 +236,11 @@ class Replica(Protocol):
         ...
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
-        """Marks entries as copied, with their hash, where they are still dirty at that version."""
+        """Marks entries as copied, with their hash, where they are still dirty at that version.
+
+        At the lowest version of an epoch as checked, for both registries were read then; and also a key that has no
+        entry: it has not changed since `unregistered` gave it.
+        """
         ...
 
     async def backlog(self) -> Mapping[str, Backlog]:

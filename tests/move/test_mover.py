@@ -229,9 +229,9 @@ async def test_large_rows_are_read_fewer_at_a_time(source: Site, target: Site) -
     large = [rows.message(6000 + n, 101, sequence_number=1000 + n, content="x" * 900_000) for n in range(10)]
     await source.insert("messages", *large)
     mover = move.mover(batch_rows=1000)
-    before = mover._rows
+    before = mover._pace.rows
     await mover.step(await read_gates(move.sides))
-    assert mover._rows < before
+    assert mover._pace.rows < before
     assert await move.differences() == 0
 
 

@@ -18,26 +18,23 @@ from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
     GATE_IDLE_AGE_S,
     MOVE_BATCH_ROWS,
-    MOVE_BATCH_S,
-    MOVE_COPIES,
     MOVE_IDLE_S,
     MOVE_LEASE_S,
     MOVE_MAX_PAUSE_S,
-    MOVE_MIN_BATCH_ROWS,
-    MOVE_READ_BYTES,
     MOVE_RESCAN_EVERY_S,
     MOVE_SLOW_S,
     MOVE_SLOWDOWN,
     MOVE_TAIL_EVERY_S,
     MOVE_VERIFY_AGAIN_S,
 )
+from dal.move.backfill import Backfill, Pace
 from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, SETTLED, recover
 from dal.move.relay import CopyResult, copy_dirty, mend_cascades
 from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue, Value
-from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase
+from dal.replica import TABLE_ORDER, UNITS, Gate, Key, Phase
 from dal.values import IdMaker, new_id
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -135,8 +132,8 @@ class Mover:
         self._sides = sides
         self._verify = verify
         self._count = count
-        self._max_rows = batch_rows
-        self._rows = max(1, batch_rows // MOVE_COPIES)
+        self._pace = Pace(batch_rows)
+        self._backfill = Backfill(sides, self._pace, self.progress.copied)
         self._owner = owner or new_id()
         self._patience = patience or Patience()
         self._clock = clock
@@ -198,7 +195,7 @@ class Mover:
                 for unit in units:
                     await self._note_held_up(gates[unit].at(side), result)
         self.progress.stuck, self.progress.different = total.stuck, total.different
-        busy |= await self._seed(gates)
+        busy |= await self._backfill.go_on(gates)
         if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
             await self._stop_checking()  # another mover took that unit on meanwhile
         for unit, found in gates.items():
@@ -221,38 +218,12 @@ class Mover:
         for table in sorted((t for unit in units for t in UNITS[unit]), key=TABLE_ORDER.__getitem__):
             await mend_cascades(store, replica, table)
             started = monotonic()
-            result = await copy_dirty(store, replica, table, self._rows, units)
-            is_slow = not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S
-            if is_slow or result.size_bytes > MOVE_READ_BYTES:
-                self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            result = await copy_dirty(store, replica, table, self._pace.rows, units)
+            if self._pace.is_too_much(result, 0.0 if result.is_all else monotonic() - started):
+                self._pace.slow_down()
             self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
             total.add(result)
         return total
-
-    async def _seed(self, gates: Mapping[str, UnitGates]) -> bool:
-        """Registers the next rows of the backfill, parents first; whether there were any.
-
-        The cursor is saved behind the rows: a mover that dies between the two registers them again, which is harmless.
-        """
-        for table in TABLE_ORDER:
-            found = gates.get(UNIT_OF[table])
-            if found is None or found.source.phase != "BACKFILL" or found.primary != "source":
-                continue
-            at, _, after = found.source.cursor.partition(":")
-            tables = UNITS[found.source.unit]
-            if at and tables.index(table) < tables.index(at):
-                continue
-            last = await self._sides.source.seed(table, after if at == table else "", MOVE_COPIES * self._rows)
-            if last:
-                change: dict[str, Value] = {"cursor": f"{table}:{last}"}
-            elif table != tables[-1]:
-                change = {"cursor": f"{tables[tables.index(table) + 1]}:"}
-            else:
-                change = {"cursor": "", "phase": "SYNC"}
-            expect: dict[str, Value] = {"phase": "BACKFILL", "cursor": found.source.cursor}
-            await self._sides.source.change_gate(found.source.unit, expect=expect, change=change)
-            return True
-        return False
 
     # -- phases
 
@@ -364,9 +335,9 @@ class Mover:
         took_s = monotonic() - started
         self._fastest_s = min(self._fastest_s, took_s)
         if took_s > max(MOVE_SLOW_S, MOVE_SLOWDOWN * self._fastest_s):
-            self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            self._pace.slow_down()
             return min(took_s, MOVE_MAX_PAUSE_S)
-        self._rows = min(self._max_rows, self._rows + self._rows // 4 + 1)
+        self._pace.speed_up(1.25)
         return 0.0
 
 

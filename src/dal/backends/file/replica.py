@@ -16,6 +16,7 @@ from typing import Final
 from dal.backends.file import fencing
 from dal.backends.file.copies import apply_copies
 from dal.backends.file.errors import reason
+from dal.backends.file.image import Image
 from dal.backends.file.index import Index
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
@@ -46,6 +47,8 @@ from dal.replica import (
     Entry,
     Gate,
     Registered,
+    Unregistered,
+    is_first,
 )
 from dal.tables import TABLES
 
@@ -163,6 +166,19 @@ class FileReplica:
 
     # -- the registry
 
+    async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+        ids = await self._reader.behind(table, after, limit)
+        gate = (await self._registry()).gates.get(UNIT_OF[table])
+        version = first_version(0 if gate is None else gate.epoch)
+
+        def choose(image: Image) -> list[str]:
+            known = image.registry.tables[table]
+            return [row_id for row_id in ids if row_id not in known]
+
+        found = await self._reader.entries(table, choose)
+        entries = [entry._replace(version=version) for entry in found if not entry.version and entry.row is not None]
+        return Unregistered(entries, ids[-1] if len(ids) == limit else "")
+
     async def seed(self, table: str, after: str, limit: int) -> str:
         ids = await self._reader.behind(table, after, limit)
         known = (await self._registry()).tables[table]
@@ -227,8 +243,11 @@ class FileReplica:
             marked: dict[str, list[tuple[str, Known]]] = {}
             for table, row_id, version, hash_ in copied:
                 known = registry.tables[table].get(row_id)
+                if known is None and is_first(version):
+                    known = Known(version, False, DIRTY, None)
                 if known is not None and known.version == version and known.state == DIRTY:
-                    marked.setdefault(table, []).append((row_id, Known(version, hash_ is None, COPIED, hash_)))
+                    state = CHECKED if is_first(version) else COPIED
+                    marked.setdefault(table, []).append((row_id, Known(version, hash_ is None, state, hash_)))
             await self._opened.write([Marked(table, entries) for table, entries in marked.items()], "acknowledge")
 
     async def backlog(self) -> Mapping[str, Backlog]:
