@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
@@ -20,7 +21,7 @@ from dal.tables import TABLES
 from dal.values import new_id
 from tests.engines.pgbouncer import PgBouncer
 from tests.postgresql.conftest import MakeRole, OpenStore
-from tests.postgresql.moves import Connection, add_user, connect, gates, registry, rows
+from tests.postgresql.moves import MOVER, Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
 
@@ -407,13 +408,33 @@ async def test_nothing_stands_in_the_way_of_a_move_from_here(replica: PostgresRe
 async def test_missing_rights_are_named(
     replica: PostgresReplica, foreign: Connection, open_store: OpenStore, role: MakeRole
 ) -> None:
-    everything = "GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON ALL TABLES IN SCHEMA public TO {role}"
-    poor = (await open_store(await role(everything))).replica()
+    nearly = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    poor = (await open_store(await role(nearly))).replica()
     create, own = await poor.obstacles()
     assert "GRANT CREATE ON SCHEMA" in create
     assert "does not own chat_sessions, files" in own
+    assert re.search(r'GRANT SELECT, .*, TRIGGER ON chat_sessions, .* TO "role_', own)
     with pytest.raises(UnsupportedError, match="does not own"):
         await poor.install(gates())
+    assert await rows(foreign, LEFT) == []
+
+
+async def test_what_a_move_of_foreign_tables_costs_is_said_and_nothing_of_it_stays(
+    foreign: Connection, open_store: OpenStore, role: MakeRole
+) -> None:
+    mover = (await open_store(await role(MOVER))).replica()
+    (cost,) = await mover.obstacles()
+    assert "each write asks the gate" in cost
+    await mover.install(gates())
+    await mover.install(gates())  # a mover that died in between does it again
+    assert await add_user(foreign) in await registry(foreign, "users")
+    await mover.uninstall(keep_fence=False)
+    assert await rows(foreign, LEFT) == []
+    await mover.install(gates("replica"))
+    await mover.uninstall(keep_fence=True)
+    with pytest.raises(psycopg.errors.DatabaseError, match="live move"):
+        await add_user(foreign)
+    await mover.uninstall(keep_fence=False)
     assert await rows(foreign, LEFT) == []
 
 

@@ -20,7 +20,7 @@ from dal.store import Store
 from tests.move.moving import Move, quick, start
 from tests.move.replicas import Site
 from tests.postgresql.conftest import MakeRole, OpenStore
-from tests.postgresql.moves import connect, gates, rows
+from tests.postgresql.moves import MOVER, connect, gates, rows
 
 __all__ = ["quick"]
 
@@ -63,6 +63,7 @@ def site(backend: str, store: Store) -> Site:
     return Site(backend, store, cast(Movable, store).replica(), nobody)
 
 
+@pytest.mark.parametrize("is_owner", [True, False], ids=["owner", "foreign"])
 @pytest.mark.parametrize("is_source", [True, False], ids=["from PostgreSQL", "to PostgreSQL"])
 async def test_an_application_of_another_role_takes_part_in_a_move(
     url: str,
@@ -71,9 +72,13 @@ async def test_an_application_of_another_role_takes_part_in_a_move(
     sqlite: tuple[str, Store],
     instance: Instance,
     is_source: bool,
+    is_owner: bool,
 ) -> None:
     application = await role(APPLICATION)
-    ours, theirs = site("postgresql", await open_store(url)), site("sqlite", sqlite[1])
+    ours, theirs = (
+        site("postgresql", await open_store(url if is_owner else await role(MOVER))),
+        site("sqlite", sqlite[1]),
+    )
     move = await start(*((ours, theirs) if is_source else (theirs, ours)))
     try:
         await _live_through(

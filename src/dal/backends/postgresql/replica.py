@@ -147,7 +147,7 @@ class PostgresReplica(SqlReplica):
     # The move itself -------------------------------------------------------------------------------------------------
 
     async def install(self, gates: Sequence[Gate]) -> None:
-        """Takes the ownership of the tables; works through a pooler too."""
+        """Takes the tables' ownership, or the right to write them and make triggers; works through a pooler too."""
         if missing := await rights.missing(self._executor):
             raise UnsupportedError(f"install: {' '.join(missing)}", operation="install", backend=BACKEND)
         await switching.install(self._executor, gates)
@@ -219,4 +219,5 @@ class PostgresReplica(SqlReplica):
         return await rights.oldest_writer_s(self._executor, [table for unit in UNITS for table in UNITS[unit]])
 
     async def obstacles(self) -> list[str]:
-        return [*await rights.obstacles(self._executor), *await rights.missing(self._executor)]
+        asked = (rights.obstacles, rights.missing, rights.foreign)
+        return [sentence for ask in asked for sentence in await ask(self._executor)]
