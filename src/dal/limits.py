@@ -101,6 +101,7 @@ MOVE_NAMED_ROWS: Final = 5  # rows that cannot be copied, of those that are name
 MOVE_TAIL_EVERY_S: Final = 1.0
 MOVE_VERIFY_AGAIN_S: Final = 5.0  # after a check that found differences
 MOVE_RESCAN_EVERY_S: Final = 0.5  # between two looks for what others wrote into files
+FOREIGN_HOLD_S: Final = 0.05  # for so long a look at what others wrote into a file store holds up its writers at a time
 LEGACY_SURE_S: Final = 2.0  # a legacy file that changed so lately is read again: its times may hide another change
 LEGACY_FENCE_S: Final = 0.8  # for programs to close the files of a fenced legacy directory; within MOVE_FENCE_S
 MOVE_LEASE_S: Final = 5.0  # a mover that died keeps others waiting for so long
