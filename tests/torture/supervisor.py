@@ -28,6 +28,7 @@ from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.replica import UNITS
 from dal.store import Store
 from tests.torture import pace, verdict, workers
+from tests.torture.disk import SmallDisk
 from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Change, Ledger, now_s
 from tests.torture.places import FilePlace, Place, make_places, open_settings
@@ -122,13 +123,15 @@ class Supervisor:
     def run(self) -> Outcome:
         began = time.monotonic()
         pace.shorten()
-        self._places = make_places(self.source, self.target, self.directory)
+        disk = SmallDisk(self.directory / "disk")
+        self._places = make_places(self.source, self.target, disk)
         try:
             return self._run(began)
         finally:
             self._kill_all()
             for place in self._places:
                 place.close()
+            disk.close(keeping=bool(self.problems))
 
     def _run(self, began: float) -> Outcome:
         self._dice = Random(f"{self.seed}/supervisor")
