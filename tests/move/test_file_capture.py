@@ -631,6 +631,30 @@ async def test_a_program_that_writes_files_beside_the_library_loses_nothing_unti
     await store.close()
 
 
+async def test_a_target_takes_nothing_of_programs_that_write_its_files(tmp_path: Path) -> None:
+    """Not before the switch, and what they write after it is registered."""
+    store = await _opened(tmp_path / "store")
+    replica = store.replica()
+    await replica.install([gate._replace(side="target", role="replica", epoch=0) for gate in GATES])
+    user = tuple(rows.user(1)[name] for name in TABLES["users"].names)
+    await replica.apply([Entry("users", USER, EPOCH + 1, user)])
+    await store.close()
+    await store.open()
+    path = tmp_path / "store" / "users" / "c4" / f"{USER}.json"
+    for write in (lambda: path.write_text("{}"), lambda: path.parent.mkdir(parents=True)):
+        with pytest.raises(NotADirectoryError):
+            write()
+    assert (await rows.everything(store))["users"][0][0] == USER
+    assert await replica.change_gate("users", expect={"role": "replica"}, change={"role": "primary", "epoch": 2})
+    path = _only(tmp_path, f"users/*/{USER}.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "by hand"}))
+    assert await replica.rescan() == 1
+    (entry,) = (await _dirty(replica)).values()
+    assert entry.row is not None
+    assert ("by hand" in entry.row, entry.version > 2 * EPOCH) == (True, True)
+    await store.close()
+
+
 async def _fence(replica: Replica, unit: str) -> bool:
     try:
         return await replica.change_gate(unit, expect={"role": "primary"}, change={"role": "fenced"})

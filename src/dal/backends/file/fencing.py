@@ -60,7 +60,7 @@ def put_back(layout: Layout, name: str) -> None:
 
 
 def complete(layout: Layout, registry: Registry) -> None:
-    """Brings every directory to where its unit's gate wants it; one of a replica stays where it is.
+    """Brings every directory to where its unit's gate wants it; only a primary's is in others' reach.
 
     Some renames at most, and most often one look.
     """
@@ -86,7 +86,4 @@ def _wanted(layout: Layout, registry: Registry) -> Iterator[tuple[str, bool]]:
         return
     for name in DATA:
         gate = registry.gates.get(name)
-        if gate is None or gate.role == "primary":
-            yield name, False
-        elif gate.role == "fenced":
-            yield name, True
+        yield name, gate is not None and gate.role != "primary"

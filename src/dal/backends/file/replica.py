@@ -97,6 +97,8 @@ class FileReplica:
                 changes += [Gated(g, first_version(g.epoch)) for g in gates if file or g.unit not in present.gates]
                 await opened.write(changes, "install")
         await opened.settle("install")
+        async with opened.locks.settled_files("install"):
+            await self._place()
         await opened.foreign.rescan()  # what others changed before is in no registry
 
     async def _check_move(self, gates: Sequence[Gate]) -> None:
