@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
+from dal.config import Settings
 from tests.engines import d1, d1_worker, honesty, postgres, s3
 
 _Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine, s3.R2Engine, s3.RcloneEngine)
@@ -36,6 +38,19 @@ def pytest_testnodedown(node: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in honesty.lines():
         terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_left_behind() -> Iterator[None]:
+    """A test that leaves settings in the environment would be met by whichever test comes next."""
+    before = _settings()
+    yield
+    assert _settings() == before, "this test has changed the environment for those that follow"
+
+
+def _settings() -> dict[str, str]:
+    names = map(str.upper, Settings.model_fields)
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 @pytest.fixture(scope="session")

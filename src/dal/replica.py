@@ -26,6 +26,12 @@ State = Literal["dirty", "copied", "checked"]
 #: Versions of one epoch: under 2^53 for a thousand epochs, so exact through JSON.
 EPOCH: Final = 1 << 43
 
+
+def is_first(version: int) -> bool:
+    """Whether it is the lowest of an epoch: that of a row which has not changed since the move began."""
+    return version % EPOCH == 0
+
+
 #: What is switched together, in the order in which a whole move switches it.
 UNITS: Final[dict[str, tuple[str, ...]]] = {
     "memory": ("user_memory",),
@@ -54,8 +60,9 @@ class Gate(NamedTuple):
     next_epoch      the epoch in which it may be activated; raising it burns the ones before.
     phase           how far the move has come; it counts in the row of the primary.
     cursor          how far the backfill has come in the unit: `table` and the last id marked, as `table:id`.
-    deadline_ms     when a fence is overdue and anybody may take it back; 0 for none.
-    lease_owner, lease_until_ms  which mover is at work on it.
+    turn            how many announcements of a switch there were: which of them stands is told by it, never by a time.
+    lease_owner, lease_until_ms  which mover is at work on it. The time is for people; that it changes says that the
+                    mover lives.
     shadow_percent  how many reads in a hundred also go to the replica, to be compared.
     notes           what commands report of the unit, a JSON object as text: counts, the last check, stalls.
     """
@@ -68,7 +75,7 @@ class Gate(NamedTuple):
     next_epoch: int
     phase: Phase
     cursor: str = ""
-    deadline_ms: int = 0
+    turn: int = 0
     lease_owner: str = ""
     lease_until_ms: int = 0
     shadow_percent: int = 0
@@ -132,6 +139,17 @@ class Applied(NamedTuple):
 
     won: frozenset[Key] = frozenset()
     blockers: tuple[Key, ...] = ()
+
+
+class Unregistered(NamedTuple):
+    """Rows that a move has not come to yet.
+
+    entries  at the lowest version of their unit's epoch: older than whatever was or will be written.
+    last     the last id looked at; empty at the end of the table.
+    """
+
+    entries: Sequence[Entry]
+    last: str
 
 
 class Bucket(NamedTuple):
@@ -200,9 +218,15 @@ class Replica(Protocol):
 
     # -- the registry
 
+    async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+        """Those of the next `limit` rows behind the id `after` that have no entry, as of one moment. Registers nothing:
+        `acknowledge` does, once they were copied. Ids in the store's order."""
+        ...
+
     async def seed(self, table: str, after: str, limit: int) -> str:
         """Registers, as dirty and at the lowest version of the unit's epoch, the next `limit` rows behind the id
-        `after` that have no entry. The last id looked at; empty at the end of the table. Ids in the store's order."""
+        `after` that have no entry: those that could not be copied at once. The last id looked at; empty at the end of
+        the table. Ids in the store's order."""
         ...
 
     async def dirty(self, table: str, limit: int) -> list[Entry]:
@@ -218,7 +242,11 @@ class Replica(Protocol):
         ...
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
-        """Marks entries as copied, with their hash, where they are still dirty at that version."""
+        """Marks entries as copied, with their hash, where they are still dirty at that version.
+
+        At the lowest version of an epoch as checked, for both registries were read then; and also a key that has no
+        entry: it has not changed since `unregistered` gave it.
+        """
         ...
 
     async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:

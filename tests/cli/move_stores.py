@@ -105,12 +105,12 @@ def counts(url: str) -> dict[str, int]:
     return asyncio.run(read())
 
 
-def new_user(url: str, name: str) -> None:
-    """One more write, as an application's that knows of no move."""
+def new_user(url: str, name: str) -> str:
+    """One more write, as an application's that knows of no move; its id."""
 
-    async def write() -> None:
+    async def write() -> str:
         data_access: DataAccess = create_data_access(url)
         async with data_access:
-            await data_access.users.create(name=name)
+            return (await data_access.users.create(name=name)).id
 
-    asyncio.run(write())
+    return asyncio.run(write())

@@ -70,6 +70,9 @@ def test_a_cutover_there_and_back_keeps_what_was_written_in_between(run: Command
     assert [one["unit"] for one in there["switched"]] == UNITS
     assert all(one["stall_ms"] > 0 and one["epoch"] == 2 for one in there["switched"])
     assert set(there["lives_on"].values()) == {"target"}
+    followed = run("move", "start", *verified.options, "--exit-when-verified")
+    assert "next, when you trust the target: dal move retire" in followed.stderr
+    assert "next: dal move cutover" not in followed.stderr
     new_user(verified.target, "on the target")
     with pytest.raises(FencedError):
         new_user(verified.source, "too late")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from dal.testing.rows import row_id
 from tests.cli.conftest import Command, document, run_sql
-from tests.cli.move_stores import ROWS, Stores, gates
+from tests.cli.move_stores import ROWS, Stores, counts, gates, new_user
 from tests.move.pairs import COUNTS
 from tests.move.replicas import run_sqlite
 
@@ -115,3 +117,41 @@ def test_foreign_triggers_are_in_the_way(run: Command, stores: Stores) -> None:
     run_sql(stores.source, "CREATE TRIGGER theirs AFTER INSERT ON users BEGIN SELECT 1; END")
     found = document(run("move", "plan", *stores.options, "--json"), code=1)
     assert "theirs" in found["obstacles"][0]["text"]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks and comparisons follow one another without a pause."""
+    monkeypatch.setattr("dal.cli.move.start._SHOW_EVERY_S", 0.02)
+    monkeypatch.setattr("dal.move.mover.MOVE_VERIFY_AGAIN_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_rows_that_a_row_of_the_target_keeps_out_end_start_and_are_named(
+    run: Command, stores: Stores, tmp_path: Path
+) -> None:
+    run("schema", "up", "--url", stores.target)
+    run_sqlite(tmp_path / "source.db", f"UPDATE users SET clerk_id = 'taken' WHERE id = '{row_id(1)}'")
+    other = new_user(stores.target, "other")
+    run_sqlite(tmp_path / "target.db", "UPDATE users SET clerk_id = 'taken'")
+    options = (*stores.options, "--exit-when-verified")
+    assert "--allow-obstacles" in run("move", "start", *options).stderr
+    ended = run("move", "start", *options, "--allow-obstacles")
+    assert ended.exit_code == 1
+    why = f"users['{row_id(1)}'] behind users['{other}']"
+    assert "not verified: users: 1 rows cannot be copied, another row holds their unique key" in ended.stderr
+    assert why in ended.stderr
+    assert "dal move abort" in ended.stderr
+    assert why in run("move", "status", *stores.options).stdout.replace("\n", "")
+    assert run("move", "repair", *stores.options, "--delete-extra", "--yes").exit_code == 0
+    assert run("move", "start", *options).exit_code == 0
+    assert counts(stores.target) == counts(stores.source)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_rows_that_only_the_target_has_end_start_and_are_named(run: Command, stores: Stores, tmp_path: Path) -> None:
+    run("schema", "up", "--url", stores.target)
+    new_user(stores.target, "extra")
+    ended = run("move", "start", *stores.options, "--exit-when-verified", "--allow-obstacles")
+    assert ended.exit_code == 1
+    assert re.search(r"not verified: users: 1 rows differ: users\['\S+'\] \(extra in the target\)", ended.stderr)

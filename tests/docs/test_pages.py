@@ -26,7 +26,8 @@ from tests.engines.postgres import PostgresServer
 
 @pytest.fixture
 def page_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty directory to be in, a clean environment, and no module of another page."""
+    """An empty directory to be in, a clean environment, and no module of another page. What a page sets is undone."""
+    environment = dict(os.environ)
     for variable in (*map(str.upper, Settings.model_fields), "PYTHONPATH"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -36,6 +37,8 @@ def page_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     yield tmp_path
+    os.environ.clear()
+    os.environ.update(environment)
     for added in set(sys.modules) - before:
         if (getattr(sys.modules[added], "__file__", None) or "").startswith(str(tmp_path)):
             del sys.modules[added]

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import IO, ClassVar, Final
 
 import httpx
+from dal.blobs.s3.uploads import bucket_capabilities
 
 from dal.blobs.base import BlobCapabilities
 from dal.blobs.s3 import S3BlobStore
 from dal.blobs.s3.credentials import Credentials
 from dal.blobs.s3.signature import UNSIGNED_PAYLOAD, sign_headers
-from dal.blobs.s3.uploads import bucket_capabilities
 from dal.blobs.urls import Bucket, Provider, parse_blob_url
 from dal.values import now
 from tests.engines import child, node

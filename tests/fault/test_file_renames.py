@@ -17,6 +17,8 @@ from dal.backends.file.image import Image
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
 from dal.backends.file.lines import LineFile
+from dal.backends.file.registry import Registry
+from dal.backends.file.registry_files import RegistryFiles
 from dal.backends.rows import Change, encode
 from dal.ops import Compare, Count, Delete, Insert, Update
 from dal.tables import CHAT_SESSIONS
@@ -38,7 +40,7 @@ def test_a_reader_finds_the_messages_whenever_a_checkpoint_moves_them(
 ) -> None:
     layout = Layout(tmp_path)
     layout.prepare(create=True)
-    image = Image(layout, Index(layout.index))
+    image = Image(layout, Index(layout.index), Registry(RegistryFiles(layout, 1.0).file))
     for key in ("earlier", "present"):
         row = encode(CHAT_SESSIONS, rows.chat(1, chat_id=key))
         image.apply([Change("chat_sessions", rows.row_id(1), row)])

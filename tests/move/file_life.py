@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from dal.backends.file import FileStore, registry_files
+from dal.backends.file import FileStore
 from dal.errors import DalTimeoutError
 from dal.move.canonical import row_hash
 from dal.replica import UNITS, Copied, Gate, Replica
@@ -23,7 +23,6 @@ FENCED = "files"
 
 
 async def _live(directory: str, seed: int, steps: int, acknowledged: int) -> None:
-    registry_files.WHOLE_ENTRIES = 10  # type: ignore[misc]
     store = FileStore(directory, segment_bytes=SEGMENT_BYTES)
     await store.open()
     replica = store.replica()

@@ -11,8 +11,9 @@ import pytest
 
 from dal.move.cutover import Cutover
 from dal.move.mover import Mover, begin
+from dal.move.patience import Patience
 from dal.move.recovery import recover
-from dal.move.sides import Side, Sides, UnitGates, now_ms, read_gates
+from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.ops import Count
 from dal.replica import UNITS, Replica
 from tests.move.replicas import Site
@@ -76,7 +77,7 @@ def mortal(sides: Sides, life: Life) -> Sides:
 
 @dataclass
 class Move:
-    """A move of every unit between two sites. later() is a clock behind every deadline."""
+    """A move of every unit between two sites."""
 
     source: Site
     target: Site
@@ -108,10 +109,11 @@ class Move:
             await self.cutover().switch(unit, to)
 
     async def rescue(self) -> Mapping[str, UnitGates]:
-        """What anybody does once every deadline has passed."""
+        """What anybody does who has waited everything out."""
         for _ in range(5):
             gates = await read_gates(self.sides)
-            if not any([await recover(self.sides, found, later) for found in gates.values()]):
+            waited = [await recover(self.sides, found, Waited()) for found in gates.values()]
+            if not any(waited):
                 break
         return await read_gates(self.sides)
 
@@ -123,8 +125,11 @@ class Move:
         )
 
 
-def later() -> int:
-    return now_ms() + 3_600_000
+class Waited(Patience):
+    """An observer who has seen everything for long enough."""
+
+    def left_s(self, place: object, mark: object, lasts_s: float) -> float:
+        return 0.0
 
 
 def _is_settled(gates: Mapping[str, UnitGates]) -> bool:

@@ -302,6 +302,30 @@ async def test_search_finds_copied_messages_and_no_others(replica: Site) -> None
     assert await find("thread") == []
 
 
+async def test_rows_of_a_backfill_are_taken_where_some_are_known_already(replica: Site) -> None:
+    given = [entry("users", rows.user(n), EPOCH) for n in range(1, 5)]
+    assert (await apply(replica, given[1])).won == {given[1].key}
+    newer = entry("users", rows.user(3, name="newer"), EPOCH + 1)
+    await apply(replica, newer)
+    assert (await apply(replica, *given)).won == {given[0].key, given[3].key}
+    assert await apply(replica, *given) == Applied()
+    found = await replica.replica.entries("users", [one.id for one in given])
+    assert {one.id: (one.version, one.row) for one in found} == {
+        one.id: (one.version, one.row) for one in (given[0], given[1], newer, given[3])
+    }
+
+
+async def test_a_row_of_a_backfill_names_who_holds_its_key(replica: Site) -> None:
+    await apply(replica, entry("users", rows.user(1, clerk_id="one"), EPOCH))
+    applied = await apply(
+        replica,
+        entry("users", rows.user(2, clerk_id="one"), EPOCH),
+        entry("users", rows.user(3, clerk_id="three"), EPOCH),
+    )
+    assert Key("users", ID(1)) in applied.blockers
+    assert await replica.rows("users") == [entry("users", rows.user(1, clerk_id="one")).row]
+
+
 async def test_many_rows_go_in_one_copy(make_site: MakeSite, backend: str) -> None:
     target = await make_site(backend)
     await target.install("replica")

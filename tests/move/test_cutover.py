@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -10,13 +11,15 @@ import pytest
 import pytest_asyncio
 
 from dal.errors import ConflictError, CorruptDataError, FencedError, UnavailableError
+from dal.limits import MOVE_FENCE_S
 from dal.move.cutover import Cutover
-from dal.move.recovery import complete, recover
-from dal.move.sides import Side, UnitGates, now_ms, read_gates
-from dal.ops import Compare, Delete, Update
+from dal.move.patience import Patience
+from dal.move.recovery import KNOWN, announced_s, complete, recover
+from dal.move.sides import Side, UnitGates, read_gates
+from dal.ops import Compare, Delete, Update, Value
 from dal.replica import EPOCH, UNITS
 from dal.testing import rows
-from tests.move.moving import ALL, KilledError, Life, Move, later, mortal, quick, start
+from tests.move.moving import ALL, KilledError, Life, Move, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite
 
 __all__ = ["quick"]
@@ -180,53 +183,103 @@ async def test_a_zombie_cannot_activate_what_was_taken_back(move: Move) -> None:
     assert gates["memory"].source.epoch > 1
 
 
-async def test_a_fence_that_is_not_overdue_is_left_alone(move: Move) -> None:
-    gates = await read_gates(move.sides)
-    await move.sides.source.change_gate(
-        "memory",
-        expect={"role": "primary"},
-        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 5_000},
-    )
-    gates = await read_gates(move.sides)
-    assert not await recover(move.sides, gates["memory"])
-    assert await recover(move.sides, gates["memory"], later)
+class Hours:
+    """A clock that shows what a test says; sleep() moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+async def _fence(move: Move) -> None:
+    change: dict[str, Value] = {"role": "fenced", "phase": "FENCED"}
+    assert await move.sides.source.change_gate("memory", expect={"role": "primary"}, change=change)
+
+
+async def test_a_fence_is_taken_back_by_who_has_seen_it_for_long_enough(move: Move) -> None:
+    hours = Hours()
+    observer = Patience(hours)
+    await _fence(move)
+    gates = (await read_gates(move.sides))["memory"]
+    assert not await recover(move.sides, gates, observer), "it is seen for the first time"
+    hours.now += MOVE_FENCE_S - 0.1
+    assert not await recover(move.sides, gates, observer)
+    hours.now += 0.2
+    assert not await recover(move.sides, gates, Patience(hours)), "whoever comes only now has to wait as well"
+    assert await recover(move.sides, gates, observer)
     assert primaries(await read_gates(move.sides)) == {"source"}
+    await _fence(move)
+    gates = (await read_gates(move.sides))["memory"]
+    assert not await recover(move.sides, gates, observer), "this is another fence"
 
 
-async def test_a_fence_of_a_clock_gone_wrong_is_taken_back(move: Move) -> None:
-    """Whoever set it died behind it, and its deadline is a day ahead."""
-    cutover = Cutover(move.sides, batch_rows=100, clock=lambda: now_ms() + 86_400_000)
-    gate = (await read_gates(move.sides))["memory"].source
-    announced = await cutover._announce("memory", gate)
-    assert await recover(move.sides, (await read_gates(move.sides))["memory"]), "the announcement too"
-    announced = await cutover._announce("memory", gate)
-    await cutover._fence("memory", "target", announced)
-    assert await recover(move.sides, (await read_gates(move.sides))["memory"])
-    assert (await read_gates(move.sides))["memory"].primary == "source"
+async def test_an_announcement_is_waited_out_anew_each_time(move: Move) -> None:
+    hours = Hours()
+    observer, cutover = Patience(hours), move.cutover()
+    for _ in range(3):
+        await cutover._announce("memory", (await read_gates(move.sides))["memory"].source)
+        for pause_s in (0.0, announced_s() - 0.1):
+            hours.now += pause_s
+            assert not await recover(move.sides, (await read_gates(move.sides))["memory"], observer)
+        hours.now += 0.2
+        assert await recover(move.sides, (await read_gates(move.sides))["memory"], observer)
 
 
-async def test_a_clock_gone_wrong_holds_a_switch_up_no_longer_than_instances_need(
+@pytest.mark.parametrize("off_s", [86_400.0, -86_400.0])
+async def test_a_wall_clock_gone_wrong_takes_nothing_back(
+    move: Move, monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    await move.cutover()._announce("chats", (await read_gates(move.sides))["chats"].source)
+    await _fence(move)
+    monkeypatch.setattr("dal.move.sides.time", lambda: time.time() + off_s)
+    mover = move.mover()
+    await mover.step(await read_gates(move.sides))
+    gates = await read_gates(move.sides)
+    assert (gates["memory"].fenced, gates["chats"].phase) == ("source", "ANNOUNCED")
+
+
+async def test_a_switch_waits_until_every_instance_knows_of_the_move(
     move: Move, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dal.move.cutover.GATE_IDLE_AGE_S", 5.0)
-    waited: list[float] = []
+    hours = Hours()
+    cutover = Cutover(move.sides, batch_rows=100, patience=Patience(hours), sleep=hours.sleep)
+    await cutover._ready("memory", "target")
+    assert hours.slept == [5.0]
+    await cutover._ready("chats", "target")
+    assert hours.slept == [5.0], "it is the same move"
+    # A mover that has seen the move for so long says so, and nobody waits any more.
+    monkeypatch.setattr("dal.move.mover.GATE_IDLE_AGE_S", 5.0)
+    mover = move.mover(patience=Patience(hours))
+    await mover.step(await read_gates(move.sides))
+    assert KNOWN not in (await read_gates(move.sides))["memory"].source.notes
+    hours.now += 5.0
+    await mover.step(await read_gates(move.sides))
+    hours.slept.clear()
+    await Cutover(move.sides, batch_rows=100, patience=Patience(hours), sleep=hours.sleep)._ready("memory", "target")
+    assert hours.slept == []
 
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
 
-    gate = (await read_gates(move.sides))["memory"].source
-    notes = f'{{"began_ms": {now_ms() + 86_400_000}}}'
-    await move.source.replica.change_gate("memory", expect={"role": gate.role}, change={"notes": notes})
-    await Cutover(move.sides, batch_rows=100, sleep=sleep)._ready("memory", "target")
-    assert waited == [5.0]
+async def test_a_cutover_that_was_killed_is_waited_for_and_taken_back_by_the_next(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dal.move.recovery.MOVE_FENCE_S", 0.1)
+    await _fence(move)
+    report = await move.cutover().switch("memory", "target")
+    assert report.epoch > 2, "the epoch of the one that was killed is burnt"
 
 
 async def test_taking_back_twice_at_once_ends_in_one_state(move: Move) -> None:
-    await move.sides.source.change_gate(
-        "memory", expect={"role": "primary"}, change={"role": "fenced", "phase": "FENCED", "deadline_ms": 1}
-    )
+    await _fence(move)
     gates = await read_gates(move.sides)
-    await asyncio.gather(*(recover(move.sides, gates["memory"]) for _ in range(8)))
+    await asyncio.gather(*(recover(move.sides, gates["memory"], Waited()) for _ in range(8)))
     found = (await read_gates(move.sides))["memory"]
     assert found.primary == "source"
     assert found.target.next_epoch == found.source.epoch + 1
@@ -239,12 +292,12 @@ async def test_gates_of_two_moments_do_not_undo_a_later_switch(move: Move) -> No
     await move.sides.target.change_gate(
         "memory",
         expect={"role": "primary"},
-        change={"role": "fenced", "phase": "FENCED", "deadline_ms": now_ms() + 5_000},
+        change={"role": "fenced", "phase": "FENCED"},
     )
     now = (await read_gates(move.sides))["memory"]
     mixed = UnitGates(before.source, now.target)  # the source was read before the first switch, the target behind it
     assert mixed.holder == "target"
-    assert not await recover(move.sides, mixed)
+    assert not await recover(move.sides, mixed, Patience())
     assert not await complete(move.sides, "target", now.target, before.source)
     assert (await read_gates(move.sides))["memory"] == now
 
@@ -258,14 +311,14 @@ async def test_a_fence_is_for_its_own_announcement_alone(move: Move) -> None:
         withdrawn.set()
         await move.rescue()  # it was overdue
         await move.sides.source.change_gate(
-            "memory", expect={"phase": "VERIFIED"}, change={"phase": "ANNOUNCED", "deadline_ms": now_ms() + 5_000}
+            "memory", expect={"phase": "VERIFIED"}, change={"phase": "ANNOUNCED", "turn": 9}
         )
 
     cutover = Cutover(move.sides, batch_rows=100, sleep=withdraw_and_announce_again)
     with pytest.raises(ConflictError, match="somebody else"):
         await cutover.switch("memory", "target")
     found = (await read_gates(move.sides))["memory"]
-    assert (found.primary, found.phase, found.source.deadline_ms > now_ms()) == ("source", "ANNOUNCED", True)
+    assert (found.primary, found.phase, found.source.turn) == ("source", "ANNOUNCED", 9)
 
 
 async def test_two_cutovers_at_once_switch_the_unit_once(move: Move) -> None:

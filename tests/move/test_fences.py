@@ -174,8 +174,8 @@ async def test_a_fence_taken_back_goes_on_where_it_was(primary: Site) -> None:
     await primary.insert("users", rows.user(1))
     before = (await primary.entry("users", ID(1))).version
     change = primary.replica.change_gate
-    assert await change("users", expect={"role": "primary"}, change={"role": "fenced", "deadline_ms": 5})
-    assert await change("users", expect={"role": "fenced"}, change={"role": "primary", "deadline_ms": 0})
+    assert await change("users", expect={"role": "primary"}, change={"role": "fenced", "turn": 5})
+    assert await change("users", expect={"role": "fenced"}, change={"role": "primary"})
     await primary.insert("users", rows.user(2))
     assert (await primary.entry("users", ID(2))).version > before
 

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from dal import exchange
-from dal.backends.file import FileStore, faults, journal, registry_files
+from dal.backends.file import FileStore, faults, journal
 from dal.backends.file.layout import sharded
 from dal.errors import CorruptDataError, DalTimeoutError, FencedError
 from dal.ops import Compare, Count, Delete, Insert, Select, Update
@@ -167,10 +167,7 @@ async def test_a_process_that_was_away_for_longer_than_the_journal_knows_the_mov
 # -- on disk
 
 
-async def test_the_registry_is_the_same_after_checkpoints_and_openings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry_files, "WHOLE_ENTRIES", 20)
+async def test_the_registry_is_the_same_after_checkpoints_and_openings(tmp_path: Path) -> None:
     store = await _opened(tmp_path, segment_bytes=900)
     await store.replica().install(GATES)
     await _fill(store)
@@ -181,9 +178,7 @@ async def test_the_registry_is_the_same_after_checkpoints_and_openings(
     for _ in range(3):
         before = [await store.replica().scan(table, "", 1000) for table in TABLES]
         await store.close()
-        kinds = {name.split(".", 1)[1] for name in os.listdir(tmp_path / "move")}
-        assert "whole.jsonl" in kinds
-        assert len(os.listdir(tmp_path / "move")) < 12, "what a whole has replaced is gone"
+        assert {Path(name).suffix for name in os.listdir(tmp_path / "move")} == {".json", ".sqlite", ""}
         store = await _opened(tmp_path, segment_bytes=900)
         assert [await store.replica().scan(table, "", 1000) for table in TABLES] == before
         await store.commit([Update("users", {"id": OTHER}, {"name": "again"})])
@@ -210,15 +205,23 @@ async def test_an_ended_move_leaves_nothing_on_disk_and_a_retired_one_refuses(tm
     assert not (tmp_path / "move").exists()
 
 
-async def test_a_damaged_registry_is_named_and_never_taken_for_an_empty_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["state.json", "*.sqlite"])
+@pytest.mark.parametrize("keep", [lambda data: data[:-9], lambda data: data[:9], lambda data: b"x" * len(data)])
+async def test_a_damaged_registry_is_named_and_never_taken_for_an_empty_one(
+    tmp_path: Path, name: str, keep: Callable[[bytes], bytes]
+) -> None:
     store = await _opened(tmp_path)
     await store.replica().install(GATES)
     await _fill(store)
     await store.close()
-    path = next((tmp_path / "move").iterdir())
-    path.write_bytes(path.read_bytes()[:-9])
+    (path,) = (tmp_path / "move").glob(name)
+    path.write_bytes(keep(path.read_bytes()))
     with pytest.raises(CorruptDataError, match=path.name):
         await FileStore(tmp_path).open()
+    if name != "state.json":
+        path.unlink()
+        with pytest.raises(CorruptDataError, match=path.name):
+            await FileStore(tmp_path).open()
 
 
 # -- what others write
@@ -625,6 +628,30 @@ async def test_a_program_that_writes_files_beside_the_library_loses_nothing_unti
     assert not wrong, "what its last write said is what was to be copied last"
     assert (await rows.everything(store))["user_memory"][1][4] == 299, "and nothing of the library's was undone"
     assert not (directory / "quarantine").exists(), "nor was anything in the way of anything"
+    await store.close()
+
+
+async def test_a_target_takes_nothing_of_programs_that_write_its_files(tmp_path: Path) -> None:
+    """Not before the switch, and what they write after it is registered."""
+    store = await _opened(tmp_path / "store")
+    replica = store.replica()
+    await replica.install([gate._replace(side="target", role="replica", epoch=0) for gate in GATES])
+    user = tuple(rows.user(1)[name] for name in TABLES["users"].names)
+    await replica.apply([Entry("users", USER, EPOCH + 1, user)])
+    await store.close()
+    await store.open()
+    path = tmp_path / "store" / "users" / "c4" / f"{USER}.json"
+    for write in (lambda: path.write_text("{}"), lambda: path.parent.mkdir(parents=True)):
+        with pytest.raises(NotADirectoryError):
+            write()
+    assert (await rows.everything(store))["users"][0][0] == USER
+    assert await replica.change_gate("users", expect={"role": "replica"}, change={"role": "primary", "epoch": 2})
+    path = _only(tmp_path, f"users/*/{USER}.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "by hand"}))
+    assert await replica.rescan() == 1
+    (entry,) = (await _dirty(replica)).values()
+    assert entry.row is not None
+    assert ("by hand" in entry.row, entry.version > 2 * EPOCH) == (True, True)
     await store.close()
 
 

@@ -20,7 +20,7 @@ from tests.fault.test_file_kill import points as points_of_writing
 STEPS = 40
 #: Where the move's own files change, and some of the points of writing.
 POINTS = (
-    "registry.retired",
+    "registry.written",
     "fence.prepared",
     "fence.exchanged",
     "fence.returned",

@@ -14,12 +14,13 @@ from dal.errors import ConflictError
 from dal.limits import MOVE_LEASE_S
 from dal.move.ending import abort, retire
 from dal.move.mover import begin
+from dal.move.patience import Patience
 from dal.move.relay import copy_dirty, copy_keys
 from dal.move.sides import Sides, UnitGates, now_ms, read_gates, with_parents
 from dal.ops import Compare, Delete, Update
 from dal.replica import Key
 from dal.testing import rows
-from tests.move.moving import ALL, KilledError, Life, mortal, quick, start
+from tests.move.moving import ALL, KilledError, Life, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite, Site
 
 __all__ = ["quick"]
@@ -124,23 +125,33 @@ async def test_a_mover_killed_at_any_call_is_run_again(source: Site, target: Sit
 
 async def test_one_of_two_movers_works_and_the_other_takes_over(source: Site, target: Site) -> None:
     move = await start(source, target)
-    hour = now_ms()
-    assert await move.mover(clock=lambda: hour)._lease(await read_gates(move.sides))
-    assert not await move.mover(clock=lambda: hour)._lease(await read_gates(move.sides))
-    heir = move.mover(clock=lambda: hour + int(MOVE_LEASE_S * 1000) + 1)
-    assert await heir._lease(await read_gates(move.sides)), "the first has not renewed it"
+    now = 0.0
+    heir = move.mover(patience=Patience(lambda: now))
+    first = move.mover(clock=lambda: int(now * 1000))
+    assert await first._lease(await read_gates(move.sides))
+    assert not await heir._lease(await read_gates(move.sides))
+    now, first._lease_ends = MOVE_LEASE_S - 0.1, 0.0
+    assert await first._lease(await read_gates(move.sides)), "it renews it"
+    now += 0.2
+    assert not await heir._lease(await read_gates(move.sides))
+    now += MOVE_LEASE_S
+    assert await heir._lease(await read_gates(move.sides)), "the first has not renewed it again"
 
 
-async def test_a_lease_of_a_clock_gone_wrong_keeps_nobody_waiting(source: Site, target: Site) -> None:
+async def test_a_lease_is_respected_whatever_the_clocks_show(source: Site, target: Site) -> None:
     move = await start(source, target)
-    assert await move.mover(clock=lambda: now_ms() + 86_400_000)._lease(await read_gates(move.sides))
-    assert await move.mover()._lease(await read_gates(move.sides))
+    for off_ms in (-86_400_000, 86_400_000):
+        held = move.mover(clock=lambda off_ms=off_ms: now_ms() + off_ms)
+        gates = await read_gates(move.sides)
+        assert await held._lease(gates)
+        assert not await move.mover()._lease(await read_gates(move.sides))
+        await held._release(gates)
 
 
 async def test_three_movers_at_once_do_no_harm(source: Site, target: Site) -> None:
     move = await start(source, target)
     # Each believes that the lease of the others has run out.
-    movers = [move.mover(clock=lambda n=n: now_ms() + n * 3_600_000) for n in range(3)]
+    movers = [move.mover(patience=Waited()) for _ in range(3)]
     async with asyncio.timeout(30):
         await asyncio.gather(*(mover.run(lambda gates: phases(gates) == {"VERIFIED"}) for mover in movers))
     await move.settle()
@@ -218,9 +229,9 @@ async def test_large_rows_are_read_fewer_at_a_time(source: Site, target: Site) -
     large = [rows.message(6000 + n, 101, sequence_number=1000 + n, content="x" * 900_000) for n in range(10)]
     await source.insert("messages", *large)
     mover = move.mover(batch_rows=1000)
-    before = mover._rows
+    before = mover._pace.rows
     await mover.step(await read_gates(move.sides))
-    assert mover._rows < before
+    assert mover._pace.rows < before
     assert await move.differences() == 0
 
 
@@ -237,7 +248,7 @@ async def test_two_rows_that_exchange_a_unique_value_are_copied(source: Site, ta
         ]
     )
     result = await copy_dirty(source.replica, target.replica, "users", 1, frozenset(ALL))
-    assert (result.stuck, result.different) == ([], [])
+    assert (result.stuck, result.different) == ({}, [])
     assert await move.differences("users") == 0
 
 

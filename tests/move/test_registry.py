@@ -47,6 +47,49 @@ async def test_a_seed_leaves_what_is_registered_as_it_is(site: Site) -> None:
     assert (await site.entry("users", ID(1))).version == EPOCH
 
 
+# Rows without an entry ------------------------------------------------------------------------------------------------
+
+
+async def test_rows_without_an_entry_come_page_by_page_and_stay_so(site: Site) -> None:
+    await site.insert("users", *(rows.user(n) for n in range(1, 6)))
+    await site.install("primary")
+    await site.store.commit([Update("users", {"id": ID(2)}, {"name": "Ada"})])
+    await site.store.commit([Delete("users", (Compare("id", "=", ID(4)),))])
+    first = await site.replica.unregistered("users", "", 2)
+    second = await site.replica.unregistered("users", first.last, 2)
+    assert (first.last, second.last) == (ID(2), ID(5))
+    assert await site.replica.unregistered("users", second.last, 2) == ([], "")
+    found = [*first.entries, *second.entries]
+    assert {one.id for one in found} == {ID(1), ID(3), ID(5)}
+    by_id = {row[0]: row for row in await site.rows("users")}
+    assert all((one.version, one.state, one.row) == (EPOCH, "dirty", by_id[one.id]) for one in found)
+    assert (await site.replica.backlog())["users"].entries == 2
+
+
+async def test_an_acknowledged_row_without_an_entry_is_registered_as_checked(site: Site) -> None:
+    await site.insert("users", *(rows.user(n) for n in range(1, 4)))
+    await site.install("primary")
+    found = [hashed(one) for one in (await site.replica.unregistered("users", "", 10)).entries]
+    await site.replica.acknowledge([copied(one) for one in found])
+    there = await site.replica.registered("users", [ID(n) for n in (1, 2, 3)])
+    assert {(one.id, one.version, one.deleted, one.state, one.hash) for one in there} == {
+        (one.id, EPOCH, False, "checked", one.hash) for one in found
+    }
+    assert await site.replica.unregistered("users", "", 10) == ([], "")
+
+
+async def test_a_late_acknowledgement_leaves_what_changed_meanwhile(site: Site) -> None:
+    await site.insert("users", *(rows.user(n) for n in range(1, 4)))
+    await site.install("primary")
+    found = [hashed(one) for one in (await site.replica.unregistered("users", "", 10)).entries]
+    await site.store.commit([Update("users", {"id": ID(1)}, {"name": "Ada"})])
+    await site.store.commit([Delete("users", (Compare("id", "=", ID(2)),))])
+    before = await site.dirty()
+    await site.replica.acknowledge([copied(one) for one in found])
+    assert await site.dirty() == before
+    assert (await site.entry("users", ID(3))).state == "checked"
+
+
 async def test_the_backlog_counts_by_state(primary: Site) -> None:
     await primary.insert("users", *(rows.user(n) for n in range(1, 5)))
     await primary.insert("system_logs", rows.log(9))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Protocol
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import LiteralString, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from psycopg import sql
 
 from dal.backends.postgresql import postgresql_store
 from dal.backends.sql import SqlStore
@@ -63,6 +66,10 @@ async def foreign(url: str) -> AsyncIterator[Connection]:
         yield connection
 
 
+#: Makes a role with the rights that a GRANT gives it.
+MakeRole: TypeAlias = Callable[[LiteralString], Awaitable[str]]
+
+
 class OpenStore(Protocol):
     """Opens a store that is closed when the test ends, also when it fails."""
 
@@ -87,3 +94,21 @@ async def open_store() -> AsyncIterator[OpenStore]:
 @pytest_asyncio.fixture
 async def store(url: str, open_store: OpenStore) -> SqlStore:
     return await open_store(url)
+
+
+@pytest_asyncio.fixture
+async def role(url: str, foreign: Connection) -> AsyncIterator[MakeRole]:
+    """Makes a role of this test's own, with the rights that a GRANT gives it; the address with which it connects."""
+    made: list[sql.Identifier] = []
+
+    async def make(grant: LiteralString) -> str:
+        name = f"role_{uuid.uuid4().hex[:8]}"
+        made.append(sql.Identifier(name))
+        await foreign.execute(sql.SQL("CREATE ROLE {} LOGIN").format(made[-1]))
+        await foreign.execute(sql.SQL(grant).format(role=made[-1]))
+        parts = urlsplit(url)
+        return parts._replace(netloc=f"{name}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+    yield make
+    for name in made:
+        await foreign.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))

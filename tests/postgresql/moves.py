@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, LiteralString, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -13,6 +13,11 @@ from dal.values import new_id
 
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 MOVE: Final = "move-1"
+#: What a role needs that moves tables which it does not own.
+MOVER: Final[LiteralString] = (
+    "GRANT CREATE ON SCHEMA public TO {role}; "
+    "GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON ALL TABLES IN SCHEMA public TO {role}"
+)
 #: What is in the registry of a table, by id.
 REGISTRY: Final = "SELECT pk::text, ver, deleted, state, hash FROM dal_sync WHERE entity = %s"
 ADD_USER: Final = (

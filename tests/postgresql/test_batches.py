@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -149,6 +150,19 @@ async def test_a_refused_row_among_many_refuses_them_all(store: SqlStore) -> Non
     with pytest.raises(MissingReferenceError):
         await store.commit([*rows, *orphans])
     assert await store.read(Select("users", limit=1)) == []
+
+
+async def test_a_refusal_in_the_middle_of_a_batch_logs_nothing(
+    store: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = user()
+    await store.commit([first])
+    # Each is a statement of its own: the refusal of the first comes in while they are sent.
+    deletes: list[Op] = [Delete("users", (Compare("name", "=", f"n{n}"),)) for n in range(1_000)]
+    with caplog.at_level(logging.WARNING), pytest.raises(AlreadyExistsError):
+        await store.commit([first, *deletes])
+    assert caplog.messages == []
+    assert len(await store.read(Select("users"))) == 1
 
 
 # Search terms

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, LiteralString, TypeAlias, cast
-from urllib.parse import urlsplit
+import re
+from collections.abc import AsyncIterator
+from typing import Final, cast
 
 import psycopg
 import pytest
 import pytest_asyncio
-from psycopg import sql
 
 from dal.backends.postgresql import switching
 from dal.backends.postgresql.replica import PostgresReplica
@@ -22,13 +20,12 @@ from dal.replica import EPOCH, Copied, Entry, Key
 from dal.tables import TABLES
 from dal.values import new_id
 from tests.engines.pgbouncer import PgBouncer
-from tests.postgresql.conftest import OpenStore
-from tests.postgresql.moves import Connection, add_user, connect, gates, registry, rows
+from tests.postgresql.conftest import MakeRole, OpenStore
+from tests.postgresql.moves import MOVER, Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
 
 LIVE, DEAD = 0, 1
-MakeRole: TypeAlias = Callable[[LiteralString], Awaitable[str]]
 LEFT: Final = """
     SELECT relname::text FROM pg_class WHERE relname ~ '^dal_(sync|gate|version)'
     UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgname LIKE 'dal\\_%'
@@ -45,24 +42,6 @@ async def replica(store: SqlStore) -> AsyncIterator[PostgresReplica]:
     made = cast(PostgresReplica, store.replica())
     yield made
     await made.uninstall(keep_fence=False)
-
-
-@pytest_asyncio.fixture
-async def role(url: str, foreign: Connection) -> AsyncIterator[MakeRole]:
-    """Makes a role of this test's own, with the rights that a GRANT gives it; the address with which it connects."""
-    made: list[sql.Identifier] = []
-
-    async def make(grant: LiteralString) -> str:
-        name = f"role_{uuid.uuid4().hex[:8]}"
-        made.append(sql.Identifier(name))
-        await foreign.execute(sql.SQL("CREATE ROLE {} LOGIN").format(made[-1]))
-        await foreign.execute(sql.SQL(grant).format(role=made[-1]))
-        parts = urlsplit(url)
-        return parts._replace(netloc=f"{name}@{parts.netloc.rpartition('@')[2]}").geturl()
-
-    yield make
-    for name in made:
-        await foreign.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
 # What is registered --------------------------------------------------------------------------------------------------
@@ -429,13 +408,33 @@ async def test_nothing_stands_in_the_way_of_a_move_from_here(replica: PostgresRe
 async def test_missing_rights_are_named(
     replica: PostgresReplica, foreign: Connection, open_store: OpenStore, role: MakeRole
 ) -> None:
-    everything = "GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON ALL TABLES IN SCHEMA public TO {role}"
-    poor = (await open_store(await role(everything))).replica()
+    nearly = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    poor = (await open_store(await role(nearly))).replica()
     create, own = await poor.obstacles()
     assert "GRANT CREATE ON SCHEMA" in create
     assert "does not own chat_sessions, files" in own
+    assert re.search(r'GRANT SELECT, .*, TRIGGER ON chat_sessions, .* TO "role_', own)
     with pytest.raises(UnsupportedError, match="does not own"):
         await poor.install(gates())
+    assert await rows(foreign, LEFT) == []
+
+
+async def test_what_a_move_of_foreign_tables_costs_is_said_and_nothing_of_it_stays(
+    foreign: Connection, open_store: OpenStore, role: MakeRole
+) -> None:
+    mover = (await open_store(await role(MOVER))).replica()
+    (cost,) = await mover.obstacles()
+    assert "each write asks the gate" in cost
+    await mover.install(gates())
+    await mover.install(gates())  # a mover that died in between does it again
+    assert await add_user(foreign) in await registry(foreign, "users")
+    await mover.uninstall(keep_fence=False)
+    assert await rows(foreign, LEFT) == []
+    await mover.install(gates("replica"))
+    await mover.uninstall(keep_fence=True)
+    with pytest.raises(psycopg.errors.DatabaseError, match="live move"):
+        await add_user(foreign)
+    await mover.uninstall(keep_fence=False)
     assert await rows(foreign, LEFT) == []
 
 

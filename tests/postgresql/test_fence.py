@@ -18,19 +18,26 @@ from dal.errors import DalTimeoutError, FencedError
 from dal.ops import Compare, Select
 from dal.replica import EPOCH, Copied, Entry
 from dal.values import new_id
-from tests.postgresql.moves import Connection, add_user, connect, gates, registry, rows
+from tests.postgresql.conftest import MakeRole, OpenStore
+from tests.postgresql.moves import MOVER, Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
 
 ISOLATION: Final = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
-SWITCHER_WAITS: Final = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = %s"
-NO_WRITER, GENTLE = "ShareRowExclusiveLock", "ShareUpdateExclusiveLock"
+SWITCHER_WAITS: Final = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = ANY (%s)"
+#: A table's lock; the unit's, where the tables are somebody else's.
+NO_WRITER, GENTLE = ["ShareRowExclusiveLock", "ExclusiveLock"], ["ShareUpdateExclusiveLock"]
+owners = pytest.mark.parametrize("replica", ["owner"], indirect=True)
 USERS: Final = "SELECT id::text FROM users"
 
 
-@pytest_asyncio.fixture
-async def replica(store: SqlStore) -> AsyncIterator[PostgresReplica]:
-    """The moves' side of the store, a primary; nothing stays."""
+@pytest_asyncio.fixture(params=["owner", "foreign"])
+async def replica(
+    request: pytest.FixtureRequest, store: SqlStore, open_store: OpenStore, role: MakeRole
+) -> AsyncIterator[PostgresReplica]:
+    """The moves' side of the store, a primary, for a role that owns the tables and one that does not; nothing stays."""
+    if request.param == "foreign":
+        store = await open_store(await role(MOVER))
     made = cast(PostgresReplica, store.replica())
     await made.install(gates())
     yield made
@@ -52,12 +59,16 @@ async def unfence(replica: PostgresReplica, unit: str = "users") -> bool:
 async def test_a_snapshot_from_before_the_fence_does_not_pass_it(
     replica: PostgresReplica, url: str, isolation: str
 ) -> None:
-    # A trigger that read the gate would see it as it was.
+    # A trigger that only read the gate would see it as it was.
     async with await connect(url, autocommit=False) as old:
         await old.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}".encode())
         await rows(old, "SELECT role FROM dal_gate")
         await rows(old, USERS)
         assert await fence(replica)
+        with pytest.raises(psycopg.errors.DatabaseError) as caught:
+            await add_user(old)
+        assert caught.value.sqlstate in (FENCED, "40001")
+        await old.rollback()
         with pytest.raises(psycopg.errors.DatabaseError) as caught:
             await add_user(old)
         assert caught.value.sqlstate == FENCED
@@ -93,6 +104,7 @@ async def test_a_writer_that_goes_on_keeps_the_fence_away_for_its_time_only(
     assert key in await registry(foreign, "users")
 
 
+@owners
 async def test_waiting_for_maintenance_stops_no_writer(
     replica: PostgresReplica, foreign: Connection, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +145,7 @@ async def test_the_library_says_what_a_fence_is(replica: PostgresReplica, store:
     assert await store.read(Select("users", columns=("name",))) != []
 
 
+@owners
 async def test_no_setting_of_a_session_passes_the_fence(replica: PostgresReplica, foreign: Connection) -> None:
     assert await fence(replica)
     await foreign.execute("SET session_replication_role = replica")

@@ -6,6 +6,7 @@ touches their files. Where a directory was moved away, or a file stands in its p
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -105,13 +106,26 @@ class DocumentLane:
         else:
             document["name"] = name
         aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_text(json.dumps(document))
+        try:
+            aside.write_text(json.dumps(document))
+        except OSError:  # the disk is full
+            aside.unlink(missing_ok=True)
+            raise
         aside.replace(path)
 
     def _append(self, row: dict[str, Any]) -> None:
         descriptor = os.open(self._lines, os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(descriptor, json.dumps(row).encode() + b"\n")
+            left = json.dumps(row).encode() + b"\n"
+            is_begun = False
+            while left:
+                try:
+                    left = left[os.write(descriptor, left) :]
+                    is_begun = True
+                except OSError as error:
+                    if not is_begun or error.errno != errno.ENOSPC:
+                        raise
+                    time.sleep(0.01)  # half a line is on the full disk: the rest will find room
         finally:
             os.close(descriptor)
 
@@ -121,5 +135,9 @@ class DocumentLane:
             call()
         except (NotADirectoryError, FileNotFoundError) as error:
             self._ledger.refused("fenced", type(error).__name__)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._ledger.refused("disk full", str(error))
         else:
             self._ledger.acknowledge()

@@ -16,7 +16,6 @@ SHORT: Final[dict[str, float]] = {
     "GATE_IDLE_AGE_S": 0.6,
     "GATE_MAX_AGE_S": 0.25,
     "MOVE_FENCE_S": 1.0,
-    "MOVE_CLOCK_OFF_S": 2.0,
     "MOVE_LEASE_S": 0.5,
     "MOVE_VERIFY_AGAIN_S": 0.5,
     "MOVE_TAIL_EVERY_S": 0.2,

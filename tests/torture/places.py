@@ -9,7 +9,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import ClassVar, Final
 
 import psycopg
@@ -21,6 +20,7 @@ from dal.store import Store
 from tests.engines import postgres
 from tests.engines.d1 import D1Database, D1Engine
 from tests.engines.postgres import OwnServer
+from tests.torture.disk import SmallDisk
 from tests.torture.programs import D1Program, PostgresProgram, SqliteProgram, SqlProgram
 
 BACKENDS: Final = ("file", "sqlite", "d1", "postgresql")
@@ -56,20 +56,26 @@ class Place:
 class FilePlace(Place):
     backend = "file"
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory = directory / name
+    def __init__(self, disk: SmallDisk, name: str) -> None:
+        self._disk = disk
+        self.directory = disk.directory / name
         self.url = f"file://{self.directory}"
+
+    def faults(self) -> dict[str, Fault]:
+        return {"disk full": self._disk.fill} if self._disk.is_there else {}
 
 
 class SqlitePlace(Place):
     backend = "sqlite"
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self._path = directory / f"{name}.db"
+    def __init__(self, disk: SmallDisk, name: str) -> None:
+        self._disk = disk
+        self._path = disk.directory / f"{name}.db"
         self.url = f"sqlite://{self._path}"
 
     def faults(self) -> dict[str, Fault]:
-        return {"sqlite: a long transaction": self._hold}
+        full: dict[str, Fault] = {"disk full": self._disk.fill} if self._disk.is_there else {}
+        return {"sqlite: a long transaction": self._hold, **full}
 
     def program(self) -> SqlProgram:
         return SqliteProgram(self._path)
@@ -168,16 +174,16 @@ class D1Place(Place):
         self._engine.close()
 
 
-def make_places(source: str, target: str, directory: Path) -> tuple[Place, Place]:
-    """Empty stores of these backends. Raises EngineMissingError."""
+def make_places(source: str, target: str, disk: SmallDisk) -> tuple[Place, Place]:
+    """Empty stores of these backends; those that are files lie on this disk. Raises EngineMissingError."""
     engine = D1Engine() if "d1" in (source, target) else None
     made: list[Place] = []
     try:
         for name, backend in (("source", source), ("target", target)):
             if backend == "file":
-                made.append(FilePlace(directory, name))
+                made.append(FilePlace(disk, name))
             elif backend == "sqlite":
-                made.append(SqlitePlace(directory, name))
+                made.append(SqlitePlace(disk, name))
             elif backend == "postgresql":
                 made.append(PostgresPlace())
             else:

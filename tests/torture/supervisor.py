@@ -28,6 +28,7 @@ from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.replica import UNITS
 from dal.store import Store
 from tests.torture import pace, verdict, workers
+from tests.torture.disk import SmallDisk
 from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Change, Ledger, now_s
 from tests.torture.places import FilePlace, Place, make_places, open_settings
@@ -39,8 +40,8 @@ from tests.torture.workers import Run
 _PATIENCE_S: Final = 45.0
 _SETTLE_S: Final = 60.0
 _TICK_S: Final = 0.02
-#: How far movers' clocks go wrong. One that is off by more than a fence lasts takes back whatever others begin.
-_CLOCKS_OFF_S: Final = (0.0, 0.3, -0.3, 5.0, -5.0, 86_400.0)
+#: How far the clocks of processes are wrong. Nobody is to notice.
+_CLOCKS_OFF_S: Final = (0.0, 0.3, -0.3, 5.0, -5.0, 86_400.0, -86_400.0)
 #: What the processes of a run had to say.
 LOG: Final = "log"
 
@@ -50,7 +51,6 @@ class Plan:
     """How hard a run is. Of each kind of process so many run at any time.
 
     begins_settled  how often the move has come to VERIFIED before the writers start.
-    clocks          how often a mover's clock is off by each of _CLOCKS_OFF_S.
     ends            the move is retired or aborted in the end, and what the stores take then is looked at.
     """
 
@@ -67,7 +67,6 @@ class Plan:
     rate: float = 0.01
     writer_pause_s: float = 0.01
     begins_settled: float = 0.8
-    clocks: tuple[float, ...] = (20, 3, 3, 1, 1, 1)
     ends: bool = True
 
 
@@ -124,13 +123,15 @@ class Supervisor:
     def run(self) -> Outcome:
         began = time.monotonic()
         pace.shorten()
-        self._places = make_places(self.source, self.target, self.directory)
+        disk = SmallDisk(self.directory / "disk")
+        self._places = make_places(self.source, self.target, disk)
         try:
             return self._run(began)
         finally:
             self._kill_all()
             for place in self._places:
                 place.close()
+            disk.close(keeping=bool(self.problems))
 
     def _run(self, began: float) -> Outcome:
         self._dice = Random(f"{self.seed}/supervisor")
@@ -183,7 +184,7 @@ class Supervisor:
     def _start(self, role: str) -> None:
         self._next[role] += 1
         number, run, plan = self._next[role], self._run_data, self.plan
-        clock_off_s = self._dice.choices(_CLOCKS_OFF_S, plan.clocks)[0]
+        clock_off_s = self._dice.choice(_CLOCKS_OFF_S)
         place = self._dice.choice(self._open_to_others() or [self._places[0]])
         work: Callable[[], Awaitable[None] | None]
         if role in ("writer", "plain"):
@@ -200,12 +201,11 @@ class Supervisor:
         elif role == "foreign":
             work = lambda: workers.foreign(run, number, place, pause_s=plan.writer_pause_s * 3)  # noqa: E731
         elif role == "mover":
-            work = lambda: workers.mover(run, number, clock_off_s=clock_off_s)  # noqa: E731
+            work = lambda: workers.mover(run, number)  # noqa: E731
         else:
-            work = lambda: workers.switcher(  # noqa: E731
-                run, number, every_s=plan.switch_every_s, clock_off_s=clock_off_s
-            )
-        self._workers[workers.forked(work, self.directory / LOG)] = _Worker(role, number)
+            work = lambda: workers.switcher(run, number, every_s=plan.switch_every_s)  # noqa: E731
+        wrong = lambda: workers.by_a_clock_that_is_off(clock_off_s, work)  # noqa: E731
+        self._workers[workers.forked(wrong, self.directory / LOG)] = _Worker(role, number)
 
     def _open_to_others(self) -> list[Place]:
         """Where programs of others write. On files they have no more than their own documents, at the source."""

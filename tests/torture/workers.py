@@ -250,9 +250,8 @@ def mover_of(run: Run, sides: Sides, source: Store, target: Store, *, batch_rows
     return Mover(sides, verify=verify, count=count, batch_rows=batch_rows)
 
 
-async def mover(run: Run, number: int, *, clock_off_s: float) -> None:
+async def mover(run: Run, number: int) -> None:
     """Copies until it is killed."""
-    _shift_clock(clock_off_s)
     dice = run.dice("mover", number)
     source, target = await open_stores(run)
     sides = sides_of(source, target, lambda inner: faulty(inner, dice, run.rate))
@@ -278,9 +277,8 @@ async def mover(run: Run, number: int, *, clock_off_s: float) -> None:
             await asyncio.sleep(0.1)
 
 
-async def switcher(run: Run, number: int, *, every_s: float, clock_off_s: float) -> None:
+async def switcher(run: Run, number: int, *, every_s: float) -> None:
     """Switches units forth and back until it is killed."""
-    _shift_clock(clock_off_s)
     dice = run.dice("switcher", number)
     source, target = await open_stores(run)
     sides = sides_of(source, target, lambda inner: faulty(inner, dice, run.rate))
@@ -304,11 +302,11 @@ def _away(gates: UnitGates) -> Any:
     return "source" if gates.primary == "target" else "target"
 
 
-def _shift_clock(off_s: float) -> None:
-    """The moves' clock of this process goes wrong by so much."""
-    if off_s:
-        right = time.time
-        dal.move.sides.time = lambda: right() + off_s  # type: ignore[attr-defined]
+def by_a_clock_that_is_off(off_s: float, work: Callable[[], Awaitable[None] | None]) -> Awaitable[None] | None:
+    """Does this in a process whose wall clock, as the moves see it, is wrong by so much."""
+    right = time.time
+    dal.move.sides.time = lambda: right() + off_s  # type: ignore[attr-defined]
+    return work()
 
 
 async def watcher(run: Run) -> None:

@@ -14,7 +14,7 @@ import pytest
 from dal.backends.file import FileStore, index, lines
 from dal.backends.file.codec import decode_changes, encode_changes, from_line, to_line
 from dal.backends.file.index import Index, Place
-from dal.backends.file.journal import Boundary, Journal, Record
+from dal.backends.file.journal import Boundary, Journal, Record, settled_position
 from dal.backends.file.layout import Layout, file_name, sharded
 from dal.backends.file.lines import LineFile
 from dal.backends.file.lock import FileLock
@@ -140,7 +140,7 @@ def _journal(directory: Path) -> Journal:
     layout.prepare(create=True)
     journal = Journal(layout)
     journal.state.published = journal.recover()
-    journal.seek(journal.settled())
+    journal.seek(settled_position(layout))
     return journal
 
 

@@ -22,6 +22,7 @@ from dal.backends.rows import (
     Scan,
     Stored,
     decode,
+    document_of,
     encode,
     json_positions,
     positions,
@@ -238,7 +239,7 @@ class Batch:
         values, places, json = list(row), positions(table), json_positions(table)
         for column, value in to.items():
             place = places[column]
-            values[place] = orjson.dumps(value) if place in json else value
+            values[place] = document_of(value) if place in json else value
         for column, number in add.items():
             values[places[column]] = plus(values[places[column]], number)
         stored = tuple(values)

@@ -12,7 +12,7 @@ import typer
 
 from dal.cli.options import AsJson
 from dal.cli.output import console, one_line, print_json, table
-from dal.cli.running import FAILED, WRONG_USAGE, complain, run
+from dal.cli.running import FAILED, UNFINISHED, WRONG_USAGE, complain, run
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -85,7 +85,8 @@ def check(
     """Compare two stores, row by row, while both are in use.
 
     A row that is being changed or copied is no difference: what seems to differ is looked at again until it is equal,
-    or stays as it is. Exits with 1 when rows differ or could not be settled. No content is shown unless you ask for it.
+    or stays as it is. Exits with 1 when rows differ or could not be settled, and with 3 when time was up before the end
+    and nothing differed so far. No content is shown unless you ask for it.
     """
     if (delete_extra or yes) and not repair:
         complain("--delete-extra and --yes go with --repair")
@@ -131,7 +132,9 @@ def check(
             print_json(document if repaired is None else {**document, "repair": repaired.as_dict()})
         else:
             show_check(found, names, repaired)
-        return 0 if found.is_equal else FAILED
+        if not found.is_equal:
+            return FAILED
+        return 0 if found.stopped is None else UNFINISHED
 
     run(work())
 
@@ -157,8 +160,10 @@ def _state(path: Path | None) -> CheckReport | None:
 
 
 def _save_state(path: Path | None, found: CheckReport) -> None:
+    from dal.move.report_html import how_far
+
     if found.stopped is not None:
-        complain(f"time was up in {found.stopped.table}: not everything was compared")
+        complain(f"time was up in {found.stopped.table}: not everything was compared, {how_far(found)}")
     if path is None:
         return
     if found.stopped is None:

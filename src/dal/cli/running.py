@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 WRONG_USAGE = 2
+UNFINISHED = 3  # nothing was found so far, and not everything was looked at
 INTERRUPTED = 130
 TERMINATED = 143
 

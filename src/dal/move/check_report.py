@@ -68,6 +68,7 @@ class CheckReport:
 
     in_move   the units that take part in a move of these two stores; rows of the others have no versions.
     stopped   where the check ran out of time; None when it came to the end.
+    total     rows of both sides together, counted when time was up; None when it came to the end.
     sampled   rows of each table that were asked for, when not all of them were.
     damage    what a store cannot read; its rows may be missing on both sides, and then nothing would differ.
     unseen    tables of which a quick look cannot tell everything, and why.
@@ -80,6 +81,7 @@ class CheckReport:
     in_move: tuple[str, ...] = ()
     sampled: int | None = None
     stopped: Place | None = None
+    total: int | None = None
     damage: dict[Side, list[str]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
 
@@ -120,6 +122,7 @@ class CheckReport:
             "in_move": list(self.in_move),
             "sampled": self.sampled,
             "stopped": None if self.stopped is None else {"table": self.stopped.table, "after": self.stopped.after},
+            "total": self.total,
             "damage": {side: list(found) for side, found in self.damage.items()},
             "unseen": dict(self.unseen),
             "tables": {name: _table(result) for name, result in self.tables.items()},

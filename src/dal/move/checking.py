@@ -157,7 +157,7 @@ class _Deep:
     async def run(self, tables: list[Table], deadline: float) -> None:
         """Compares the tables until the timer shows `deadline`; the report then says where it stopped."""
         report = self._check.report
-        resumed, report.stopped = report.stopped, None
+        resumed, report.stopped, report.total = report.stopped, None, None
         names = [table.name for table in tables]
         if resumed is not None and resumed.table not in names:
             raise InvalidInputError(f"{resumed.table}: the check stopped in this table; ask for its unit again")
@@ -165,6 +165,7 @@ class _Deep:
             after = resumed.after if resumed is not None and resumed.table == table.name else ""
             report.stopped = await self._table(table, after, deadline)
             if report.stopped is not None:
+                report.total = sum([await self._rows_of(table) for table in tables])
                 return
 
     async def _table(self, table: Table, after: str, deadline: float) -> Place | None:
@@ -182,6 +183,10 @@ class _Deep:
                     break
         await self._confirm_orphans(table)
         return stopped
+
+    async def _rows_of(self, table: Table) -> int:
+        source, target = self._check.stores.readers(table)
+        return await source.count(table) + await target.count(table)
 
     def _pages(self, table: Table, after: str) -> AsyncGenerator[Pages, None]:
         source, target = self._check.stores.readers(table)

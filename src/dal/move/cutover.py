@@ -1,8 +1,8 @@
 """The cutover of one unit: announce, fence, drain, verify the tail, activate, settle; rolled back at every step.
 
 The switch itself is one compare-and-set in the new primary's gate. Until it has happened, whatever goes wrong leaves
-the old primary in charge: at once where this mover is alive to say so, else when the fence's deadline has passed and
-anybody takes it back. A rollback of a finished cutover is a cutover the other way.
+the old primary in charge: at once where this mover is alive to say so, else when somebody has seen the fence stand for
+too long and takes it back. A rollback of a finished cutover is a cutover the other way.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from dal.limits import (
     MOVE_FENCE_TRIES,
     MOVE_OLD_TRANSACTION_S,
 )
-from dal.move.recovery import SETTLED, announced, announced_s, complete, recover, take_back, withdraw
+from dal.move.patience import Patience
+from dal.move.recovery import KNOWN, SETTLED, announced, announced_s, complete, recover, take_back, withdraw
 from dal.move.relay import copy, copy_dirty, mend_cascades, together
-from dal.move.sides import ClockMs, Side, Sides, now_ms, other, read_gates
+from dal.move.sides import Side, Sides, UnitGates, other, read_gates
 from dal.move.tail import compare_tails
 from dal.replica import UNITS, Gate, OneWay
 
@@ -55,10 +56,12 @@ class Cutover:
     batch_rows  rows of a copy at most.
     """
 
-    def __init__(self, sides: Sides, *, batch_rows: int, clock: ClockMs = now_ms, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self, sides: Sides, *, batch_rows: int, patience: Patience | None = None, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self._sides = sides
         self._batch_rows = batch_rows
-        self._clock = clock
+        self._patience = patience or Patience()
         self._sleep = sleep
 
     async def switch(self, unit: str, to: Side) -> CutoverReport:
@@ -98,11 +101,7 @@ class Cutover:
 
     async def _ready(self, unit: str, to: Side) -> Gate:
         """The old primary's gate, once everything that can be asked before the fence is in order."""
-        found = (await read_gates(self._sides)).get(unit)
-        if found is None:
-            raise ConflictError(f"{unit}: no move is on; start it first", operation="cutover")
-        if await recover(self._sides, found, self._clock):
-            found = (await read_gates(self._sides))[unit]
+        found = await self._settled(unit)
         side = other(to)
         if isinstance(receiver := self._sides.at(to), OneWay) and to == "source":
             raise UnsupportedError(f"{unit}: {receiver.one_way}", operation="rollback")
@@ -124,13 +123,29 @@ class Cutover:
                 operation="cutover",
                 retryable=True,
             )
-        began_ms = int(json.loads(old.notes).get("began_ms", 0))
-        left_s = began_ms / 1000 + GATE_IDLE_AGE_S - self._clock() / 1000
-        if left_s > 0:
+        if side == "source" and not json.loads(old.notes).get(KNOWN):
             # Instances that knew of no move look again only so often: by then they know of this one.
-            await self._sleep(min(left_s, GATE_IDLE_AGE_S))
+            while (left_s := self._known_in_s(old)) > 0:
+                await self._sleep(left_s)
         await self._catch_up(unit)
         return old
+
+    async def _settled(self, unit: str) -> UnitGates:
+        """The unit's gates, outside a cutover: one that somebody else has under way is waited for, or taken back."""
+        give_up = monotonic() + announced_s() + MOVE_FENCE_S + 1
+        while True:
+            found = (await read_gates(self._sides)).get(unit)
+            if found is None:
+                raise ConflictError(f"{unit}: no move is on; start it first", operation="cutover")
+            self._known_in_s(found.source)
+            if not await recover(self._sides, found, self._patience):
+                if (found.primary is not None and found.phase != "ANNOUNCED") or monotonic() > give_up:
+                    return found
+                await self._sleep(0.05)
+
+    def _known_in_s(self, gate: Gate) -> float:
+        """In how many seconds every instance knows of the move, at the latest."""
+        return self._patience.left_s(KNOWN, gate.move, GATE_IDLE_AGE_S)
 
     async def _catch_up(self, unit: str) -> None:
         """Copies until one pass over what is dirty is short enough to be done behind the fence."""
@@ -152,29 +167,28 @@ class Cutover:
     async def _announce(self, unit: str, old: Gate) -> Gate:
         """From now on every instance looks at both gates before each call, so that no read is stale at the switch.
 
-        The gate with this announcement's deadline: what follows holds for this one only, not for another's later one.
+        The gate with this announcement's number: what follows holds for this one only, not for another's later one.
         """
-        deadline_ms = self._clock() + int(announced_s() * 1000)
+        turn = old.turn + 1
         done = await self._sides.at(old.side).change_gate(
             unit,
-            expect={"role": "primary", "epoch": old.epoch, "phase": old.phase},
-            change={"phase": "ANNOUNCED", "deadline_ms": deadline_ms},
+            expect={"role": "primary", "epoch": old.epoch, "phase": old.phase, "turn": old.turn},
+            change={"phase": "ANNOUNCED", "turn": turn},
         )
         if not done:
             raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
-        return old._replace(phase="ANNOUNCED", deadline_ms=deadline_ms)
+        return old._replace(phase="ANNOUNCED", turn=turn)
 
     async def _fence(self, unit: str, to: Side, old: Gate) -> tuple[float, float, Gate]:
         """When the fence came down, how long that took, and the fenced gate."""
         store = self._sides.at(other(to))
         for attempt in range(MOVE_FENCE_TRIES):
             started = monotonic()
-            deadline_ms = self._clock() + int(MOVE_FENCE_S * 1000)
             try:
                 done = await store.change_gate(
                     unit,
                     expect=announced(old),
-                    change={"role": "fenced", "phase": "FENCED", "deadline_ms": deadline_ms},
+                    change={"role": "fenced", "phase": "FENCED"},
                 )
             except DalTimeoutError:
                 if attempt == MOVE_FENCE_TRIES - 1:
@@ -183,7 +197,7 @@ class Cutover:
                 continue
             if not done:
                 raise ConflictError(f"{unit}: somebody else changed its gate", operation="cutover", retryable=True)
-            return started, monotonic() - started, old._replace(role="fenced", phase="FENCED", deadline_ms=deadline_ms)
+            return started, monotonic() - started, old._replace(role="fenced", phase="FENCED")
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _settle_tail(self, unit: str, to: Side, started: float, units: frozenset[str]) -> int:
@@ -222,7 +236,7 @@ class Cutover:
                 done = await self._sides.at(to).change_gate(
                     unit,
                     expect={"role": "replica", "next_epoch": old.epoch + 1},
-                    change={"role": "primary", "epoch": old.epoch + 1, "phase": SETTLED[to], "deadline_ms": 0},
+                    change={"role": "primary", "epoch": old.epoch + 1, "phase": SETTLED[to]},
                 )
                 break
             except DalTimeoutError:

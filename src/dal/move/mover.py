@@ -16,26 +16,25 @@ from typing import NamedTuple
 
 from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
+    GATE_IDLE_AGE_S,
     MOVE_BATCH_ROWS,
-    MOVE_BATCH_S,
-    MOVE_COPIES,
     MOVE_IDLE_S,
     MOVE_LEASE_S,
     MOVE_MAX_PAUSE_S,
-    MOVE_MIN_BATCH_ROWS,
-    MOVE_READ_BYTES,
     MOVE_RESCAN_EVERY_S,
     MOVE_SLOW_S,
     MOVE_SLOWDOWN,
     MOVE_TAIL_EVERY_S,
     MOVE_VERIFY_AGAIN_S,
 )
-from dal.move.recovery import SETTLED, recover
+from dal.move.backfill import Backfill, Pace
+from dal.move.patience import Patience
+from dal.move.recovery import KNOWN, SETTLED, recover
 from dal.move.relay import CopyResult, copy_dirty, mend_cascades
-from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, is_over, now_ms, other, read_gates
+from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.move.tail import compare_tails
 from dal.ops import JsonValue, Value
-from dal.replica import TABLE_ORDER, UNIT_OF, UNITS, Gate, Key, Phase, in_order
+from dal.replica import UNITS, Gate, Key, Phase, in_order
 from dal.values import IdMaker, new_id
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -49,14 +48,20 @@ class Progress:
     """How a mover is doing: what `watch` and the progress bars show.
 
     copied     rows copied by this mover since it began, by table.
-    stuck      keys that could not be copied at the last try.
+    stuck      keys that could not be copied at the last try, each with the rows in its way.
     different  keys that the replica gave back with other content.
+    held_up    the same in words, by unit.
+    differed   how many whole comparisons of a unit in a row found differences, by unit.
+    differing  some of the rows that the last one found different.
     working    this mover holds the lease.
     """
 
     copied: dict[str, int] = field(default_factory=dict)
-    stuck: list[Key] = field(default_factory=list)
+    stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
+    held_up: dict[str, str] = field(default_factory=dict)
+    differed: dict[str, int] = field(default_factory=dict)
+    differing: dict[str, list[str]] = field(default_factory=dict)
     working: bool = False
 
 
@@ -119,6 +124,7 @@ class Mover:
         count: CountRows,
         batch_rows: int = MOVE_BATCH_ROWS,
         owner: str | None = None,
+        patience: Patience | None = None,
         clock: ClockMs = now_ms,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -126,9 +132,10 @@ class Mover:
         self._sides = sides
         self._verify = verify
         self._count = count
-        self._max_rows = batch_rows
-        self._rows = max(1, batch_rows // MOVE_COPIES)
+        self._pace = Pace(batch_rows)
+        self._backfill = Backfill(sides, self._pace, self.progress.copied)
         self._owner = owner or new_id()
+        self._patience = patience or Patience()
         self._clock = clock
         self._sleep = sleep
         self._fastest_s = float("inf")
@@ -171,20 +178,24 @@ class Mover:
 
     async def step(self, gates: Mapping[str, UnitGates]) -> bool:
         """One round over all units; whether there was anything to do."""
-        recovered = [await recover(self._sides, found, self._clock) for found in gates.values()]
+        recovered = [await recover(self._sides, found, self._patience) for found in gates.values()]
         if any(recovered):
             return True
         busy = False
         clean: set[str] = set()
+        total = CopyResult()
         for side in SIDES:
             units = frozenset(unit for unit, found in gates.items() if found.holder == side)
             if units:
                 await self._rescan(side)
                 result = await self._copy(side, units)
+                total.add(result)
                 busy |= bool(result.copied)
-                stuck = {UNIT_OF[key.table] for key in result.stuck + result.different}
-                clean |= units - stuck if result.is_all else set()
-        busy |= await self._seed(gates)
+                clean |= {unit for unit in units if result.is_all and not result.held_up(unit)}
+                for unit in units:
+                    await self._note_held_up(gates[unit].at(side), result)
+        self.progress.stuck, self.progress.different = total.stuck, total.different
+        busy |= await self._backfill.go_on(gates)
         if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
             await self._stop_checking()  # another mover took that unit on meanwhile
         for unit, found in gates.items():
@@ -214,40 +225,12 @@ class Mover:
             if table not in waiting:
                 continue
             started = monotonic()
-            result = await copy_dirty(store, replica, table, self._rows, units)
-            is_slow = not result.is_all and monotonic() - started > MOVE_COPIES * MOVE_BATCH_S
-            if is_slow or result.size_bytes > MOVE_READ_BYTES:
-                self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            result = await copy_dirty(store, replica, table, self._pace.rows, units)
+            if self._pace.is_too_much(result, 0.0 if result.is_all else monotonic() - started):
+                self._pace.slow_down()
             self.progress.copied[table] = self.progress.copied.get(table, 0) + result.copied
             total.add(result)
-        self.progress.stuck, self.progress.different = total.stuck, total.different
         return total
-
-    async def _seed(self, gates: Mapping[str, UnitGates]) -> bool:
-        """Registers the next rows of the backfill, parents first; whether there was anything to do.
-
-        A table in which nothing is left is passed over at once, and the cursor says so with the next one's rows.
-        The cursor is saved behind the rows: a mover that dies between the two registers them again, which is harmless.
-        """
-        for table in TABLE_ORDER:
-            found = gates.get(UNIT_OF[table])
-            if found is None or found.source.phase != "BACKFILL" or found.primary != "source":
-                continue
-            at, _, after = found.source.cursor.partition(":")
-            tables = UNITS[found.source.unit]
-            if at and tables.index(table) < tables.index(at):
-                continue
-            last = await self._sides.source.seed(table, after if at == table else "", MOVE_COPIES * self._rows)
-            if not last and table != tables[-1]:
-                continue
-            if last:
-                change: dict[str, Value] = {"cursor": f"{table}:{last}"}
-            else:
-                change = {"cursor": "", "phase": "SYNC"}
-            expect: dict[str, Value] = {"phase": "BACKFILL", "cursor": found.source.cursor}
-            await self._sides.source.change_gate(found.source.unit, expect=expect, change=change)
-            return True
-        return False
 
     # -- phases
 
@@ -257,6 +240,8 @@ class Mover:
         if primary is None:
             return False
         at = gates.at(primary)
+        if primary == "source" and await self._note_known(at):
+            return True
         if at.phase == "CAPTURE":
             rows: JsonValue = {table: await self._count(table) for table in UNITS[unit]}
             return await self._note(at, {"began_ms": self._clock(), "rows": rows}, phase="BACKFILL")
@@ -270,6 +255,13 @@ class Mover:
             except CorruptDataError as error:
                 await self._note(at, {"problem": error.message}, phase="SYNC")
         return False
+
+    async def _note_known(self, gate: Gate) -> bool:
+        """Notes that every instance knows of the move, once this mover has seen it for as long as they may not."""
+        left_s = self._patience.left_s(KNOWN, gate.move, GATE_IDLE_AGE_S)
+        if left_s > 0 or gate.phase == "ANNOUNCED" or json.loads(gate.notes).get(KNOWN):
+            return False
+        return await self._note(gate, {KNOWN: True})
 
     async def _check(self, unit: str, at: Gate, settled: Phase, *, is_clean: bool) -> bool:
         """Has the unit compared whole, beside the copying, and takes it on when it is equal; whether it did.
@@ -290,8 +282,15 @@ class Mover:
             raise differences
         if checking.epoch != at.epoch:
             return False
+        self.progress.differed[unit] = self.progress.differed.get(unit, 0) + 1 if differences else 0
         check: JsonValue = {"at_ms": self._clock(), "differences": differences}
         return await self._note(at, {"check": check}, phase=None if differences else settled) and not differences
+
+    async def _note_held_up(self, gate: Gate, result: CopyResult) -> None:
+        """Says in the notes of a unit which of its rows cannot be copied, for whoever asks why it is not verified."""
+        text = self.progress.held_up[gate.unit] = result.held_up(gate.unit)
+        if gate.phase == "SYNC" and text != json.loads(gate.notes).get("held_up", ""):
+            await self._note(gate, {"held_up": text})
 
     async def _stop_checking(self) -> None:
         checking, self._checking = self._checking, None
@@ -316,7 +315,8 @@ class Mover:
         if monotonic() < self._lease_ends - MOVE_LEASE_S / 2:
             return True
         gate = next(iter(gates.values())).source
-        if gate.lease_owner not in ("", self._owner) and not is_over(gate.lease_until_ms, MOVE_LEASE_S, self._clock):
+        lease = (gate.lease_owner, gate.lease_until_ms)
+        if gate.lease_owner not in ("", self._owner) and self._patience.left_s("lease", lease, MOVE_LEASE_S) > 0:
             return False
         taken = await self._sides.source.change_gate(
             gate.unit,
@@ -341,9 +341,9 @@ class Mover:
         took_s = monotonic() - started
         self._fastest_s = min(self._fastest_s, took_s)
         if took_s > max(MOVE_SLOW_S, MOVE_SLOWDOWN * self._fastest_s):
-            self._rows = max(MOVE_MIN_BATCH_ROWS, self._rows // 2)
+            self._pace.slow_down()
             return min(took_s, MOVE_MAX_PAUSE_S)
-        self._rows = min(self._max_rows, self._rows + self._rows // 4 + 1)
+        self._pace.speed_up(1.25)
         return 0.0
 
 

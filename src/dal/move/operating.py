@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Final
 
 from dal.errors import ConfigurationError, ConflictError, DalError
-from dal.limits import MOVE_SWITCH_TRIES
+from dal.limits import MOVE_NAMED_ROWS, MOVE_SWITCH_TRIES
 from dal.move.check_report import CheckReport
 from dal.move.checking import check
 from dal.move.cutover import Cutover, CutoverReport, Sleep
@@ -69,12 +69,19 @@ def make_mover(source: Store, target: Store, sides: Sides, *, batch_rows: int) -
     """A mover whose word VERIFIED rests on a deep check of both stores."""
 
     async def verify(unit: str) -> int:
-        return (await check(source, target, mode="deep", units=[unit])).differences
+        found = await check(source, target, mode="deep", units=[unit])
+        mover.progress.differing[unit] = [
+            f"{sample.table}['{sample.id}'] ({sample.kind.replace('_', ' ')} in the {sample.side})"
+            for result in found.tables.values()
+            for sample in result.samples
+        ][:MOVE_NAMED_ROWS]
+        return found.differences
 
     async def count(table: str) -> int:
         return await Reader("source", source).count(TABLES[table])
 
-    return Mover(sides, verify=verify, count=count, batch_rows=batch_rows)
+    mover = Mover(sides, verify=verify, count=count, batch_rows=batch_rows)
+    return mover
 
 
 async def switch_units(
@@ -91,7 +98,7 @@ async def switch_units(
 
     A try that failed for a reason that may pass is repeated, MOVE_SWITCH_TRIES times in all.
     """
-    cutover = Cutover(sides, batch_rows=batch_rows, clock=clock)
+    cutover = Cutover(sides, batch_rows=batch_rows)
     for unit in units:
         report = await _switch(cutover, unit, to, on_retry, sleep)
         await note_cutover(sides, report, clock)

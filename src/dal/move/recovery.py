@@ -1,35 +1,51 @@
 """Ending what a mover left half done, by whoever comes by: another mover, or any instance of the application.
 
-A fence whose deadline has passed is taken back. The order makes it safe: first the epoch is burnt in the store that was
-to be activated, so that an activation still on its way comes too late, and only then the old store is opened again. A
-switch that did happen is completed instead. Every step is a compare-and-set; any number may do this at once.
+A fence that has stood for too long is taken back. The order makes it safe: first the epoch is burnt in the store that
+was to be activated, so that an activation still on its way comes too late, and only then the old store is opened again.
+A switch that did happen is completed instead. Every step is a compare-and-set; any number may do this at once.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from dal.limits import GATE_MAX_AGE_S, MOVE_FENCE_S
-from dal.move.sides import ClockMs, Side, Sides, UnitGates, is_over, now_ms, other
+from dal.move.patience import Patience
+from dal.move.sides import Side, Sides, UnitGates, other
 from dal.ops import Value
 from dal.replica import Gate, Phase, Replica
 
 #: The phase in which a unit lives whose primary is on that side, outside a cutover.
 SETTLED: dict[Side, Phase] = {"source": "VERIFIED", "target": "SWITCHED"}
+#: In the notes of a unit: the move was seen for so long that every instance knows of it.
+KNOWN: Final = "known"
 
 
-async def recover(sides: Sides, gates: UnitGates, clock: ClockMs = now_ms) -> bool:
-    """Completes or takes back an unfinished cutover of the unit, where it is time to; whether anything was changed."""
+async def recover(sides: Sides, gates: UnitGates, patience: Patience) -> bool:
+    """Completes or takes back an unfinished cutover of the unit, where it is time to; whether anything was changed.
+
+    patience  of whoever asks: what it has seen for long enough is overdue.
+    """
+    overdue = is_overdue(gates, patience)
     primary = gates.primary
     if primary is not None:
         behind, at = gates.at(other(primary)), gates.at(primary)
         if behind.role == "fenced":
             return await complete(sides, other(primary), behind, at)
-        if at.phase == "ANNOUNCED" and at.deadline_ms and is_over(at.deadline_ms, announced_s(), clock):
+        if at.phase == "ANNOUNCED" and overdue:
             return await withdraw(sides.at(primary), at)
         return False
     fenced = gates.fenced
-    if fenced is None or not is_over(gates.at(fenced).deadline_ms, MOVE_FENCE_S, clock):
+    if fenced is None or not overdue:
         return False
     return await take_back(sides, fenced, gates.at(fenced))
+
+
+def is_overdue(gates: UnitGates, patience: Patience) -> bool:
+    """Whether the unit's announcement or fence is overdue: it is waited out from the first look on, so ask at each."""
+    gate = gates.at(gates.holder)
+    mark = (gate.move, gate.side, gate.epoch, gate.turn, gate.role, gate.phase)
+    return not patience.left_s(gate.unit, mark, MOVE_FENCE_S if gate.role == "fenced" else announced_s())
 
 
 def announced_s() -> float:
@@ -39,14 +55,12 @@ def announced_s() -> float:
 
 def announced(gate: Gate) -> dict[str, Value]:
     """What must still hold of an announced gate: its own announcement, for another has not been waited out yet."""
-    return {"role": "primary", "epoch": gate.epoch, "phase": "ANNOUNCED", "deadline_ms": gate.deadline_ms}
+    return {"role": "primary", "epoch": gate.epoch, "phase": "ANNOUNCED", "turn": gate.turn}
 
 
 async def withdraw(store: Replica, gate: Gate) -> bool:
     """Takes this announcement back, if it still stands."""
-    return await store.change_gate(
-        gate.unit, expect=announced(gate), change={"phase": SETTLED[gate.side], "deadline_ms": 0}
-    )
+    return await store.change_gate(gate.unit, expect=announced(gate), change={"phase": SETTLED[gate.side]})
 
 
 async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
@@ -62,7 +76,6 @@ async def complete(sides: Sides, side: Side, old: Gate, new: Gate) -> bool:
             "role": "replica",
             "phase": SETTLED[other(side)],
             "next_epoch": new.epoch + 1,
-            "deadline_ms": 0,
             "cursor": "",
         },
     )
@@ -84,5 +97,5 @@ async def take_back(sides: Sides, side: Side, old: Gate) -> bool:
     return await store.change_gate(
         old.unit,
         expect={"role": "fenced", "epoch": old.epoch},
-        change={"role": "primary", "epoch": new.next_epoch - 1, "phase": SETTLED[side], "deadline_ms": 0},
+        change={"role": "primary", "epoch": new.next_epoch - 1, "phase": SETTLED[side]},
     )

@@ -16,13 +16,14 @@ from time import monotonic
 from typing import Final
 
 from dal.errors import ConflictError, DalError
-from dal.limits import REHEARSAL_CLEANING_TRIES
+from dal.limits import MOVE_LEASE_S, REHEARSAL_CLEANING_TRIES
 from dal.move.cutover import Cutover, CutoverReport
 from dal.move.ending import abort, abort_alone
 from dal.move.mover import Mover, begin
 from dal.move.operating import make_mover, sides_of, switch_units
+from dal.move.patience import Patience
 from dal.move.relay import copy_dirty
-from dal.move.sides import Sides, UnitGates, now_ms, read_gates
+from dal.move.sides import Sides, UnitGates, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue
 from dal.replica import EPOCH, UNITS, Gate, OneWay, Replica
@@ -93,6 +94,20 @@ async def sweep(store: Replica) -> bool:
     return True
 
 
+async def _is_at_work(store: Replica, present: Mapping[str, Gate]) -> bool:
+    """Whether the mover that has the lease, if one has, renews it."""
+    leases = {unit: (gate.lease_owner, gate.lease_until_ms) for unit, gate in present.items()}
+    if not any(owner for owner, _ in leases.values()):
+        return False
+    patience = Patience()
+    while patience.left_s("lease", "", MOVE_LEASE_S) > 0:
+        await asyncio.sleep(0.1)
+        found = await store.gates()
+        if {unit: (gate.lease_owner, gate.lease_until_ms) for unit, gate in found.items()} != leases:
+            return True
+    return False
+
+
 async def rehearse(
     source: Store,
     scratch: Store,
@@ -111,9 +126,9 @@ async def rehearse(
     """
     sides = sides_of(source, scratch)
     present = await sides.source.gates()
-    if is_rehearsal(present) and any(gate.lease_until_ms > now_ms() for gate in present.values()):
+    if is_rehearsal(present) and await _is_at_work(sides.source, present):
         raise ConflictError(
-            "another rehearsal is under way, or was killed just now; try again in some seconds",
+            "another rehearsal is under way; try again when it has ended",
             operation="rehearse",
             retryable=True,
         )

@@ -14,10 +14,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, TypeVar, cast
 
-from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES
-from dal.move.canonical import canonical, hash_of, row_hash, same_row
+from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES, MOVE_NAMED_ROWS
+from dal.move.canonical import canonical, hash_of, same_row, same_rows
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
-from dal.tables import TABLES
+from dal.tables import TABLES, Table
 
 _T = TypeVar("_T")
 #: How often a copy that meets other rows in its way is read again before it is taken apart, or left for later.
@@ -37,7 +37,8 @@ class CopyResult:
     is_all      they were all there were, as of that moment.
     copied      rows acknowledged: equal on both sides at that version.
     overtaken   keys that changed again meanwhile; they are dirty still, or somebody else copied them.
-    stuck       keys that could not be applied: what they refer to is missing, or another row holds their unique key.
+    stuck       keys that could not be applied, each with the rows in its way: what it refers to and is missing, or who
+                holds its unique key.
     different   keys that were applied and read back with other content: the replica does not keep what it is given.
     """
 
@@ -46,7 +47,7 @@ class CopyResult:
     is_all: bool = True
     copied: int = 0
     overtaken: int = 0
-    stuck: list[Key] = field(default_factory=list)
+    stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
 
     def add(self, more: CopyResult) -> None:
@@ -55,8 +56,24 @@ class CopyResult:
         self.is_all &= more.is_all
         self.copied += more.copied
         self.overtaken += more.overtaken
-        self.stuck += more.stuck
+        self.stuck |= more.stuck
         self.different += more.different
+
+    def held_up(self, unit: str) -> str:
+        """Which rows of the unit could not be copied, and why, in words; empty where all could."""
+        stuck = [
+            f"{_named(key)} behind {', '.join(map(_named, in_way))}"
+            for key, in_way in self.stuck.items()
+            if UNIT_OF[key.table] == unit
+        ]
+        different = [_named(key) for key in self.different if UNIT_OF[key.table] == unit]
+        parts = []
+        if stuck:
+            what = "another row holds their unique key, or what they refer to is missing"
+            parts.append(f"{len(stuck)} rows cannot be copied, {what}: {_first(stuck)}")
+        if different:
+            parts.append(f"{len(different)} rows read back with other content: {_first(different)}")
+        return "; ".join(parts)
 
 
 async def copy_dirty(primary: Replica, replica: Replica, table: str, rows: int, units: frozenset[str]) -> CopyResult:
@@ -142,11 +159,11 @@ async def _copy_part(
             return await _acknowledge(primary, replica, batch)
         in_way = {key for key in applied.blockers if UNIT_OF[key.table] in units}
         # What was read may be stale, and that be the reason: all of it is read again, together with what is in the way.
-        batch = _hashed(await _present(primary, {entry.key for entry in entries} | in_way))
+        batch, _ = _hashed(await _present(primary, {entry.key for entry in entries} | in_way))
         if not batch:
             return CopyResult()
     if len(entries) == 1:
-        return CopyResult(stuck=[entries[0].key])
+        return CopyResult(stuck={entries[0].key: applied.blockers})
     result = CopyResult()
     for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
         result.add(await _copy_part(primary, replica, half, units, applying))
@@ -170,7 +187,11 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
     equal: list[Copied] = []
     for name, group in groupby(batch, key=attrgetter("table")):
         sent, table = list(group), TABLES[name]
-        found = {entry.id: entry for entry in await replica.entries(name, [entry.id for entry in sent])}
+        ids = [entry.id for entry in sent]
+        found = {entry.id: entry for entry in await replica.entries(name, ids)}
+        if _is_as_sent(table, sent, [found[id_] for id_ in ids]):
+            equal += [Copied(name, id_, version, hash_) for _, id_, version, _, _, hash_ in sent]
+            continue
         for entry in sent:
             there = found[entry.id]
             ours, theirs = entry.row, there.row
@@ -191,28 +212,47 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
     return result
 
 
-def _hashed(entries: Iterable[Entry]) -> list[Entry]:
-    return [
-        entry if entry.row is None else entry._replace(hash=row_hash(TABLES[entry.table], entry.row))
-        for entry in entries
-    ]
+def _named(key: Key) -> str:
+    return f"{key.table}['{key.id}']"
 
 
-def _parts(entries: Iterable[Entry], rows: int) -> Iterator[tuple[list[Entry], int]]:
-    """Parts of up to so many rows and MOVE_BATCH_BYTES, with the rows' hashes, and their sizes; each made when it is
-    asked for."""
-    part: list[Entry] = []
-    size = 0
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOVE_NAMED_ROWS]) + (", …" if len(names) > MOVE_NAMED_ROWS else "")
+
+
+def _is_as_sent(table: Table, sent: Sequence[Entry], there: Sequence[Entry]) -> bool:
+    """Whether all of these rows came back as they were sent, as they nearly always do: one look at them together."""
+    _, _, *ours, _, our_hashes = zip(*sent, strict=True)
+    _, _, *theirs, _, their_hashes = zip(*there, strict=True)
+    if (ours[0], our_hashes) != (theirs[0], their_hashes) or None in ours[1] or None in theirs[1]:
+        return False
+    return same_rows(table, ours[1], theirs[1])
+
+
+def _hashed(entries: Iterable[Entry]) -> tuple[list[Entry], list[int]]:
+    """The entries with the hashes of their rows, and their sizes."""
+    found: list[Entry] = []
+    sizes: list[int] = []
     for table, id_, version, row, state, hash_ in entries:
-        weight = _ENTRY_BYTES
+        size = _ENTRY_BYTES
         if row is not None:
             data = canonical(TABLES[table], row)
             hash_ = hash_of(data)
-            weight += len(data)
-        if part and (len(part) == rows or size + weight > MOVE_BATCH_BYTES):
-            yield part, size
-            part, size = [], 0
-        part.append(Entry(table, id_, version, row, state, hash_))
-        size += weight
-    if part:
-        yield part, size
+            size += len(data)
+        found.append(Entry(table, id_, version, row, state, hash_))
+        sizes.append(size)
+    return found, sizes
+
+
+def _parts(entries: Sequence[Entry], rows: int) -> Iterator[tuple[list[Entry], int]]:
+    """Parts of up to so many rows and MOVE_BATCH_BYTES, with the rows' hashes, and their sizes; each made when it is
+    asked for."""
+    for start in range(0, len(entries), rows):
+        some, sizes = _hashed(entries[start : start + rows])
+        begin = size = 0
+        for place, weight in enumerate(sizes):
+            if place > begin and size + weight > MOVE_BATCH_BYTES:
+                yield some[begin:place], size
+                begin, size = place, 0
+            size += weight
+        yield some[begin:], size

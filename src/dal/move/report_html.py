@@ -74,7 +74,16 @@ def verdict(report: CheckReport) -> str:
         return "no difference, but a store has data that it cannot read"
     if report.unseen:
         return "no difference in what the registries know; the backfill has not come to its end"
+    if report.stopped is not None and report.total is not None:
+        return f"equal, as far as it was compared: {how_far(report)}"
     return "equal" if report.is_whole else "equal, as far as it was compared"
+
+
+def how_far(report: CheckReport) -> str:
+    """How much a check that ran out of time has seen."""
+    total = max(report.total or 0, report.rows)
+    share = 100 * report.rows / total if total else 100.0
+    return f"{report.rows:,} of {total:,} rows of both sides, {share:.0f} %"
 
 
 def _facts(report: CheckReport, source: str, target: str) -> Iterator[str]:
@@ -88,7 +97,8 @@ def _facts(report: CheckReport, source: str, target: str) -> Iterator[str]:
         ("in a move", ", ".join(report.in_move) or "no"),
     ]
     if report.stopped is not None:
-        facts.append(("stopped", f"in {report.stopped.table}, behind {report.stopped.after}: time was up"))
+        stopped = f"in {report.stopped.table}, behind {report.stopped.after}: time was up after {how_far(report)}"
+        facts.append(("stopped", stopped))
     yield from fact_table(facts)
 
 

@@ -17,8 +17,9 @@ from typing import Final
 
 from dal.errors import DalError, FencedError, UnavailableError
 from dal.limits import FENCED_WAIT_S, GATE_IDLE_AGE_S, GATE_MAX_AGE_S
-from dal.move.recovery import recover
-from dal.move.sides import ClockMs, Side, Sides, UnitGates, now_ms, read_gates
+from dal.move.patience import Patience
+from dal.move.recovery import is_overdue, recover
+from dal.move.sides import Side, Sides, UnitGates, read_gates
 
 _LOG: Final = logging.getLogger("dal.move")
 _FENCED_POLL_S: Final = 0.005
@@ -35,12 +36,10 @@ class Routes:
         self,
         source_gates: Callable[[], Awaitable[object]],
         sides: Callable[[], Awaitable[Sides]],
-        *,
-        clock: ClockMs = now_ms,
     ) -> None:
         self._source_gates = source_gates
         self._sides = sides
-        self._clock = clock
+        self._patience = Patience()
         self._gates: dict[str, UnitGates] = {}
         #: Units that were moved for good: the source keeps a gate that says so.
         self._retired: frozenset[str] = frozenset()
@@ -94,10 +93,10 @@ class Routes:
         )
 
     async def take_back_overdue(self) -> None:
-        """Ends a fence whose deadline has passed, of any unit, or waits a moment; then the gates want another look."""
+        """Ends a fence that has stood for too long, of any unit, or waits a moment; then look at the gates again."""
         with suppress(DalError):  # a writer holds the store, it is away, or rights are missing: no error of this call
             for gates in self._gates.values():
-                if gates.primary is None and await recover(await self._sides(), gates, self._clock):
+                if gates.primary is None and await recover(await self._sides(), gates, self._patience):
                     return
         await asyncio.sleep(_FENCED_POLL_S)
 
@@ -145,6 +144,8 @@ class Routes:
         if len(retired) < len(source):
             try:
                 moving = dict(await read_gates(await self._sides()))
+                for found in moving.values():
+                    is_overdue(found, self._patience)
                 changing = frozenset(u for u, found in moving.items() if found.phase in ("ANNOUNCED", "FENCED"))
             except DalError:
                 # The target does not answer, or is not part of the move, which is being started or aborted. Nothing can

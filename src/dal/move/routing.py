@@ -25,7 +25,7 @@ from dal.limits import FENCED_WAIT_S, HEALTH_TIMEOUT_S, PUSH_WAIT_S
 from dal.move.push import Pusher, keys_of
 from dal.move.routes import Routes
 from dal.move.shadow import Shadow
-from dal.move.sides import ClockMs, Side, Sides, now_ms
+from dal.move.sides import Side, Sides
 from dal.ops import Delete, Guard, Insert, JsonValue, Op, Query, Receipt, Ref, Row, Upsert
 from dal.replica import UNIT_OF, Gate, Key, Movable, Replica
 from dal.store import Capabilities, ReadCommit, SearchIndex, Store, StoreHealth
@@ -43,9 +43,7 @@ class Router:
     that live on the source go on.
     """
 
-    def __init__(
-        self, source: Store, target: Store, *, source_backend: Store, target_backend: Store, clock: ClockMs = now_ms
-    ) -> None:
+    def __init__(self, source: Store, target: Store, *, source_backend: Store, target_backend: Store) -> None:
         for name, backend in (("source", source_backend), ("target", target_backend)):
             if not isinstance(backend, Movable):
                 raise ConfigurationError(f"the {name}: {backend.capabilities.backend} cannot take part in a move")
@@ -55,7 +53,7 @@ class Router:
         self._opening = asyncio.Lock()
         self._is_open = False
         self._is_target_open = False
-        self._routes = Routes(self._source_gates, self._sides, clock=clock)
+        self._routes = Routes(self._source_gates, self._sides)
         self._pusher = Pusher(self._routes, self._sides)
         self._shadow = Shadow(self._routes, self._at, self._sides)
 

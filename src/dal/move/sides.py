@@ -11,7 +11,6 @@ from time import time
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dal.errors import ConflictError, UnavailableError
-from dal.limits import MOVE_CLOCK_OFF_S
 from dal.replica import UNIT_OF, UNITS, Gate, Replica
 from dal.tables import TABLES
 
@@ -23,17 +22,8 @@ ClockMs: TypeAlias = Callable[[], int]
 
 
 def now_ms() -> int:
-    """The wall clock; deadlines and leases are told by it. A wrong clock costs time, never a row."""
+    """The wall clock, for what people are shown; nothing of a move is decided by it (dal.move.patience)."""
     return int(time() * 1000)
-
-
-def is_over(moment_ms: int, lasts_s: float, clock: ClockMs) -> bool:
-    """Whether a moment has passed that somebody set, by a clock of his own, to come in `lasts_s`.
-
-    One that lies further ahead than MOVE_CLOCK_OFF_S allows was set by a clock gone wrong: nobody waits for it.
-    """
-    now = clock()
-    return not now <= moment_ms <= now + int((lasts_s + MOVE_CLOCK_OFF_S) * 1000)
 
 
 class Sides(NamedTuple):

@@ -212,8 +212,13 @@ def _unit(unit: str, gates: UnitGates, backlog: Mapping[str, Backlog], is_unsure
         cutovers=cutovers[-_TIMES:],
         shadow_percent=gates.source.shadow_percent,
         shadow=notes["source"].get("shadow", {}),
-        problem=str(notes[gates.holder].get("problem", "")) if gates.phase in UNDER_WAY else "",
+        problem=_problem(notes[gates.holder]) if gates.phase in UNDER_WAY else "",
     )
+
+
+def _problem(notes: Mapping[str, JsonValue]) -> str:
+    """Why the unit is not verified: rows that cannot be copied now, or else what the last look at its tail met."""
+    return str(notes.get("held_up") or notes.get("problem") or "")
 
 
 def _int(value: object) -> int:

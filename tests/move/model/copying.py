@@ -1,9 +1,11 @@
-"""Rows of one unit while everybody writes: capture, seed, copies under versions, a cutover and the way back.
+"""Rows of one unit while everybody writes: capture, backfill, copies under versions, a cutover and the way back.
 
 Writers write to whichever store takes writes; a write gets its version when it is carried out and is seen when it
 commits, so a lower version may be seen later than a higher one. Any copier may read a dirty entry of either store and
-act on it at any later time, or die: relays, inline pushes and zombies are the same thing. One mover fences, drains,
-activates and marks; everybody may abort a fence. Many movers at once are the subject of `cutover`.
+act on it at any later time, or die: relays, inline pushes and zombies are the same thing. A row that the backfill has
+not come to yet has no entry; whoever copies it registers it then, at the lowest version, unless somebody was faster; it
+may also be registered as dirty instead. One mover fences, drains, activates and marks; everybody may abort a fence.
+Many movers at once are the subject of `cutover`.
 
 Claims: the store that was activated last holds every acknowledged write (I1, I2, I8, I10), versions never go back (I5),
 a store is activated only fenced, quiet and equal (I6), equal versions mean equal rows (I4), never two primaries (I3),
@@ -35,7 +37,9 @@ Mutant = Literal[
     "row and entry read in two steps",
     "capture installed without waiting",
     "seed overwrites an entry",
-    "seed skips what it has not looked at",
+    "a copied row is registered over an entry",
+    "the backfill passes rows without an entry",
+    "the backfill reads rows at the version of the counter",
     "copies are captured as new versions",
     "replica takes writes",
 ]
@@ -134,7 +138,7 @@ class Copying:
         for at, flight in enumerate(state.flights):
             rest = state._replace(flights=state.flights[:at] + state.flights[at + 1 :])
             yield f"commit {_said(flight)}", self._commit(rest, flight)
-        yield from self._install_and_seed(state)
+        yield from self._install_and_backfill(state)
         if state.installed:
             yield from self._read(state)
         for at, copy in enumerate(state.copies):
@@ -193,9 +197,9 @@ class Copying:
             raise Broken(f"I5: {_said(flight)} has a lower version than its key had before")
         return _put(state, flight.store, flight.key, after)._replace(truth=truth)
 
-    # -- the move: capture and seed
+    # -- the move: capture and backfill
 
-    def _install_and_seed(self, state: State) -> Iterator[tuple[str, State]]:
+    def _install_and_backfill(self, state: State) -> Iterator[tuple[str, State]]:
         if not state.installed:
             if not state.flights or self.mutant == "capture installed without waiting":
                 yield "install capture", state._replace(installed=True)
@@ -206,17 +210,25 @@ class Copying:
         entry = state.stores[SOURCE][key]
         further = state._replace(seeded=key + 1, looking=False)
         if not state.looking:
-            if entry.row and not entry.version and self.mutant != "seed skips what it has not looked at":
+            is_unregistered = bool(entry.row and not entry.version)
+            if is_unregistered and len(state.copies) < self.copiers:
+                copy = Copy(SOURCE, key, entry.row, self._lowest(state), False)
+                yield f"the backfill reads {_said(copy)}", _holding(state, copy)
+            if is_unregistered:
                 yield f"seed looks at k{key}", state._replace(looking=True)
-            else:
-                yield f"seed passes k{key}", further
+            if not is_unregistered or self.mutant == "the backfill passes rows without an entry":
+                yield f"the backfill passes k{key}", further
             return
         yield "the seeding mover dies", state._replace(looking=False)
         if not entry.version or self.mutant == "seed overwrites an entry":
-            lowest = state.gates[SOURCE].epoch * EPOCH
-            yield f"seed registers k{key}", _put(further, SOURCE, key, Entry(entry.row, lowest, True))
+            yield f"seed registers k{key}", _put(further, SOURCE, key, Entry(entry.row, self._lowest(state), True))
         else:
             yield f"seed finds an entry of k{key}", further
+
+    def _lowest(self, state: State) -> int:
+        if self.mutant == "the backfill reads rows at the version of the counter":
+            return state.counters[SOURCE]
+        return state.gates[SOURCE].epoch * EPOCH
 
     # -- copiers
 
@@ -280,6 +292,11 @@ class Copying:
             state = state._replace(cursor=max(state.cursor, copy.version))
         if entry.version == copy.version or self.mutant == "acknowledged without comparing the version":
             return _put(state, copy.home, copy.key, entry._replace(dirty=False))
+        if copy.version % EPOCH == 0:  # as the backfill read it
+            if not entry.version:
+                return _put(state, copy.home, copy.key, Entry(entry.row, copy.version, False))
+            if self.mutant == "a copied row is registered over an entry":
+                return _put(state, copy.home, copy.key, Entry(entry.row, copy.version, False))
         return state
 
     # -- cutover, from either store to the other

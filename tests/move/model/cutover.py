@@ -51,7 +51,7 @@ Act = Literal[
 
 
 class Gate(NamedTuple):
-    """announced is the number of the announcement, in the library its deadline; 0 for none."""
+    """announced is the number of the announcement, in the library its `turn`; 0 for none."""
 
     role: str
     epoch: int

@@ -13,11 +13,12 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from tests.move.model import cascade, copying, cutover, unique
+from tests.move.model import cascade, copying, cutover, deadlines, unique
 from tests.move.model.cascade import SOURCE, TARGET, Cascade
 from tests.move.model.checker import Broken, Model, explore
 from tests.move.model.copying import Copying
 from tests.move.model.cutover import Cutover
+from tests.move.model.deadlines import Deadlines
 from tests.move.model.unique import Unique
 
 _PAGE: Final = Path(__file__).parents[3] / "docs/move-protocol.md"
@@ -27,6 +28,7 @@ WHOLE: Final[dict[str, Model[Any]]] = {
     "two rows, two copiers": Copying(keys=2, copiers=2, writes=2, fences=2),
     "two movers, an aborter, a reader": Cutover(movers=2, announcements=2),
     "two movers, an aborter, three switches": Cutover(movers=2, announcements=3, reads=False),
+    "deadlines, two observers, clocks that differ": Deadlines(),
     "two rows, three writes": Unique(keys=2, writes=3),
     "three rows, two writes": Unique(keys=3, writes=2),
     "cascade, one primary": Cascade(parent_home=SOURCE, set_null=False, writes=3),
@@ -43,6 +45,8 @@ def _mutants() -> Iterator[Any]:
     for cutover_mutant in get_args(cutover.Mutant):
         movers = 2 if cutover_mutant == "fence without comparing the announcement" else 1
         yield pytest.param(Cutover(cutover_mutant, movers=movers), id=f"cutover: {cutover_mutant}")
+    for deadline_mutant in get_args(deadlines.Mutant):
+        yield pytest.param(Deadlines(deadline_mutant), id=f"deadlines: {deadline_mutant}")
     for unique_mutant in get_args(unique.Mutant):
         yield pytest.param(Unique(unique_mutant, keys=2, writes=2), id=unique_mutant)
     for cascade_mutant in get_args(cascade.Mutant):

@@ -60,10 +60,15 @@ def d1_store(address: D1Address, token: str, *, worker: D1Worker | None = None, 
     )
 
 
-def _replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+def _replica(
+    executor: Executor,
+    compiler: Compiler,
+    plan: Callable[[Sequence[Op]], list[Step]],
+    is_searched: Callable[[], bool],
+) -> Replica:
     from dal.backends.sql.sqlite_capture import REGISTRY, TriggeredReplica  # nothing of it is needed without a move
 
-    return TriggeredReplica(executor, compiler, REGISTRY, plan, BACKEND)
+    return TriggeredReplica(executor, compiler, REGISTRY, plan, is_searched, BACKEND)
 
 
 async def d1_self_check(address: D1Address, token: str, *, worker: D1Worker | None = None) -> SelfCheck:

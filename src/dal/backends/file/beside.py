@@ -16,7 +16,7 @@ from typing import Final
 
 from dal.backends.file.documents import Document, read_document
 from dal.backends.file.image import Image
-from dal.backends.file.index import UNSURE, FileState, file_state, settled_state
+from dal.backends.file.index import UNSEEN, UNSURE, FileState, IndexWriter, file_state, settled_state
 from dal.backends.file.layout import DIRECTORY_MODE, Layout, open_file, write_new
 from dal.backends.file.lines import LineFile
 from dal.backends.rows import ID
@@ -27,14 +27,17 @@ _LINES: Final = ".jsonl"
 class Beside:
     """One checkpoint's view of others. Does nothing where no live move is on.
 
+    known    the index, which the checkpoint changes at its end: files as they are known.
     written  ids of the rows in documents that the library wrote since its last checkpoint, by table.
     """
 
-    def __init__(self, layout: Layout, image: Image, written: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self, layout: Layout, image: Image, known: IndexWriter, written: Mapping[str, Collection[str]]
+    ) -> None:
         self.is_watching = image.registry.is_capturing
         self._layout = layout
         self._image = image
-        self._known = image.index.file_states() if self.is_watching else {}
+        self._known = known
         self._written = written
         self._documents: dict[Path, Document] = {}
         self.unsure: set[Path] = set()  # files that hold what others wrote
@@ -45,7 +48,7 @@ class Beside:
         """A file that is to be appended to or replaced is read now."""
         if not self.is_watching:
             return
-        if file_state(file.path) != self._known.get(self._layout.relative(file.path)):
+        if file_state(file.path) != self._known.state(self._layout.relative(file.path)):
             self.unsure.add(file.path)
         self._read[file.path] = file.end()
 
@@ -71,9 +74,10 @@ class Beside:
             size = self._read.get(final)
             if size is not None:
                 self._bring_along(temporary, final, size)
-        elif (known := self._known.get(self._layout.relative(final))) is not None:
-            found = file_state(final)
-            is_changed = found is not None and found != FileState(known.size, abs(known.mtime_ns))
+            return
+        known, found = self._known.state(self._layout.relative(final)), file_state(final)
+        if known is not None and known != UNSEEN and found is not None:
+            is_changed = found != FileState(known.size, abs(known.mtime_ns))
             if is_changed and not self._merge(temporary, final) and not self._is_suspect(final):
                 self._keep(final)
 

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from dal.backends.file.codec import AnyChange
 from dal.backends.file.layout import BACKEND
-from dal.backends.file.registry import DIRTY, Known, Marked, Registry, Versions
+from dal.backends.file.registry import Marked, Registry, Versions
+from dal.backends.file.registry_file import DIRTY, Known
 from dal.backends.rows import Change, Drop
 from dal.errors import FencedError
 from dal.ops import Guard, Op
@@ -74,10 +75,8 @@ async def captured(
 
 def _mark(registry: Registry, table: str, ids: Iterable[str], marked: dict[str, dict[str, Known]]) -> None:
     """Makes entries dirty as they are: the primary is to send the rows once more."""
-    for row_id in ids:
-        known = registry.tables[table].get(row_id)
-        if known is not None:
-            marked.setdefault(table, {})[row_id] = known._replace(state=DIRTY, hash=None)
+    for row_id, known in registry.many(table, list(ids)).items():
+        marked.setdefault(table, {})[row_id] = known._replace(state=DIRTY, hash=None)
 
 
 def registered(registry: Registry, changed: Iterable[tuple[str, str, bool]]) -> list[Marked]:

@@ -1,9 +1,8 @@
 """Moves journalled changes into the documents and line files, in a thread, so that the journal can be retired.
 
 Each step can be repeated after a crash at any point. Documents, new files and rewritten ones are written aside, synced
-and renamed into place. Appending is undone before it is repeated: a durable plan names every file that is appended to,
-with its size before. The index follows, then the position up to which everything is settled. One process at a time does
-this, under a lock of its own; commits go on meanwhile.
+and renamed into place. Appending is undone before it is repeated (plan.py). The index follows, then the position up to
+which everything is settled. One process at a time does this, under a lock of its own; commits go on meanwhile.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypedDict, cast
+from typing import Final, NamedTuple, cast
 
 import orjson
 
-from dal.backends.file import faults, registry_files
+from dal.backends.file import faults, plan, registry_files
 from dal.backends.file import index as ids
 from dal.backends.file.beside import Beside
 from dal.backends.file.codec import to_line
@@ -34,8 +33,10 @@ from dal.backends.file.layout import (
     write_all,
     write_new,
 )
-from dal.backends.file.linerows import KINDS, LOGS, Log, owner
+from dal.backends.file.linerows import owner
 from dal.backends.file.lines import LineFile
+from dal.backends.file.logrows import KINDS, LOGS, Log
+from dal.backends.file.plan import Planned
 from dal.backends.file.registry_files import Part
 from dal.backends.file.waiting import politely
 from dal.backends.overlay import Overlay
@@ -54,12 +55,6 @@ class Work(NamedTuple):
     chats: dict[str, str | None]  # stale chat documents by chat_id, with the id of the chat that has it now
     registry: Part | None  # what changed of a live move's state
     written: dict[str, set[str]]  # rows in documents that were written, in a live move, by table
-
-
-class _PlannedFile(TypedDict):
-    path: str
-    size: int
-    owner: str | None
 
 
 def take_up(image: Image) -> Work | None:
@@ -84,25 +79,31 @@ def take_up(image: Image) -> Work | None:
 def _registry_part(image: Image, layers: list[Layer]) -> Part | None:
     marked: dict[str, dict[str, None]] = {}
     for layer in layers:
-        if layer.is_new:
-            marked = {}
         for table, ids_of_table in layer.marked.items():
             marked.setdefault(table, {}).update(ids_of_table)
     if not marked and not any(layer.is_gated for layer in layers):
         return None
-    is_new = any(layer.is_new for layer in layers)
-    return registry_files.part_of(image.registry, marked, is_new=is_new, since_whole=image.since_whole)
+    return registry_files.part_of(image.registry, marked)
 
 
-class Checkpoint:
-    """One run over a work, under the checkpoint lock."""
+def run(layout: Layout, image: Image, work: Work) -> None:
+    """Writes the work, in a thread, under the checkpoint lock."""
+    layout.look()
+    plan.undo(layout)
+    with image.index.writer() as writer:
+        _Checkpoint(layout, image, work, writer).run()
 
-    def __init__(self, layout: Layout, image: Image, work: Work) -> None:
+
+class _Checkpoint:
+    """One run over a work, under the checkpoint lock, with a change of the index that it ends with."""
+
+    def __init__(self, layout: Layout, image: Image, work: Work, writer: IndexWriter) -> None:
         self._layout = layout
         self._image = image
         self._work = work
-        self._beside = Beside(layout, image, work.written)
-        self._appends: dict[Path, tuple[_PlannedFile, bytes]] = {}
+        self._writer = writer
+        self._beside = Beside(layout, image, writer, work.written)
+        self._appends: dict[Path, tuple[Planned, bytes]] = {}
         self._renames: dict[Path, Path] = {}
         self._removals: list[Path] = []
         self._emptied: set[str] = set()  # chats whose messages so far are gone, deleted and perhaps made anew
@@ -112,22 +113,16 @@ class Checkpoint:
 
     def run(self) -> None:
         """Writes everything; when it returns the work is on disk and in the index."""
-        self._layout.look()
-        undo(self._layout)
-        with self._image.index.writer() as writer:
-            self._run(writer)
-
-    def _run(self, writer: IndexWriter) -> None:
         layer = merged(self._image, self._work.layers)
         self._move_renamed_chats()
-        self._prepare_messages(layer, writer)
+        self._prepare_messages(layer)
         for log in LOGS.values():
-            self._prepare_log(log, layer.lines[log.table.name], writer)
+            self._prepare_log(log, layer.lines[log.table.name])
         self._prepare_documents()
         self._prepare_registry()
-        self._write_plan()
+        plan.write(self._layout, self._work.target, [planned for planned, _ in self._appends.values()])
         for path, (planned, data) in self._appends.items():
-            self._append(path, planned["size"], data)
+            self._append(path, planned.size, data)
         faults.reach("checkpoint.written")
         sync_tree(self._layout.root, [*self._appends, *self._renames])
         faults.reach("checkpoint.synced")
@@ -140,15 +135,13 @@ class Checkpoint:
             temporary.rename(final)
             faults.reach("checkpoint.renamed")
         sync_tree(self._layout.root, [*self._renames.values(), *self._removals])
-        self._write_index(writer)
+        if self._work.registry is not None:
+            self._work.registry.put()
+            faults.reach("registry.written")
+        self._write_index()
         faults.reach("checkpoint.indexing")
-        writer.commit(self._work.target)
+        self._writer.commit(self._work.target)
         faults.reach("checkpoint.indexed")
-
-    def _write_plan(self) -> None:
-        planned = [entry for entry, _ in self._appends.values()]
-        replace(_plan(self._layout), orjson.dumps({"target": self._work.target, "files": planned}))
-        faults.reach("checkpoint.planned")
 
     def _append(self, path: Path, size: int, data: bytes) -> None:
         self._beside.expects(path, size + len(data))
@@ -193,14 +186,14 @@ class Checkpoint:
             faults.reach("checkpoint.moved")
         sync_tree(self._layout.root, [])
 
-    def _prepare_messages(self, layer: Layer, writer: IndexWriter) -> None:
+    def _prepare_messages(self, layer: Layer) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}  # chats whose file holds lines that change, with their ids
         for change in politely(layer.lines[MESSAGES.name].changes()):
             if not isinstance(change, Change):
                 self._emptied.add(change.parent_id)
                 continue
-            before = writer.find(ids.MESSAGES, change.id)
+            before = self._writer.find(ids.MESSAGES, change.id)
             if before is not None:
                 rewritten.setdefault(before.place, set()).add(change.id)
             if change.row is None:
@@ -266,13 +259,13 @@ class Checkpoint:
 
     # -- logs
 
-    def _prepare_log(self, log: Log, entries: Overlay, writer: IndexWriter) -> None:
+    def _prepare_log(self, log: Log, entries: Overlay) -> None:
         added: dict[str, list[Stored]] = {}
         rewritten: dict[str, set[str]] = {}
         for change in politely(entries.changes()):
             if not isinstance(change, Change):
                 continue
-            before = writer.find(log.kind, change.id)
+            before = self._writer.find(log.kind, change.id)
             if before is not None:
                 rewritten.setdefault(before.place, set()).add(change.id)
             if change.row is None:
@@ -308,7 +301,7 @@ class Checkpoint:
         end = file.end()
         if end != file.size:
             self._set_aside_torn_end(file, end)
-        planned = _PlannedFile(path=self._layout.relative(file.path), size=end, owner=owned_by)
+        planned = Planned(self._layout.relative(file.path), end, owned_by)
         self._appends[file.path] = (planned, b"".join([to_line(table, row) for row in politely(rows)]))
         self._touched[file.path] = None
 
@@ -351,7 +344,7 @@ class Checkpoint:
     def _prepare_registry(self) -> None:
         part = self._work.registry
         if part is not None:
-            self._replace(registry_files.path_of(self._layout, part, self._work.target), b"".join(part.encode()))
+            self._replace(registry_files.state_path(self._layout), part.encode())
 
     def _keep_damaged(self, rows: DocumentRows, path: Path) -> None:
         self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
@@ -359,7 +352,8 @@ class Checkpoint:
         path.rename(self._layout.quarantine / name.replace("/", "_"))
         rows.corrupt.pop(name, None)
 
-    def _write_index(self, writer: IndexWriter) -> None:
+    def _write_index(self) -> None:
+        writer = self._writer
         for kind in KINDS.values():
             writer.remove(kind, self._gone[kind])
             writer.put(kind, self._places[kind])
@@ -369,32 +363,6 @@ class Checkpoint:
             for document in self._work.documents:
                 name = self._layout.relative(document.path)
                 writer.put_file(name, self._beside.document_state(document.path))
-
-
-def undo(layout: Layout) -> None:
-    """Takes back what an unfinished checkpoint has appended, under the checkpoint lock."""
-    plan = _plan(layout)
-    try:
-        found = orjson.loads(plan.read_bytes())
-    except FileNotFoundError:
-        return
-    settled = 0
-    with suppress(FileNotFoundError):
-        settled = orjson.loads((layout.journal / "settled.json").read_bytes())["position"]
-    if found["target"] > settled:
-        for planned in cast("list[_PlannedFile]", found["files"]):
-            path = layout.absolute(planned["path"])
-            with suppress(FileNotFoundError), LineFile(path) as file:
-                is_same = planned["owner"] is None or owner(file) == planned["owner"]
-                if is_same and file.size > planned["size"]:
-                    os.truncate(path, planned["size"])
-                    faults.reach("undo.truncated")
-        sync_tree(layout.root, [layout.absolute(planned["path"]) for planned in found["files"]])
-    plan.unlink(missing_ok=True)
-
-
-def _plan(layout: Layout) -> Path:
-    return layout.journal / "checkpoint.json"
 
 
 def _without(file: LineFile, gone: set[str]) -> Iterator[tuple[int, bytes]]:

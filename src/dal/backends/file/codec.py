@@ -13,8 +13,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from dal.backends.file.registry import Capturing, FilesChanged, Gated, Known, Marked, MoveChange
-from dal.backends.rows import Change, Drop, Stored, json_positions
+from dal.backends.file.registry import Capturing, FilesChanged, Gated, Marked, MoveChange
+from dal.backends.file.registry_file import Known
+from dal.backends.rows import Change, Drop, Stored, document_of, json_positions
 from dal.replica import Gate
 from dal.tables import TABLES, Kind, Table
 
@@ -63,7 +64,7 @@ class _Shape:
                     raise ValueError(f"{self.names[place]} is not in UTC")
                 values[place] = time
         for place in self.json:
-            values[place] = orjson.dumps(values[place])
+            values[place] = document_of(values[place])
         return tuple(values)
 
     def _check(self, values: list[Any]) -> None:
@@ -137,7 +138,7 @@ def encode_changes(changes: Sequence[AnyChange]) -> bytes:
         elif isinstance(change, Gated):
             entries.append(["gate", change.gate._asdict(), change.counter])
         elif isinstance(change, Capturing):
-            entries.append(["capturing", change.is_on])
+            entries.append(["capturing", change.file])
         else:
             entries.append(["files changed", change.documents])
     return orjson.dumps(entries, option=_OPTIONS)
@@ -158,8 +159,8 @@ def decode_changes(payload: bytes) -> list[AnyChange]:
                 changes.append(Marked(name, [(row_id, Known(*known)) for row_id, *known in marked]))
             case ["gate", gate, counter]:
                 changes.append(Gated(_gate(gate), counter))
-            case ["capturing", is_on]:
-                changes.append(Capturing(is_on))
+            case ["capturing", str(file)]:
+                changes.append(Capturing(file))
             case ["files changed", documents]:
                 changes.append(FilesChanged([(table, key) for table, key in documents]))
             case _:

@@ -7,11 +7,14 @@ unique key or a missing parent refuses is exchanged among the rows that came, or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from dal.backends import replication
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
-from dal.backends.file.registry import CHECKED, Known, Marked
+from dal.backends.file.registry import Marked
+from dal.backends.file.registry_file import CHECKED, Known
 from dal.backends.rows import ID, Rows
 from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
 from dal.limits import APPLY_TRIES
@@ -20,16 +23,18 @@ from dal.replica import Applied, Entry, Key
 
 async def apply_copies(opened: Opened, entries: Sequence[Entry]) -> Applied:
     """See `dal.replica`."""
-    async with opened.exclusive("apply"):
+    async with opened.locks.exclusive("apply"):
         registry = opened.image.registry
-        versions = {entry.key: registry.version(entry.table, entry.id) for entry in entries}
-        known = [key for key in versions if key.id in registry.tables[key.table]]
+        versions: dict[Key, int] = {}
+        for table, group in groupby(entries, key=attrgetter("table")):
+            found = registry.many(table, [entry.id for entry in group])
+            versions.update((Key(table, row_id), known.version) for row_id, known in found.items())
         won = replication.winners(entries, versions)
         if not won:
             return Applied()
         marked, replacing, parked = _marked(won), False, frozenset[Key]()
         for _ in range(APPLY_TRIES):
-            ops = replication.operations(won, known=set(known), replacing=replacing, parked=parked)
+            ops = replication.operations(won, known=versions.keys(), replacing=replacing, parked=parked)
             try:
                 await opened.carry_out(ops, "apply", marked, with_fenced=True)
             except MissingReferenceError:

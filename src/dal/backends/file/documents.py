@@ -69,6 +69,7 @@ class DocumentRows(MemoryRows):
         self._place = table.names.index(named_by)
         self._depth = kind.count("/") + 2
         self._is_list = (named_by,) not in table.unique_keys
+        self._keys: dict[str, str] | None = None  # by names; made when first asked for, and kept from then on
 
     @property
     def directory(self) -> Path:
@@ -130,7 +131,10 @@ class DocumentRows(MemoryRows):
             super().remove(row_id)
 
     def _mark(self, row: Stored) -> None:
-        self.changed(Unit(self.table.name, row[self._place]))
+        key = row[self._place]
+        if self._keys is not None:
+            self._keys[self.name(key)] = key
+        self.changed(Unit(self.table.name, key))
 
     # -- documents
 
@@ -161,9 +165,11 @@ class DocumentRows(MemoryRows):
                 raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
         return rows
 
-    def names(self) -> dict[str, str]:
-        """The key of each document that should be there, by its name in the store."""
-        return {self.name(key): key for key in {row[self._place] for row in self}}
+    def keys_by_name(self) -> Mapping[str, str]:
+        """The key of each document that should be there, by its name in the store; and keys of some that were."""
+        if self._keys is None:
+            self._keys = {self.name(key): key for key in {row[self._place] for row in self}}
+        return self._keys
 
     def load(self, path: Path, data: bytes) -> None:
         """Takes in the rows of a document; ValueError where it is damaged, or another one holds the same."""
@@ -198,10 +204,12 @@ def document_tables(layout: Layout) -> dict[str, DocumentRows]:
     return {name: DocumentRows(TABLES[name], named_by, layout, kind) for name, (kind, named_by) in _DOCUMENTS.items()}
 
 
-def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterator[os.DirEntry[str]]:
-    """Reads every document; those that are damaged are then in `corrupt`. Removes what an unfinished write left.
+def load_documents(
+    layout: Layout, tables: Mapping[str, DocumentRows], leftovers: list[Path]
+) -> Iterator[os.DirEntry[str]]:
+    """Reads every document; those that are damaged are then in `corrupt`. Yields the files of messages among them.
 
-    Yields the files of messages that lie among them.
+    leftovers  what an unfinished write left is added here.
     """
     for rows in tables.values():
         for entry in entries(rows.directory):
@@ -210,7 +218,7 @@ def load_documents(layout: Layout, tables: Mapping[str, DocumentRows]) -> Iterat
             elif entry.name.endswith(".jsonl"):
                 yield entry
             elif entry.name.endswith(TEMPORARY):
-                Path(entry.path).unlink(missing_ok=True)
+                leftovers.append(Path(entry.path))
 
 
 def _load(layout: Layout, rows: DocumentRows, entry: os.DirEntry[str]) -> None:

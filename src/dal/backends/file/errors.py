@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 from dal.backends.file.index import is_damage
@@ -37,6 +38,15 @@ def opening_error(layout: Layout, error: OSError | sqlite3.Error) -> DalError:
             backend=BACKEND,
         )
     return UnavailableError(f"{layout.root}: {reason(error)}", operation="open", backend=BACKEND)
+
+
+def damaged_file(layout: Layout, path: Path) -> CorruptDataError:
+    """A file of the library's own that holds something else than it wrote."""
+    return CorruptDataError(
+        f"{layout.relative(path)}: is damaged; restore the directory {layout.root} from a backup",
+        operation="open",
+        backend=BACKEND,
+    )
 
 
 def timed_out(layout: Layout, operation: str, timeout_s: float) -> DalTimeoutError:

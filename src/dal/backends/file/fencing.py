@@ -11,6 +11,7 @@ whoever opens the store next brings it there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -59,15 +60,30 @@ def put_back(layout: Layout, name: str) -> None:
 
 
 def complete(layout: Layout, registry: Registry) -> None:
-    """Brings every directory to where its unit's gate wants it; one of a replica stays where it is.
+    """Brings every directory to where its unit's gate wants it; only a primary's is in others' reach.
 
     Some renames at most, and most often one look.
     """
+    for name, is_away in _wanted(layout, registry):
+        if is_away:
+            put_away(layout, name)
+        else:
+            put_back(layout, name)
+
+
+def is_complete(layout: Layout, registry: Registry) -> bool:
+    """Whether every directory is where its unit's gate wants it, and nothing is left of how it came there."""
+    for name, is_away in _wanted(layout, registry):
+        other = layout.root / name if is_away else layout.fenced / name
+        if layout.is_away(name) != is_away or other.exists() != is_away:
+            return False
+    return True
+
+
+def _wanted(layout: Layout, registry: Registry) -> Iterator[tuple[str, bool]]:
+    """Directories that are to be put away, or to be where they belong."""
     if not registry.gates and not layout.fenced.exists():
         return
     for name in DATA:
         gate = registry.gates.get(name)
-        if gate is not None and gate.role == "fenced":
-            put_away(layout, name)
-        elif gate is None or gate.role == "primary":
-            put_back(layout, name)
+        yield name, gate is not None and gate.role != "primary"

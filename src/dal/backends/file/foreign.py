@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from dal.backends import replication
@@ -24,19 +24,20 @@ from dal.backends.file.codec import AnyChange
 from dal.backends.file.documents import DocumentRows, read_document
 from dal.backends.file.errors import reading_error
 from dal.backends.file.image import Image
-from dal.backends.file.index import MESSAGES, FileState, file_state, settled_state
+from dal.backends.file.index import MESSAGES, UNSEEN, FileState, Index, file_state, settled_state
 from dal.backends.file.layout import Layout, entries, flat_entries
-from dal.backends.file.linerows import LOGS
+from dal.backends.file.logrows import LOGS, directory_of
 from dal.backends.file.registry import FilesChanged, Registry
 from dal.backends.rows import ID, MemoryRows, Stored, decode
 from dal.errors import AlreadyExistsError, CorruptDataError, MissingReferenceError
-from dal.limits import MAX_BATCH_OPS
+from dal.limits import FOREIGN_HOLD_S, MAX_BATCH_OPS
 from dal.replica import UNIT_OF, Entry
 from dal.tables import TABLES
 
 if TYPE_CHECKING:
     from dal.backends.file.opened import Opened
 
+_FIRST_FILES: Final = 64
 _REFUSALS: Final = (AlreadyExistsError, MissingReferenceError, CorruptDataError)
 
 
@@ -64,34 +65,52 @@ class Foreign:
         self._opened = opened
         self.problems: dict[str, str] = {}
 
-    async def rescan(self, *, is_first: bool = False) -> int:
+    async def begin(self) -> None:
+        """Nothing is known of documents yet: a live move begins. The caller holds the checkpoint lock."""
+        image = self._opened.image
+        names = [name for rows in image.documents.values() for name in rows.keys_by_name()]
+        await asyncio.to_thread(_watch, image.index, names)
+
+    async def end(self) -> None:
+        """The live move has ended. The caller holds the checkpoint lock."""
+        await asyncio.to_thread(_watch, self._opened.image.index, None)
+
+    async def rescan(self) -> int:
         """Takes in what changed since the last look; how many rows.
 
-        is_first  nothing is known of documents yet: one that is not there is gone.
+        Writers wait for some files at a time, about FOREIGN_HOLD_S, and go on in between. What has not been looked at
+        when the process dies is looked at by the next one.
         """
-        names = await self.differing(is_first=is_first)
+        waiting = await self._differing()
         self.problems = {}
-        if not names:
-            return 0
-        async with self._opened.settled_files("rescan"):
-            return await self.look(names)
+        count, size = 0, _FIRST_FILES
+        while waiting:
+            some, waiting = waiting[:size], waiting[size:]
+            async with self._opened.locks.settled_files("rescan"):
+                started = monotonic()
+                count += await self._look(some)
+                held_s = monotonic() - started
+            size = max(1, min(2 * size, int(size * FOREIGN_HOLD_S / max(held_s, 1e-6))))
+            if waiting:
+                await asyncio.sleep(held_s)
+        return count
 
-    async def differing(self, *, is_first: bool = False) -> set[str]:
+    async def _differing(self) -> list[str]:
         """Names of files that are not as they are known. Takes no lock: what is under way is among them."""
         image, layout = self._opened.image, self._opened.layout
         tables = _watched(image.registry)
         try:
-            return await asyncio.to_thread(_differing, layout, image, tables, is_first) if tables else set()
+            return await asyncio.to_thread(_differing, layout, image, tables) if tables else []
         except (OSError, sqlite3.Error) as error:
             raise reading_error(layout, "rescan", error) from error
 
-    async def look(self, names: Collection[str]) -> int:
+    async def _look(self, names: Sequence[str]) -> int:
         """Takes in what changed in these files; how many rows. The caller holds the store and the checkpoint lock."""
         image = self._opened.image
         tables = _watched(image.registry)
         if not tables or not names:
             return 0
-        known = await asyncio.to_thread(image.index.file_states)
+        known = await asyncio.to_thread(image.index.states_of, names)
         found = await asyncio.to_thread(_look_at_documents, self._opened.layout, image, tables, known, names)
         self.problems.update(found.damaged)
         count = await self._take_in(found)
@@ -155,15 +174,25 @@ class Foreign:
 
 
 def _watched(registry: Registry) -> list[str]:
-    """The tables whose files others may have changed with an effect."""
-    return [name for name in TABLES if registry.is_captured(name, with_fenced=True)]
+    """The tables whose files others may have changed with an effect; where a fence waits for them, those behind it."""
+    watched = [name for name in TABLES if registry.is_captured(name, with_fenced=True)]
+    return [name for name in watched if not registry.is_captured(name)] or watched
 
 
-def _differing(layout: Layout, image: Image, tables: Collection[str], is_first: bool) -> set[str]:
-    known, there = image.index.file_states(), dict[str, FileState]()
-    kinds = {UNIT_OF[table] for table in tables}
-    logs = {LOGS[table].directory for table in tables if table in LOGS}
-    for kind in logs | {rows.kind for table, rows in image.documents.items() if table in tables}:
+def _differing(layout: Layout, image: Image, tables: Collection[str]) -> list[str]:
+    """Files of these tables, in an order in which they can be taken in one after another.
+
+    Those that are there come first, parents before children; then those that are gone, children before parents. So a
+    document under a new name is met before its old name is missed.
+    """
+    there: dict[str, FileState] = {}
+    units = {UNIT_OF[table] for table in tables}
+    logs = {log.directory for log in LOGS.values()}
+    documents = image.documents
+    kinds = list(
+        dict.fromkeys(documents[t].kind if t in documents else directory_of(t) for t in TABLES if UNIT_OF[t] in units)
+    )
+    for kind in kinds:
         directory = layout.directory(kind)
         cut = len(str(directory)) + 1
         for entry in flat_entries(directory) if kind in logs else entries(directory):
@@ -171,12 +200,16 @@ def _differing(layout: Layout, image: Image, tables: Collection[str], is_first: 
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     there[f"{kind}/{entry.path[cut:]}"] = FileState(status.st_size, status.st_mtime_ns)
-    found = {name for name, state in there.items() if known.get(name) != state}
-    found |= {name for name in known.keys() | image.suspects if name not in there and name.split("/")[0] in kinds}
-    for rows in image.documents.values():
-        if is_first and UNIT_OF[rows.table.name] in kinds:
-            found |= rows.names().keys() - there.keys()
-    return found | {name for name in image.suspects if name.split("/")[0] in kinds}
+    known = image.index.file_states()
+    differing = [name for name, state in there.items() if known.get(name) != state or name in image.suspects]
+    gone = [name for name in known.keys() | image.suspects if name not in there and name.split("/")[0] in units]
+
+    def place(name: str) -> tuple[int, bool, str]:
+        directory = name.rpartition("/")[0]
+        kind = directory if directory in logs else directory.rpartition("/")[0]
+        return kinds.index(kind), name.endswith(".jsonl"), name
+
+    return [*sorted(differing, key=place), *sorted(gone, key=place, reverse=True)]
 
 
 def _look_at_documents(
@@ -198,7 +231,7 @@ class _Documents:
         name = rows.table.name
         self._layout = layout
         self._suspects = image.suspects
-        self._known_rows = image.registry.tables[name]
+        self._registry = image.registry
         self._rows = rows
         self._known = known
         self._found = found
@@ -207,21 +240,18 @@ class _Documents:
 
     def look(self, names: Collection[str]) -> None:
         own = [name for name in names if self._rows.holds(name)]
+        keys = self._rows.keys_by_name()
         for name in own:
-            state = file_state(self._layout.absolute(name))
-            if name not in self._known and name in self._pending:
+            state, known = file_state(self._layout.absolute(name)), self._known.get(name)
+            if known in (None, UNSEEN) and name in self._pending:
                 continue  # a document as it was before the move, or none yet: the checkpoint is about to write it
             if state is None:
-                self._ask(name, {}, self._here.get(name))
+                self._ask(name, {}, keys.get(name))
                 self._found.states[name] = None
-            elif state != self._known.get(name) or name in self._suspects:
-                self._compare(name, self._here.get(name))
+            elif state != known or name in self._suspects:
+                self._compare(name, keys.get(name))
         if self._suspects and self._suspects.issubset(names):
             self._find_lost()
-
-    @cached_property
-    def _here(self) -> dict[str, str]:
-        return self._rows.names()
 
     def _compare(self, name: str, key: str | None) -> None:
         """Asks for what a document has otherwise than memory."""
@@ -252,8 +282,8 @@ class _Documents:
         """Rows that the registry has, and that were gone already when this process read the documents."""
         if self._rows.corrupt:
             return  # nobody knows what a damaged document holds
-        for row_id, known in self._known_rows.items():
-            if not known.deleted and MemoryRows.get(self._rows, row_id) is None and row_id not in self._written:
+        for row_id in self._registry.alive(self._rows.table.name):
+            if MemoryRows.get(self._rows, row_id) is None and row_id not in self._written:
                 self._found.marked.append((self._rows.table.name, row_id, True))
 
 
@@ -261,8 +291,17 @@ def _messages_of_lost_chats(image: Image, found: Found) -> list[tuple[str, str, 
     """The messages that went with a chat whose document was gone when this process read the documents."""
     chats = {row_id for table, row_id, is_gone in found.marked if is_gone and table == "chat_sessions"}
     places = image.index.ids_in(MESSAGES, chats) if chats else {}
-    known = image.registry.tables["messages"]
-    return [("messages", row_id, True) for row_ids in places.values() for row_id in row_ids if row_id in known]
+    lost = [row_id for row_ids in places.values() for row_id in row_ids]
+    return [("messages", row_id, True) for row_id in image.registry.many("messages", lost)]
+
+
+def _watch(index: Index, documents: list[str] | None) -> None:
+    with index.writer() as writer:
+        if documents is None:
+            writer.unwatch()
+        else:
+            writer.watch(documents)
+        writer.commit(index.settled())
 
 
 def _remember(image: Image, states: dict[str, FileState | None], gone: dict[int, list[str]]) -> None:

@@ -12,12 +12,11 @@ from typing import Final
 
 from dal.backends.file import index as ids
 from dal.backends.file.codec import from_line
-from dal.backends.file.documents import CHAT_ID
 from dal.backends.file.image import Image
 from dal.backends.file.index import FileState, Index, Place, file_state
 from dal.backends.file.layout import Layout
-from dal.backends.file.linerows import KINDS, LOGS, directory_of
 from dal.backends.file.lines import LineFile
+from dal.backends.file.logrows import KINDS, LOGS, directory_of
 from dal.backends.overlay import Overlay
 from dal.backends.rows import ID, Change, Stored
 from dal.tables import MESSAGES, TABLES
@@ -67,15 +66,14 @@ def _places(image: Image, table: str, names: Collection[str]) -> dict[str, str]:
     """The chat or the day whose file has this name; a file of no chat is left out."""
     if table in LOGS:
         return {name: name.rpartition("/")[2].removesuffix(".jsonl") for name in names}
-    # A file on its way to another name is left to the checkpoint that moves it.
-    chats = {f"{key}l": chat_id for key, chat_id in _documents(image) if chat_id not in image.names}
-    return {name: chats[name] for name in names if name in chats}
-
-
-def _documents(image: Image) -> Iterator[tuple[str, str]]:
-    """The name of each chat's document, which its file of lines shares but for the ending, and the chat's id."""
+    found: dict[str, str] = {}
     rows = image.documents["chat_sessions"]
-    return ((rows.name(chat[CHAT_ID]), chat[ID]) for chat in list(rows))
+    for name in names:
+        key = rows.keys_by_name().get(name.removesuffix("l"))  # its document's name, but for the ending
+        for chat in [] if key is None else rows.of_document(key):
+            if chat[ID] not in image.names:  # a file on its way to another name is left to the checkpoint that moves it
+                found[name] = chat[ID]
+    return found
 
 
 class _Lines:

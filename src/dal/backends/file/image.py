@@ -14,9 +14,9 @@ from dal.backends.file.codec import AnyChange
 from dal.backends.file.documents import CHAT_ID, DocumentRows, Unit, document_tables
 from dal.backends.file.index import Index
 from dal.backends.file.layout import Layout
-from dal.backends.file.linerows import LOGS, LogRows, MessageRows
+from dal.backends.file.linerows import MessageRows
+from dal.backends.file.logrows import LOGS, LogRows
 from dal.backends.file.registry import Capturing, FilesChanged, Marked, MoveChange, Registry
-from dal.backends.file.registry_files import Part
 from dal.backends.overlay import Overlay, carry_out
 from dal.backends.rows import Change, Drop, MemoryRows, Rows, Stored
 from dal.tables import MESSAGES
@@ -30,7 +30,6 @@ class Layer:
 
     lines    the rows for line files, by table.
     written  rows in documents that the library's callers wrote while a live move is on, by table.
-    is_new   the registry was begun anew in this segment.
     """
 
     def __init__(self, below: Mapping[str, Rows]) -> None:
@@ -38,17 +37,16 @@ class Layer:
         self.stale: dict[Unit, None] = {}
         self.written: dict[str, dict[str, None]] = {}
         self.marked: dict[str, dict[str, None]] = {}
-        self.is_gated = self.is_new = False
+        self.is_gated = False
         self.end: int | None = None
 
 
 class Image:
     """The rows of a store as they are after every change that was applied."""
 
-    def __init__(self, layout: Layout, index: Index, registry: Registry | None = None) -> None:
+    def __init__(self, layout: Layout, index: Index, registry: Registry) -> None:
         self.index = index
-        self.registry = Registry() if registry is None else registry
-        self.since_whole = 0  # registry entries in parts, behind the last whole
+        self.registry = registry
         self.suspects: set[str] = set()  # files that others had changed, in a live move, before they were read here
         self._damaged_lines: dict[str, None] = {}
         self.names: dict[str, list[str]] = {}  # chats that changed their chat_id, with the earlier ones
@@ -105,11 +103,6 @@ class Image:
         for unit in current:
             stale.pop(unit, None)
 
-    def registry_written(self, part: Part | None) -> None:
-        """A checkpoint of this process has written this part of the registry."""
-        if part is not None:
-            self.since_whole = 0 if part.is_whole else self.since_whole + part.size()
-
     def _apply_move(self, change: MoveChange) -> None:
         self.registry.apply(change)
         if isinstance(change, FilesChanged):
@@ -122,7 +115,8 @@ class Image:
             return
         layer.is_gated = True
         if isinstance(change, Capturing):
-            layer.is_new, layer.marked = True, {}
+            for each in self.layers:
+                each.marked = {}
 
     def _note_name(self, chats: DocumentRows, change: Change) -> None:
         before = MemoryRows.get(chats, change.id)
@@ -151,16 +145,29 @@ class Image:
         """The layers that wait for a checkpoint, the oldest first."""
         return [layer for layer in self.layers if layer.end is not None]
 
+    def is_settled(self, position: int) -> bool:
+        """Whether there are layers that are in the files, with everything before this position."""
+        end = self.layers[0].end
+        return end is not None and end <= position
+
     def retire(self, settled: int) -> None:
         """Takes away the layers that are in the files, everything before this position."""
-        done = [layer for layer in self.layers if layer.end is not None and layer.end <= settled]
-        if not done:
+        if not self.is_settled(settled):
             return
+        done = [layer for layer in self.layers if layer.end is not None and layer.end <= settled]
         self.layers = self.layers[len(done) :]
+        self._forget_marks(done)
         for name, rows in self.layers[0].lines.items():
             rows.rest_on(self.lines[name])
         self.index.refresh()
         self.messages.forget_all()
+
+    def _forget_marks(self, done: list[Layer]) -> None:
+        """What these layers say of the registry is in its file; what later ones say of the same rows is not."""
+        for layer in done:
+            for table, marked in layer.marked.items():
+                later = [each.marked[table] for each in self.layers if table in each.marked]
+                self.registry.forget(table, [i for i in marked if not any(i in ids for ids in later)])
 
 
 def merged(image: Image, layers: list[Layer]) -> Layer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,6 +33,7 @@ ACCESSES: Final = 2
 _KINDS: Final = (MESSAGES, LOGS, ACCESSES)
 _BUSY_S: Final = 5.0
 _PAGE_ROWS: Final = 512
+_MANY_IDS: Final = 500
 _RACY_NS: Final = 50_000_000
 
 
@@ -53,6 +54,8 @@ class FileState(NamedTuple):
 
 #: No file's state: the file has to be read again.
 UNSURE: Final = FileState(-1, -1)
+#: The same of a document that a live move has not looked at yet: it should be there, and lies as it did before.
+UNSEEN: Final = FileState(-2, -2)
 
 
 class Index:
@@ -112,6 +115,17 @@ class Index:
         """Where this id was last seen. An id made after everything that is indexed costs no look-up."""
         return None if self.is_newer(kind, row_id) else _find(self._connection, kind, row_id)
 
+    def find_many(self, kind: int, ids: Iterable[str]) -> list[Place]:
+        """The places of those of these ids that are indexed, in any order."""
+        wanted = [_packed(row_id) for row_id in ids if not self.is_newer(kind, row_id)]
+        found: list[Place] = []
+        for first in range(0, len(wanted), _MANY_IDS):
+            some = wanted[first : first + _MANY_IDS]
+            query = f"SELECT id, place, number FROM ids WHERE kind = ? AND id IN ({','.join('?' * len(some))})"  # noqa: S608
+            rows = self._connection.execute(query, (kind, *some))
+            found += [Place(_unpacked(row_id), _unpacked(place), number) for row_id, place, number in rows]
+        return found
+
     def is_newer(self, kind: int, row_id: str) -> bool:
         """Whether the id tells by itself that it is not in the index: ids of version 7 begin with the time."""
         return row_id > self._newest[kind] and _is_version_7(row_id)
@@ -143,14 +157,13 @@ class Index:
         row = self._connection.execute("SELECT id FROM newest WHERE kind = ?", (kind,)).fetchone()
         return str(row[0]) if row else ""
 
-    def ids_in(self, kind: int, places: set[str]) -> dict[str, list[str]]:
-        """The ids that were last seen in these places. Reads the whole index."""
+    def ids_in(self, kind: int, places: Collection[str]) -> dict[str, list[str]]:
+        """The ids that were last seen in these places. Without `watch` it reads the whole index for each."""
         found: dict[str, list[str]] = {}
-        packed = {_packed(place): place for place in places}
         with closing(self._connect()) as connection:
-            for row_id, place in connection.execute("SELECT id, place FROM ids WHERE kind = ?", (kind,)):
-                if place in packed:
-                    found.setdefault(packed[place], []).append(_unpacked(row_id))
+            for place in places:
+                rows = connection.execute("SELECT id FROM ids WHERE kind = ? AND place = ?", (kind, _packed(place)))
+                found[place] = [_unpacked(row_id) for (row_id,) in rows]
         return found
 
     # -- following the files, under the checkpoint lock
@@ -170,6 +183,11 @@ class Index:
         with closing(self._connect()) as connection:
             rows = connection.execute("SELECT path, size, mtime_ns FROM files")
             return {path: FileState(size, mtime_ns) for path, size, mtime_ns in rows}
+
+    def states_of(self, paths: Iterable[str]) -> dict[str, FileState]:
+        """What is known of these files; for a reader in any thread."""
+        with closing(self._connect()) as connection:
+            return {path: state for path in paths if (state := _state(connection, path)) is not None}
 
     def writer(self) -> IndexWriter:
         """A connection of its own for the thread that writes."""
@@ -215,9 +233,21 @@ class IndexWriter:
             "DELETE FROM ids WHERE kind = ? AND id = ?", [(kind, _packed(row_id)) for row_id in ids]
         )
 
-    def forget_documents(self) -> None:
-        """What is remembered of documents is of an earlier move."""
+    def watch(self, documents: Iterable[str]) -> None:
+        """A live move begins: these documents should be there, what is remembered of any is of an earlier one, and
+        ids are found by their places too."""
         self._connection.execute("DELETE FROM files WHERE path LIKE '%.json'")
+        rows = [(path, *UNSEEN) for path in documents]
+        self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+        self._connection.execute("CREATE INDEX IF NOT EXISTS places ON ids (kind, place)")
+
+    def unwatch(self) -> None:
+        """The live move has ended."""
+        self._connection.execute("DROP INDEX IF EXISTS places")
+
+    def state(self, path: str) -> FileState | None:
+        """What is known of a file."""
+        return _state(self._connection, path)
 
     def put_file(self, path: str, state: FileState | None) -> None:
         """Remembers the file as it is now; None: it is gone."""
@@ -258,6 +288,11 @@ def settled_state(path: Path) -> FileState | None:
     if found is not None and time.time_ns() - found.mtime_ns < _RACY_NS:
         return FileState(found.size, -found.mtime_ns)
     return found
+
+
+def _state(connection: sqlite3.Connection, path: str) -> FileState | None:
+    row = connection.execute("SELECT size, mtime_ns FROM files WHERE path = ?", (path,)).fetchone()
+    return None if row is None else FileState(*row)
 
 
 def _find(connection: sqlite3.Connection, kind: int, row_id: str) -> Place | None:

@@ -19,11 +19,11 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import orjson
 
-from dal.backends.file import faults
+from dal.backends.file import faults, records
+from dal.backends.file.errors import damaged_file
 from dal.backends.file.layout import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -40,8 +40,6 @@ SEGMENT_BYTES: Final = 4 * 1024 * 1024
 KEPT_BYTES: Final = 8 * 1024 * 1024
 KEPT_SEGMENTS: Final = 16
 
-_HEADER: Final = 18  # 8 hexadecimal digits, a space, twice
-_READ_BYTES: Final = 1024 * 1024
 _WORD: Final = struct.Struct("=Q")
 _STATE_BYTES: Final = 4096
 
@@ -120,6 +118,7 @@ class Journal:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._directory = str(layout.journal)  # every look at the journal asks there
         self.state = State(layout.journal / "state")
         self.position = 0
         self.problems: list[str] = []
@@ -152,14 +151,14 @@ class Journal:
         end = self.state.published if end is None else end
         buffer, start = b"", self.position
         while self.position < end:
-            size = _record(buffer, self.position - start)
+            size = records.whole_at(buffer, self.position - start)
             if size is None:
-                buffer, start = self._chunk(), self.position
-                size = _record(buffer, 0)
+                buffer, start = self._chunk(end), self.position
+                size = records.whole_at(buffer, 0)
             if size is not None:
                 at = self.position
                 self.position += size
-                yield Record(buffer[at - start + _HEADER : at - start + size - 1], at, self._path(self._base))
+                yield Record(buffer[at - start + records.HEADER : at - start + size - 1], at, self._path(self._base))
             elif self._next_segment():
                 buffer, start = b"", self.position
                 yield Boundary(self.position)
@@ -169,19 +168,18 @@ class Journal:
         if self._next_segment():  # another process has closed this one and written nothing since
             yield Boundary(self.position)
 
-    def _chunk(self) -> bytes:
-        """What stands at the position: many records, or one however long."""
+    def _chunk(self, end: int) -> bytes:
+        """What stands at the position, before `end`: many records, or one however long."""
         at = self.position - self._base
-        chunk = os.pread(self._descriptor, _READ_BYTES, at)
-        if _length(chunk, 0) > len(chunk) == _READ_BYTES:
+        chunk = os.pread(self._descriptor, min(records.READ_BYTES, end - self.position), at)
+        if records.length(chunk, 0) > len(chunk) == records.READ_BYTES:
             rest = os.fstat(self._descriptor).st_size - at
-            chunk = os.pread(self._descriptor, min(rest, _length(chunk, 0)), at)
+            chunk = os.pread(self._descriptor, min(rest, records.length(chunk, 0)), at)
         return chunk
 
     def _next_segment(self) -> bool:
         """Opens the segment that begins at the position, if there is one and this one has ended."""
-        path = self._path(self.position)
-        if self.position == self._base or not path.exists():
+        if self.position == self._base or not os.path.exists(f"{self._directory}/{_segment(self.position)}"):
             return False
         self._open(self.position)
         return True
@@ -192,7 +190,7 @@ class Journal:
             raise FileNotFoundError(f"{self._layout.journal}: position {self.position} is in the documents already")
         following = [s for s in self.segments() if s > self.position]
         limit = min([end, *following])
-        found = _find_record(self._descriptor, self.position - self._base + 1, limit - self._base)
+        found = records.find(self._descriptor, self.position - self._base + 1, limit - self._base)
         target = limit if found is None else self._base + found
         name, offset = self._layout.relative(self._path(self._base)), self.position - self._base
         self.problems.append(
@@ -216,7 +214,7 @@ class Journal:
         OSError: nothing was appended, or, when `is_broken` is set then, nobody knows.
         """
         at = self.position - self._base
-        data = b"%08x %08x %b\n" % (_checksum(payload), len(payload), payload)
+        data = records.encode(payload)
         faults.reach("journal.append")
         try:
             if os.pread(self._descriptor, 1, at) not in (b"", b"\0"):
@@ -260,8 +258,28 @@ class Journal:
         with suppress(OSError):
             os.truncate(closed, size)  # gives back what was reserved
 
-    def recover(self) -> int:
+    def whole(self) -> int:
+        """A published position in the last segment before which records are whole. No lock: they never change."""
+        segments = self.segments()
+        if not segments:
+            return 0
+        self._open(segments[-1])
+        return self._base + records.whole_end(self._descriptor, 0, self.state.published - self._base)
+
+    def is_sound(self, whole: int) -> bool:
+        """Whether nothing is there but what is published, with everything before `whole` known to be.
+
+        So it is while other processes are at work, but for the moments in which they append.
+        """
+        published = self.state.published
+        if self._descriptor < 0 or published != whole or self.state.horizon > published:
+            return False
+        return os.pread(self._descriptor, 1, published - self._base) in (b"", b"\0")
+
+    def recover(self, whole: int = 0) -> int:
         """The end of the whole records, under the store's lock; what is behind it is cut off.
+
+        whole  up to where they are known to be whole.
 
         Makes the first segment where there is none. Only the last record can be unfinished, for each waits for its own
         sync: anything else that does not match is left to `read`, which names it.
@@ -272,17 +290,16 @@ class Journal:
             self.state.published = self.state.horizon = self.state.settled = 0
             return 0
         self._open(segments[-1])
-        end, size = 0, os.fstat(self._descriptor).st_size
-        while (found := _find_record(self._descriptor, end, size)) is not None:
-            end = found + _record_at(self._descriptor, found)
+        size = os.fstat(self._descriptor).st_size
+        end = records.whole_end(self._descriptor, max(0, whole - self._base), size)
         published = self.state.published - self._base
         if published > end:
             end = min(published, size)  # acknowledged, so damaged and not unfinished
-        unfinished = len(os.pread(self._descriptor, _READ_BYTES, end).rstrip(b"\0"))
+        unfinished = len(os.pread(self._descriptor, records.READ_BYTES, end).rstrip(b"\0"))
         if unfinished:
             name = self._layout.relative(self._path(self._base))
             self.notes.append(f"{name}: {unfinished} bytes of an unfinished record were cut off at byte {end}")
-        self._cut(end)
+            self._cut(end)
         self.state.horizon = min(self.state.horizon, self._base + end)
         return self._base + end
 
@@ -297,15 +314,9 @@ class Journal:
         """Positions at which the segments begin."""
         return sorted(int(e.name[:16], 16) for e in os.scandir(self._layout.journal) if e.name.endswith(".log"))
 
-    def settled(self) -> int:
-        """Up to where everything is in the documents, as it is on disk."""
-        with suppress(FileNotFoundError):
-            return int(orjson.loads((self._layout.journal / "settled.json").read_bytes())["position"])
-        return 0
-
     def settle(self, position: int) -> None:
         """Records durably that everything before this position is in the documents."""
-        replace(self._layout.journal / "settled.json", orjson.dumps({"position": position}))
+        replace(_settled(self._layout), orjson.dumps({"position": position}))
         self.state.settled = position
 
     def retire(self) -> None:
@@ -325,7 +336,7 @@ class Journal:
             self._path(base).rename(self._layout.quarantine / self._path(base).name)
 
     def _path(self, base: int) -> Path:
-        return self._layout.journal / f"{base:016x}.log"
+        return self._layout.journal / _segment(base)
 
     def _open(self, base: int) -> None:
         descriptor = open_file(self._path(base), os.O_RDWR)
@@ -356,50 +367,26 @@ class Journal:
         self.state.close()
 
 
+def _segment(base: int) -> str:
+    return f"{base:016x}.log"
+
+
+def settled_position(layout: Layout) -> int:
+    """Up to where everything is in the documents, as it is on disk. CorruptDataError: what says so is damaged."""
+    path = _settled(layout)
+    try:
+        return int(orjson.loads(path.read_bytes())["position"])
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged_file(layout, path) from error
+
+
+def _settled(layout: Layout) -> Path:
+    return layout.journal / "settled.json"
+
+
 def _reserve(descriptor: int) -> None:
     # Appending within reserved space needs no change of the file's size: 90 µs a sync instead of 184 on ext4.
     with suppress(OSError, AttributeError):
         os.posix_fallocate(descriptor, 0, SEGMENT_BYTES)
-
-
-def _checksum(payload: bytes) -> int:
-    return crc32(payload)
-
-
-def _length(buffer: bytes, place: int) -> int:
-    """Bytes of the record here, as its header says; 0 where there is no header."""
-    try:
-        return _HEADER + int(buffer[place + 9 : place + 17], 16) + 1 if buffer[place + 17 : place + 18] == b" " else 0
-    except ValueError:
-        return 0
-
-
-def _record(buffer: bytes, place: int) -> int | None:
-    """Bytes of the whole record here; None where there is none."""
-    size = _length(buffer, place)
-    if not size or len(buffer) - place < size or buffer[place + size - 1] != 10:
-        return None
-    try:
-        expected = int(buffer[place : place + 8], 16)
-    except ValueError:
-        return None
-    return size if _checksum(buffer[place + _HEADER : place + size - 1]) == expected else None
-
-
-def _record_at(descriptor: int, offset: int) -> int:
-    header = os.pread(descriptor, _HEADER, offset)
-    return _record(os.pread(descriptor, max(_length(header, 0), _HEADER), offset), 0) or 0
-
-
-def _find_record(descriptor: int, start: int, end: int) -> int | None:
-    """Offset of the first whole record at or behind `start`: there, or behind a line end."""
-    offset, fresh = start, True
-    while offset < end:
-        if fresh and _record_at(descriptor, offset):
-            return offset
-        chunk = os.pread(descriptor, min(_READ_BYTES, end - offset), offset)
-        place = chunk.find(b"\n")
-        if not chunk or (fresh and not any(chunk)):
-            return None
-        offset, fresh = (offset + place + 1, True) if place >= 0 else (offset + len(chunk), False)
-    return None

@@ -1,4 +1,4 @@
-"""The tables whose rows lie in line files: messages, one file per chat, and logs, one file per day.
+"""The tables whose rows lie in line files: messages here, one file per chat, and logs in logrows.py, one file per day.
 
 They answer the interpreter's questions from disk and hold next to nothing in memory. They only read: changes are kept
 in overlays above them until a checkpoint has written them to the files. A line that is not a whole row is passed over
@@ -7,66 +7,35 @@ and named as a problem; the lines around it stay readable.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple, cast
+from itertools import islice
+from typing import Final, cast
 
 import orjson
 
 from dal.backends.file import index as ids
 from dal.backends.file.codec import from_line
 from dal.backends.file.documents import DocumentRows
-from dal.backends.file.index import Index
+from dal.backends.file.index import Index, Place
 from dal.backends.file.layout import Layout
 from dal.backends.file.lines import LineFile, open_lines
 from dal.backends.file.prefilter import prefilter
 from dal.backends.rows import ID, Scan, Stored
 from dal.errors import CorruptDataError
-from dal.file_tables import FILE_ACCESS_LOGS
 from dal.ops import Value
-from dal.tables import MESSAGES, SYSTEM_LOGS, Table
+from dal.tables import MESSAGES, Table
 
 _CHAT: Final = MESSAGES.names.index("chat_session_id")
 _NUMBER: Final = MESSAGES.names.index("sequence_number")
 _CHAT_ID: Final = 1  # chat_sessions: the caller's own key
-_TIME_AND_ID: Final = re.compile(rb'\{"id":"([^"]*)",.*,"created_at":"([^"]*)Z"\}', re.DOTALL)
 
-_ID_FIRST: Final = b'{"id":"'  # how this library's lines begin
-_ID: Final = slice(len(_ID_FIRST), len(_ID_FIRST) + 36)
 _CLOSE: Final = 32  # a gap of so many messages is read over
+_FIRST_ROWS: Final = 16
+_MOST_ROWS: Final = 1024
 
 Report = Callable[[str], None]
-
-
-class Log(NamedTuple):
-    """A log: entries by the day (UTC) of their `created_at`, in a directory of one file a day.
-
-    directory  one of the layout's, or within it.
-    kind       the index's.
-    """
-
-    table: Table
-    directory: str
-    kind: int
-
-    def day_of(self, row: Stored) -> str:
-        """The day whose file an entry lies in."""
-        return cast(str, row[-1].date().isoformat())  # `created_at` is the last column of a log
-
-
-LOGS: Final = {
-    log.table.name: log
-    for log in (Log(SYSTEM_LOGS, "audit", ids.LOGS), Log(FILE_ACCESS_LOGS, "files/access", ids.ACCESSES))
-}
-#: Every table kept in lines, with the index's kind of its ids.
-KINDS: Final = {MESSAGES.name: ids.MESSAGES, **{name: log.kind for name, log in LOGS.items()}}
-
-
-def directory_of(table: str) -> str:
-    """The directory that a table's files of lines are in, or in whose shards."""
-    return LOGS[table].directory if table in LOGS else "chats"
 
 
 class LineRows:
@@ -192,8 +161,18 @@ class MessageRows(LineRows):
         passes: Callable[[bytes], bool] | None = None,
     ) -> Iterator[Stored]:
         """A chat's messages with a number from `low` to `high`, in either direction."""
-        if low is not None and low > self.last(chat_session_id):
-            return
+        if low is None or low <= self.last(chat_session_id):
+            yield from self._stretch(chat_session_id, low, high, descending=descending, passes=passes)
+
+    def _stretch(
+        self,
+        chat_session_id: str,
+        low: int | None,
+        high: int | None,
+        *,
+        descending: bool,
+        passes: Callable[[bytes], bool] | None = None,
+    ) -> Iterator[Stored]:
         file = self._file(chat_session_id)
         if file is None:
             return
@@ -233,7 +212,8 @@ class MessageRows(LineRows):
             return ([] if row is None else [row]), True
         for condition in plan.where:
             if condition.column == "id" and condition.op == "in":
-                return self._of_ids(cast("Iterable[str]", condition.value)), False
+                wanted = cast("Iterable[str]", condition.value)
+                return self._at_places(self._index.find_many(ids.MESSAGES, wanted)), False
         chat_session_id = cast("str | None", equal.get("chat_session_id"))
         if chat_session_id is not None:
             by_number = bool(plan.order) and plan.order[0] in ("sequence_number", "-sequence_number")
@@ -245,28 +225,28 @@ class MessageRows(LineRows):
             return self._by_id(None if plan.after is None else cast(str, plan.after[0])), True
         return self._everywhere(plan), False
 
-    def _of_ids(self, wanted: Iterable[str]) -> Iterator[Stored]:
-        """The messages with these ids, chat by chat: neighbours are read together."""
+    def _at_places(self, found: Iterable[Place]) -> Iterator[Stored]:
+        """The messages with the ids of these places, chat by chat: neighbours are read together."""
         chats: dict[str, set[int]] = {}
         places: dict[str, tuple[str, int]] = {}  # of several ids at one place, all but one are of rows that are gone
-        for row_id in wanted:
-            place = self._index.find(ids.MESSAGES, row_id)
-            if place is not None:
-                chats.setdefault(place.place, set()).add(place.number)
-                places[row_id] = (place.place, place.number)
+        for row_id, chat_session_id, number in found:
+            chats.setdefault(chat_session_id, set()).add(number)
+            places[row_id] = (chat_session_id, number)
         return (
             row
             for chat_session_id, numbers in chats.items()
             for low, high in _stretches(sorted(numbers))
-            for row in self._of_chat(chat_session_id, low, high, descending=False)
+            for row in self._stretch(chat_session_id, low, high, descending=False)
             if places.get(row[ID]) == (chat_session_id, row[_NUMBER])
         )
 
     def _by_id(self, after: str | None) -> Iterator[Stored]:
-        for place in self._index.behind(ids.MESSAGES, after):
-            row = next(self._of_chat(place.place, place.number, place.number, descending=False), None)
-            if row is not None and row[ID] == place.id:
-                yield row
+        """Messages in the order of ids, more and more at a time."""
+        places, count = self._index.behind(ids.MESSAGES, after), _FIRST_ROWS
+        while some := list(islice(places, count)):
+            found = {row[ID]: row for row in self._at_places(some)}
+            yield from (found[place.id] for place in some if place.id in found)
+            count = min(2 * count, _MOST_ROWS)
 
     def _everywhere(self, plan: Scan) -> Iterator[Stored]:
         equal = plan.equal()
@@ -283,101 +263,6 @@ class MessageRows(LineRows):
         else:
             chats = list(self._chats)
         return (row for chat in chats for row in self._of_chat(chat[ID], None, None, descending=True, passes=passes))
-
-
-class LogRows(LineRows):
-    """A log in `<directory>/<day>.jsonl`, each day in the order of arrival."""
-
-    def __init__(self, log: Log, layout: Layout, index: Index, report: Report) -> None:
-        super().__init__(log.table, layout, index, report)
-        self._log = log
-
-    def get(self, row_id: Value) -> Stored | None:
-        place = self._index.find(self._log.kind, cast(str, row_id))
-        if place is None:
-            return None
-        wanted = cast(str, row_id).encode()
-        rows = self._of_day(place.place, lambda line: wanted in line)
-        return next((row for row in rows if row[ID] == row_id), None)
-
-    def find(self, key: tuple[str, ...], values: tuple[Value, ...]) -> Stored | None:  # noqa: ARG002  # only the id
-        return self.get(values[0])
-
-    def scan(self, plan: Scan) -> tuple[Iterable[Stored], bool]:
-        equal = plan.equal()
-        if "id" in equal:
-            row = self.get(equal["id"])
-            return ([] if row is None else [row]), True
-        for condition in plan.where:
-            if condition.column == "id" and condition.op == "in":
-                return self._of_ids(cast("Iterable[str]", condition.value)), False
-        by_time = bool(plan.order) and plan.order[0] in ("created_at", "-created_at")
-        descending = by_time and plan.order[0][0] == "-"
-        days = self._days(plan, by_time=by_time, descending=descending)
-        if plan.order in (("-created_at", "-id"), ("created_at", "id")):
-            return (row for day in days for row in self._sorted_day(day, plan, descending=descending)), True
-        return (row for day in days for row in self._of_day(day)), False
-
-    def _of_ids(self, wanted: Iterable[str]) -> Iterator[Stored]:
-        """The entries with these ids, each day's in one reading."""
-        days: dict[str, set[bytes]] = {}
-        for row_id in wanted:
-            place = self._index.find(self._log.kind, row_id)
-            if place is not None:
-                days.setdefault(place.place, set()).add(row_id.encode())
-
-        def passes(day: str) -> Callable[[bytes], bool]:
-            return lambda line: line[_ID] in days[day] or not line.startswith(_ID_FIRST)
-
-        return (row for day in days for row in self._of_day(day, passes(day)) if row[ID].encode() in days[day])
-
-    def _days(self, plan: Scan, *, by_time: bool, descending: bool) -> list[str]:
-        days = sorted(self._layout.days(self._log.directory), reverse=descending)
-        bounds = [(c.op, c.value) for c in plan.where if c.column == "created_at"]
-        if by_time and plan.after is not None:
-            bounds.append(("<=" if descending else ">=", plan.after[0]))
-        for op, value in bounds:
-            if value is None or isinstance(value, tuple | list):
-                continue
-            day = value.date().isoformat()  # type: ignore[union-attr]  # a TIME column
-            if op in ("<", "<="):
-                days = [d for d in days if d <= day]
-            elif op in (">", ">="):
-                days = [d for d in days if d >= day]
-        return days
-
-    def _sorted_day(self, day: str, plan: Scan, *, descending: bool) -> Iterator[Stored]:
-        """A day's entries in order: the places of all of them are sorted, the entries read as they are asked for."""
-        wanted = [
-            str(c.value).encode() for c in plan.where if c.op == "=" and isinstance(c.value, str) and _is_plain(c.value)
-        ]
-        try:
-            file = open_lines(self._layout, lambda: self._layout.log(self._log.directory, day))
-        except FileNotFoundError:
-            return
-        with file:
-            places = [
-                (*_time_and_id(line), offset, len(line))
-                for offset, line in file.forward()
-                if all(text in line for text in wanted)
-            ]
-            places.sort(reverse=descending)
-            for _, _, offset, size in places:
-                row = self._row(file, offset, file.line(offset, size))
-                if row is not None:
-                    yield row
-
-    def _of_day(self, day: str, passes: Callable[[bytes], bool] | None = None) -> Iterator[Stored]:
-        try:
-            file = open_lines(self._layout, lambda: self._layout.log(self._log.directory, day))
-        except FileNotFoundError:
-            return
-        with file:
-            for offset, line in file.forward():
-                if passes is None or passes(line):
-                    row = self._row(file, offset, line)
-                    if row is not None:
-                        yield row
 
 
 def owner(file: LineFile) -> str | None:
@@ -428,20 +313,3 @@ def _bounds(plan: Scan, *, by_number: bool, descending: bool) -> tuple[int | Non
             most = value - (op == "<")
             high = most if high is None else min(high, most)
     return low, high
-
-
-def _time_and_id(line: bytes) -> tuple[bytes, bytes]:
-    """What a log entry is sorted by, as text: without its Z a time without a fraction comes before one with it."""
-    match = _TIME_AND_ID.fullmatch(line)
-    if match:
-        return match[2], match[1]
-    try:  # a line that something else has written
-        value = orjson.loads(line)
-        return str(value["created_at"]).removesuffix("Z").encode(), str(value["id"]).encode()
-    except (ValueError, KeyError, TypeError):
-        return b"", b""
-
-
-def _is_plain(text: str) -> bool:
-    """Whether JSON holds the text as it is."""
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text

@@ -9,24 +9,27 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from time import perf_counter
 from typing import Final, cast
 
 from dal.backends import interpreter
 from dal.backends.conditions import Tables
-from dal.backends.file import fencing, recovery
+from dal.backends.file import recovery
 from dal.backends.file.capture import captured, check_roles
 from dal.backends.file.codec import AnyChange, encode_changes
-from dal.backends.file.errors import opening_error, reading_error, reason, timed_out, writing_error
+from dal.backends.file.errors import opening_error, reading_error, reason, writing_error
 from dal.backends.file.foreign import Foreign
 from dal.backends.file.image import Image
 from dal.backends.file.index import Index
 from dal.backends.file.journal import Journal
 from dal.backends.file.layout import BACKEND, LAYOUT_VERSION, Layout
-from dal.backends.file.linerows import KINDS
 from dal.backends.file.lock import FileLock
+from dal.backends.file.locks import Locks
+from dal.backends.file.logrows import KINDS
 from dal.backends.file.registry import Marked
+from dal.backends.file.registry_files import RegistryFiles
 from dal.backends.file.settling import Settling
 from dal.backends.file.waiting import finished, result_of
 from dal.backends.memory import StagedTransaction, check_batch
@@ -57,21 +60,21 @@ class Opened:
     ) -> None:
         self.process_id = os.getpid()
         self.layout = layout
-        self._lock_timeout_s = lock_timeout_s
         self._segment_bytes = segment_bytes
-        self._turn = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._reads: set[asyncio.Future[list[Row]]] = set()
         self._is_closing = False
         self.foreign = Foreign(self)
         self.image: Image
         with ExitStack() as resources:
-            self._lock = FileLock(layout.journal / "lock")
-            resources.callback(self._lock.close)
-            self._checkpoint_lock = FileLock(layout.journal / "checkpoint.lock")
-            resources.callback(self._checkpoint_lock.close)
+            self.locks = Locks(layout, lock_timeout_s, follow=self.follow, check=self._check_writable)
+            resources.callback(self.locks.close)
+            checkpoint_lock = FileLock(layout.journal / "checkpoint.lock")
+            resources.callback(checkpoint_lock.close)
             self._index = Index(layout.index)
             resources.callback(self._index.close)
+            self.registry_files = RegistryFiles(layout, lock_timeout_s)
+            resources.callback(self.registry_files.close)
             self.journal = Journal(layout)
             resources.callback(lambda: self.journal.close())
             self._writer = ThreadPoolExecutor(1, "dal-file-journal")
@@ -79,7 +82,7 @@ class Opened:
             self._settling = Settling(
                 layout,
                 self,
-                self._checkpoint_lock,
+                checkpoint_lock,
                 self._writer,
                 timeout_s=lock_timeout_s,
                 interval_s=checkpoint_interval_s,
@@ -92,20 +95,8 @@ class Opened:
     async def start(self) -> None:
         """Recovers the journal and loads the documents."""
         try:
-            await self._checkpoint_lock.acquire(self._lock_timeout_s)
-            try:
-                await self._lock.acquire(self._lock_timeout_s)
-                try:
-                    recovering = asyncio.ensure_future(asyncio.to_thread(self.journal.recover))
-                    self.journal.state.published = await result_of(recovering)
-                finally:
-                    self._lock.release()
-                self.image = await result_of(asyncio.ensure_future(asyncio.to_thread(self._load, self.journal)))
-                fencing.complete(self.layout, self.image.registry)
-            finally:
-                self._checkpoint_lock.release()
-        except TimeoutError as error:
-            raise timed_out(self.layout, "open", self._lock_timeout_s) from error
+            await self._recover()
+            self.image = await self._load(self.journal)
         except (OSError, sqlite3.Error) as error:
             raise opening_error(self.layout, error) from error
         for note in (*self.journal.notes, *self.image.problems(), *self.journal.problems):
@@ -115,23 +106,37 @@ class Opened:
         elif self.journal.segment_bytes():
             self._settling.begin_later()
 
-    def _load(self, journal: Journal) -> Image:
-        return recovery.load(self.layout, self._index, journal, journal.state.published)
+    async def _recover(self) -> None:
+        """Finds the journal's end. Whole records stay what they are, and are passed over without holding up writers."""
+        whole = await result_of(asyncio.ensure_future(asyncio.to_thread(self.journal.whole)))
+        if self.journal.is_sound(whole):
+            return
+        async with self.locks.alone("open", following=False):
+            recovering = asyncio.ensure_future(asyncio.to_thread(self.journal.recover, whole))
+            self.journal.state.published = await result_of(recovering)
+
+    async def _load(self, journal: Journal) -> Image:
+        """Reads everything, together with others who do; alone where something has to be put in order first."""
+        with suppress(recovery.DisorderError):
+            return await self._loaded(journal, alone=False)
+        return await self._loaded(journal, alone=True)
+
+    async def _loaded(self, journal: Journal, *, alone: bool) -> Image:
+        async with self.locks.still_files("open", shared=not alone):
+            load = partial(recovery.load, self.layout, self._index, self.registry_files, journal, alone=alone)
+            return await result_of(asyncio.ensure_future(asyncio.to_thread(load)))
 
     async def close(self) -> None:
         """Brings the documents up to date and lets go of everything."""
         self._is_closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._turn.acquire()  # a commit under way ends first
+                await self.locks.last_turn()
                 if self._reads:
                     await asyncio.wait(self._reads)
                 await self._settling.finish()
-                await self._take_lock("close", self._lock_timeout_s)
-                try:
+                async with self.locks.alone("close"):
                     await self._settling.rotate()
-                finally:
-                    self._lock.release()
                 await self._settling.settle()
         except (TimeoutError, DalError) as error:
             _log.warning("%s: closed with its documents behind the journal: %s", self.layout.root, reason(error))
@@ -184,22 +189,22 @@ class Opened:
                 self.image.retire(settled)
                 return
 
+    async def catch_up_with_others(self) -> None:
+        """As `follow`, where there is anything: commits, or a checkpoint that has taken some up."""
+        if self.journal.has_news() or self.image.is_settled(self.journal.state.settled):
+            await self.follow()
+
     async def _reload(self) -> None:
         """Reads the documents again: this process was away for so long that the journal it had to read is gone."""
         behind = self.journal
         async with self._reloading:
             if self.journal is not behind:
                 return
-            lock = FileLock(self.layout.journal / "checkpoint.lock")
             journal = Journal(self.layout)
             try:
-                await lock.acquire(self._lock_timeout_s)
-                self.image = await result_of(asyncio.ensure_future(asyncio.to_thread(self._load, journal)))
+                self.image = await self._load(journal)
                 self.journal, journal = journal, behind
-            except TimeoutError as error:
-                raise timed_out(self.layout, "read", self._lock_timeout_s) from error
             finally:
-                lock.close()
                 journal.close()
 
     # -- writing
@@ -207,7 +212,7 @@ class Opened:
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         check_batch(ops, BACKEND)
         await self._settling.wait_for_room("commit")
-        async with self.exclusive("commit"):
+        async with self.locks.exclusive("commit"):
             if self.image.registry.gates:
                 check_roles(self.image.registry, ops)
             return await self.carry_out(ops, "commit")
@@ -238,7 +243,7 @@ class Opened:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[ReadCommit]:
         await self._settling.wait_for_room("transaction")
-        async with self.exclusive("transaction"):
+        async with self.locks.exclusive("transaction"):
             staged = _Transaction(self)
             try:
                 yield staged
@@ -249,57 +254,6 @@ class Opened:
             except (OSError, sqlite3.Error) as error:
                 raise reading_error(self.layout, "transaction", error) from error
             await self.write(every, "transaction")
-
-    @asynccontextmanager
-    async def exclusive(self, operation: str, timeout_s: float | None = None) -> AsyncIterator[None]:
-        """Nobody else writes, in this process or another, and everything committed so far is known."""
-        timeout_s = self._lock_timeout_s if timeout_s is None else timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._turn.acquire()
-        except TimeoutError as error:
-            raise timed_out(self.layout, operation, timeout_s) from error
-        try:
-            self._check_writable(operation)
-            await self._take_lock(operation, timeout_s)
-            try:
-                yield
-            finally:
-                self._lock.release()
-        finally:
-            self._turn.release()
-
-    @asynccontextmanager
-    async def settled_files(self, operation: str, timeout_s: float | None = None) -> AsyncIterator[None]:
-        """Nobody else writes, neither to the journal nor to the documents."""
-        timeout_s = self._lock_timeout_s if timeout_s is None else timeout_s
-        await self.follow()  # before: who has to read the documents again needs the checkpoint lock too
-        lock = FileLock(self.layout.journal / "checkpoint.lock")
-        try:
-            try:
-                await lock.acquire(timeout_s)
-            except TimeoutError as error:
-                raise timed_out(self.layout, operation, timeout_s) from error
-            async with self.exclusive(operation, timeout_s):
-                self.layout.look()
-                yield
-        except (OSError, sqlite3.Error) as error:
-            raise reading_error(self.layout, operation, error) from error
-        finally:
-            lock.close()
-
-    async def _take_lock(self, operation: str, timeout_s: float) -> None:
-        try:
-            await self._lock.acquire(timeout_s)
-        except TimeoutError as error:
-            raise timed_out(self.layout, operation, timeout_s) from error
-        try:
-            await self.follow()
-        except BaseException as error:
-            self._lock.release()
-            if isinstance(error, OSError | sqlite3.Error):
-                raise reading_error(self.layout, operation, error) from error
-            raise
 
     async def write(self, changes: Sequence[AnyChange], operation: str) -> None:
         """Makes changes durable, then visible, while nobody else writes.

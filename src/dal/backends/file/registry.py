@@ -1,31 +1,24 @@
 """A live move's state in one process: the gates, and one entry for every row that changed since the move began.
 
-It is kept as the rows are: what changes it stands in the journal record of the write itself, so that both are durable
-at once, and every process that follows the journal has the same. Nothing here decides what is captured (capture.py) or
-how it lies on disk (registry_files.py). An entry takes some 300 bytes of memory while a move is on, none before.
+An entry that comes with a write stands in the journal record of the write itself, so that both are durable at once and
+every process that follows the journal has the same. In memory are only those of the journal that no checkpoint has
+taken up yet, as with messages; all others lie in a file that the processes share (registry_file.py), and so does what
+concerns no write: rows that the move marks, and what it says of copies. Nothing here decides what is captured
+(capture.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
+from dal.backends.file.registry_file import COPIED, DIRTY, Known, RegistryFile
 from dal.replica import EPOCH, UNIT_OF, Gate, State
 from dal.tables import TABLES
 
-CHECKED: Final = 0
-COPIED: Final = 1
-DIRTY: Final = 2
 STATES: Final[tuple[State, State, State]] = ("checked", "copied", "dirty")
-
-
-class Known(NamedTuple):
-    """What the registry holds of one row. `state` is CHECKED, COPIED or DIRTY."""
-
-    version: int
-    deleted: bool
-    state: int
-    hash: int | None
 
 
 class Marked(NamedTuple):
@@ -43,9 +36,9 @@ class Gated(NamedTuple):
 
 
 class Capturing(NamedTuple):
-    """Capture begins; or it ends, and gates and registry are gone."""
+    """Capture begins, with the registry file of this name; or it ends (empty), and gates and registry are gone."""
 
-    is_on: bool
+    file: str
 
 
 class FilesChanged(NamedTuple):
@@ -63,19 +56,29 @@ MoveChange: TypeAlias = Marked | Gated | Capturing | FilesChanged
 class Registry:
     """The gates by unit, and the entries by table and id.
 
-    is_capturing  every write to a unit whose role is primary is registered.
-    counters      the last version that each unit gave.
-    waiting, copied, dead  ids of the entries that are dirty, that are copied, and that are tombstones.
+    counters  the last version that each unit gave.
+    recent    the entries that the journal has given since the last checkpoint; each hides that of the file.
+    waiting   those of them that are dirty.
+    open_file gives the registry file of a name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_file: Callable[[str], RegistryFile]) -> None:
+        self._open_file = open_file
+        self._clear()
+
+    def _clear(self) -> None:
         self.gates: dict[str, Gate] = {}
-        self.is_capturing = False
+        self.file: RegistryFile | None = None
         self.counters: dict[str, int] = {}
-        self.tables: dict[str, dict[str, Known]] = {name: {} for name in TABLES}
+        self.recent: dict[str, dict[str, Known]] = {name: {} for name in TABLES}
         self.waiting: dict[str, dict[str, None]] = {name: {} for name in TABLES}
-        self.copied: dict[str, dict[str, None]] = {name: {} for name in TABLES}
-        self.dead: dict[str, dict[str, None]] = {name: {} for name in TABLES}
+
+    # -- roles
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether every write to a unit whose role is primary is registered."""
+        return self.file is not None
 
     def is_primary(self, table: str) -> bool:
         """Whether this store takes the writes to this table; a table of no gate is not part of the move."""
@@ -89,13 +92,48 @@ class Registry:
             return False
         return gate.role == "primary" or (with_fenced and gate.role == "fenced")
 
-    def version(self, table: str, row_id: str) -> int:
-        known = self.tables[table].get(row_id)
-        return 0 if known is None else known.version
+    # -- looking up
 
-    def size(self) -> int:
-        """How many entries there are."""
-        return sum(map(len, self.tables.values()))
+    def get(self, table: str, row_id: str) -> Known | None:
+        return self.many(table, (row_id,)).get(row_id)
+
+    def many(self, table: str, ids: Collection[str]) -> dict[str, Known]:
+        """The entries of these ids that are there."""
+        recent = self.recent[table]
+        found = {row_id: recent[row_id] for row_id in ids if row_id in recent} if recent else {}
+        if self.file is not None and len(found) < len(ids):
+            found.update(self.file.many(table, [row_id for row_id in ids if row_id not in found]))
+        return found
+
+    def dirty(self, table: str) -> Iterator[str]:
+        """The ids of dirty entries, those of the journal first."""
+        yield from list(self.waiting[table])
+        if self.file is not None:
+            recent = self.recent[table]
+            yield from (row_id for row_id, _ in self.file.dirty(table) if row_id not in recent)
+
+    def copied(self, table: str, after: str, limit: int) -> list[tuple[str, Known]]:
+        """The next entries behind this id that are copied and not checked, in the order of ids."""
+        recent = self.recent[table]
+        own = sorted((i, known) for i, known in recent.items() if i > after and known.state == COPIED)
+        below = () if self.file is None else (e for e in self.file.copied(table, after) if e[0] not in recent)
+        return list(islice(merge(below, own), limit))
+
+    def dead(self, table: str, after: str, limit: int) -> list[str]:
+        """The ids of the next tombstones behind this one, in order."""
+        recent = self.recent[table]
+        own = sorted(row_id for row_id, known in recent.items() if row_id > after and known.deleted)
+        below = () if self.file is None else (i for i, _ in self.file.dead(table, after) if i not in recent)
+        return list(islice(merge(below, own), limit))
+
+    def alive(self, table: str) -> Iterator[str]:
+        """The ids of all entries but tombstones; for a reader in any thread."""
+        recent = dict(self.recent[table])
+        if self.file is not None:
+            yield from (row_id for row_id in self.file.alive(table) if row_id not in recent)
+        yield from (row_id for row_id, known in recent.items() if not known.deleted)
+
+    # -- following the journal
 
     def apply(self, change: MoveChange) -> None:
         """Takes in a change that is durable."""
@@ -105,10 +143,9 @@ class Registry:
             case Gated():
                 self.gates[change.gate.unit] = change.gate
                 self._lift(change.gate.unit, change.counter)
-            case Capturing(is_on=False):
-                self.__init__()  # type: ignore[misc]
             case Capturing():
-                self.is_capturing = True
+                self._clear()
+                self.file = self._open_file(change.file) if change.file else None
             case FilesChanged():
                 pass
 
@@ -116,30 +153,28 @@ class Registry:
         self.counters[unit] = max(self.counters.get(unit, 0), counter)
 
     def _mark(self, table: str, entries: Iterable[tuple[str, Known]]) -> None:
-        known, waiting = self.tables[table], self.waiting[table]
-        copied, dead = self.copied[table], self.dead[table]
+        recent, waiting = self.recent[table], self.waiting[table]
         newest = 0
         for row_id, entry in entries:
-            known[row_id] = entry
+            recent[row_id] = entry
             newest = max(newest, entry.version)
             if entry.state == DIRTY:
                 waiting[row_id] = None
             else:
                 waiting.pop(row_id, None)
-            if entry.state == COPIED:
-                copied[row_id] = None
-            else:
-                copied.pop(row_id, None)
-            if entry.deleted:
-                dead[row_id] = None
-            elif dead:
-                dead.pop(row_id, None)
         self._lift(UNIT_OF[table], newest)
+
+    def forget(self, table: str, ids: Iterable[str]) -> None:
+        """A checkpoint has written these entries into the file."""
+        recent, waiting = self.recent[table], self.waiting[table]
+        for row_id in ids:
+            recent.pop(row_id, None)
+            waiting.pop(row_id, None)
 
     def gated(self) -> list[MoveChange]:
         """Everything but the entries, as changes that give it again."""
         gates: list[MoveChange] = [Gated(gate, self.counters.get(unit, 0)) for unit, gate in self.gates.items()]
-        return [Capturing(True), *gates] if self.is_capturing else gates
+        return [Capturing(self.file.name), *gates] if self.file is not None else gates
 
 
 class Versions:

@@ -1,6 +1,6 @@
 """The moves' side of a file store: registry, gates and copies, over the journal that its writes go through.
 
-The registry is what every process has in memory; what changes it is a commit like any other. Foreign programs, which
+The registry is what registry.py says; what a write changes in it is a part of its commit. Foreign programs, which
 write the files themselves, are told from the files (foreign.py) and kept out by moving them away (fencing.py).
 """
 
@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from heapq import nsmallest
+from itertools import islice
+from secrets import token_hex
 from typing import Final, Literal
 
 from dal.backends.file import fencing
 from dal.backends.file.copies import apply_copies
 from dal.backends.file.errors import reason
-from dal.backends.file.index import Index
+from dal.backends.file.image import Image
 from dal.backends.file.layout import BACKEND
 from dal.backends.file.opened import Opened
 from dal.backends.file.registry import (
-    CHECKED,
-    COPIED,
-    DIRTY,
     STATES,
     Capturing,
     Gated,
-    Known,
     Marked,
     MoveChange,
     Registry,
     Versions,
     first_version,
 )
+from dal.backends.file.registry_file import CHECKED, COPIED, DIRTY, Known, RegistryFile
 from dal.backends.file.rowreader import RowReader, is_unreadable, unreadable
 from dal.errors import ConflictError, DalTimeoutError
 from dal.limits import FENCE_LOCK_TIMEOUT_S
@@ -46,10 +45,11 @@ from dal.replica import (
     Entry,
     Gate,
     Registered,
+    Unregistered,
+    is_first,
 )
 from dal.tables import TABLES
 
-_MAX_LOOKS: Final = 5
 _BUCKET_CHARS: Final = 3
 _LOW_BITS: Final = (1 << 32) - 1
 _log = logging.getLogger("dal.file")
@@ -74,42 +74,54 @@ class FileReplica:
 
     async def _registry(self) -> Registry:
         """The registry as of now."""
-        if self._opened.journal.has_news():
-            await self._opened.follow()
+        await self._opened.catch_up_with_others()
         return self._opened.image.registry
 
     # -- the move itself
 
     async def install(self, gates: Sequence[Gate]) -> None:
-        async with self._opened.settled_files("install"):
-            registry = self._opened.image.registry
-            for gate in gates:
-                for other in registry.gates.values():
-                    if other.move != gate.move:
-                        raise ConflictError(
-                            f"install: the move {other.move} is installed in {self._opened.layout.root}; "
-                            "retire it, or uninstall it",
-                            operation="install",
-                            backend=BACKEND,
-                        )
-            changes: list[MoveChange] = []
-            if not registry.is_capturing:
-                changes.append(Capturing(True))
-                await asyncio.to_thread(_forget_documents, self._opened.image.index)
-            changes += [Gated(g, first_version(g.epoch)) for g in gates if g.unit not in registry.gates]
-            await self._opened.write(changes, "install")
-        await self._opened.settle("install")
-        await self._opened.foreign.rescan(is_first=True)  # what others changed before is in no registry
+        opened = self._opened
+        await opened.follow()  # before: who has to read the documents again needs the checkpoint lock too
+        async with opened.locks.still_files("install"):
+            await self._check_move(gates)
+            file: RegistryFile | None = None
+            if not opened.image.registry.is_capturing:
+                # Beside the writers: all of it is new, and counts with the record that begins the capture.
+                file = opened.registry_files.file(token_hex(8))
+                await asyncio.to_thread(file.create)
+                await opened.foreign.begin()
+            async with opened.locks.exclusive("install"):
+                await self._check_move(gates)
+                present = opened.image.registry
+                changes: list[MoveChange] = [] if file is None else [Capturing(file.name)]
+                changes += [Gated(g, first_version(g.epoch)) for g in gates if file or g.unit not in present.gates]
+                await opened.write(changes, "install")
+        await opened.settle("install")
+        async with opened.locks.settled_files("install"):
+            await self._place()
+        await opened.foreign.rescan()  # what others changed before is in no registry
+
+    async def _check_move(self, gates: Sequence[Gate]) -> None:
+        for gate in gates:
+            for other in (await self._registry()).gates.values():
+                if other.move != gate.move:
+                    raise ConflictError(
+                        f"install: the move {other.move} is installed in {self._opened.layout.root}; "
+                        "retire it, or uninstall it",
+                        operation="install",
+                        backend=BACKEND,
+                    )
 
     async def uninstall(self, *, keep_fence: bool) -> None:
-        async with self._opened.exclusive("uninstall"):
+        async with self._opened.locks.exclusive("uninstall"):
             registry = self._opened.image.registry
             if not registry.gates:
                 return
             kept = [Gated(gate._replace(phase="RETIRED"), 0) for gate in registry.gates.values()] if keep_fence else []
-            await self._opened.write([Capturing(False), *kept], "uninstall")
-        async with self._opened.settled_files("uninstall"):
+            await self._opened.write([Capturing(""), *kept], "uninstall")
+        async with self._opened.locks.settled_files("uninstall"):
             await self._place()
+            await self._opened.foreign.end()
 
     async def gates(self) -> Mapping[str, Gate]:
         return dict((await self._registry()).gates)
@@ -120,27 +132,23 @@ class FileReplica:
                 raise ValueError(f"a gate has no {name}")
         if change.get("role") == "fenced":
             return await self._fence(unit, expect, change)
-        async with self._opened.exclusive("change_gate"):
+        async with self._opened.locks.exclusive("change_gate"):
             is_changed = await self._change_gate(unit, expect, change)
         if is_changed and "role" in change:
             with suppress(DalTimeoutError):  # the checkpoint that is under way, or the next one, does it
-                async with self._opened.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
+                async with self._opened.locks.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
                     await self._place()
         return is_changed
 
     async def _fence(self, unit: str, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
-        async with self._opened.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
+        async with self._opened.locks.settled_files("change_gate", FENCE_LOCK_TIMEOUT_S):
             if not self._meets(unit, expect):
                 return False
             await asyncio.to_thread(fencing.put_away, self._opened.layout, unit)
             try:
-                await self._change_gate(unit, expect, change)
+                return await self._change_gate(unit, expect, change)
             finally:
-                await self._place()
-            for _ in range(_MAX_LOOKS):  # what others had open they may still have written to
-                if not await self._opened.foreign.look(await self._opened.foreign.differing()):
-                    break
-            return True
+                await self._place()  # what others had open they may still write to: see `rescan`
 
     async def _change_gate(self, unit: str, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
         if not self._meets(unit, expect):
@@ -163,40 +171,51 @@ class FileReplica:
 
     # -- the registry
 
+    async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+        ids = await self._reader.behind(table, after, limit)
+        gate = (await self._registry()).gates.get(UNIT_OF[table])
+        version = first_version(0 if gate is None else gate.epoch)
+
+        def choose(image: Image) -> list[str]:
+            known = image.registry.many(table, ids)
+            return [row_id for row_id in ids if row_id not in known]
+
+        found = await self._reader.entries(table, choose)
+        entries = [entry._replace(version=version) for entry in found if not entry.version and entry.row is not None]
+        return Unregistered(entries, ids[-1] if len(ids) == limit else "")
+
     async def seed(self, table: str, after: str, limit: int) -> str:
         ids = await self._reader.behind(table, after, limit)
-        known = (await self._registry()).tables[table]
+        registry = await self._registry()
+        known = await asyncio.to_thread(registry.many, table, ids)
         unknown = [row_id for row_id in ids if row_id not in known]
-        if unknown:
+        gate = registry.gates.get(UNIT_OF[table])
+        if unknown and registry.file is not None and gate is not None:
             present = await self._reader.present(table, unknown)
-            async with self._opened.exclusive("seed"):
-                registry = self._opened.image.registry
-                gate = registry.gates.get(UNIT_OF[table])
-                entry = Known(first_version(0 if gate is None else gate.epoch), False, DIRTY, None)
-                # What was deleted since it was read has an entry by now.
-                known = registry.tables[table]
-                new = [(row_id, entry) for row_id in unknown if row_id in present and row_id not in known]
-                await self._mark("seed", table, new)
+            # What was written since it was read has an entry in the journal, which counts.
+            await asyncio.to_thread(registry.file.seed, table, sorted(present), first_version(gate.epoch))
         return ids[-1] if len(ids) == limit else ""
 
     async def dirty(self, table: str, limit: int) -> list[Entry]:
-        registry = await self._registry()
-        if not registry.waiting[table] or limit < 1:
-            return []
-        skipped: set[str] = set()
+        await self._registry()
+        passed_over: set[str] = set()
 
-        def choose(waiting: Iterable[str]) -> list[str]:
-            return [row_id for _, row_id in zip(range(limit), (i for i in waiting if i not in skipped), strict=False)]
+        def choose(image: Image) -> list[str]:
+            waiting = (row_id for row_id in image.registry.dirty(table) if row_id not in passed_over)
+            return list(islice(waiting, limit))
 
-        while True:
-            found = await self._reader.entries(table, lambda image: choose(image.registry.waiting[table]))
+        while limit > 0:
+            found = await self._reader.entries(table, choose)
             image = self._opened.image
             readable = [entry for entry in found if not is_unreadable(image, entry)]
-            if readable or not found:
+            if readable:
                 return readable
-            skipped.update(entry.id for entry in found)
-            if len(skipped) >= len(image.registry.waiting[table]):
+            if not found:
+                break
+            passed_over.update(entry.id for entry in found)
+            if len(found) < limit:
                 raise unreadable(image, found[0])
+        return []
 
     async def entries(self, table: str, ids: Sequence[str]) -> list[Entry]:
         found = await self._reader.entries(table, lambda _: ids)
@@ -210,7 +229,7 @@ class FileReplica:
         while len(found) < limit:
             wanted = limit - len(found)
             ids = await self._reader.behind(table, after, wanted)
-            dead = [row_id for row_id in (await self._registry()).dead[table] if row_id > after]
+            dead = (await self._registry()).dead(table, after, wanted)
             ids = nsmallest(wanted, {*ids, *dead})
             if not ids:
                 break
@@ -220,33 +239,56 @@ class FileReplica:
         return found
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
-        if not copied:
-            return
-        async with self._opened.exclusive("acknowledge"):
-            registry = self._opened.image.registry
-            marked: dict[str, list[tuple[str, Known]]] = {}
-            for table, row_id, version, hash_ in copied:
-                known = registry.tables[table].get(row_id)
-                if known is not None and known.version == version and known.state == DIRTY:
-                    marked.setdefault(table, []).append((row_id, Known(version, hash_ is None, COPIED, hash_)))
-            await self._opened.write([Marked(table, entries) for table, entries in marked.items()], "acknowledge")
+        registry = await self._registry()
+        recent = [done for done in copied if done.id in registry.recent[done.table]]
+        settled = [done for done in copied if done.id not in registry.recent[done.table]]
+        if recent:
+            async with self._opened.locks.exclusive("acknowledge"):
+                settled += await self._acknowledge(recent)
+        if settled and registry.file is not None:
+            await asyncio.to_thread(registry.file.acknowledge, settled)
+
+    async def _acknowledge(self, copied: Sequence[Copied]) -> list[Copied]:
+        """Marks what the journal has of these; the others, which a checkpoint has taken up meanwhile."""
+        recent, settled = self._opened.image.registry.recent, list[Copied]()
+        marked: dict[str, list[tuple[str, Known]]] = {}
+        for done in copied:
+            known = recent[done.table].get(done.id)
+            if known is None:
+                settled.append(done)
+            elif known.version == done.version and known.state == DIRTY:
+                state = CHECKED if is_first(done.version) else COPIED
+                entry = Known(done.version, done.hash is None, state, done.hash)
+                marked.setdefault(done.table, []).append((done.id, entry))
+        await self._opened.write([Marked(table, entries) for table, entries in marked.items()], "acknowledge")
+        return settled
 
     async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
         registry = await self._registry()
-        found = registry.waiting if state == "dirty" else registry.copied
-        return frozenset(name for name, ids in found.items() if ids)
+        found = {
+            name for name, entries in registry.recent.items() if any(STATES[e.state] == state for e in entries.values())
+        }
+        if registry.file is not None:
+            found |= await asyncio.to_thread(registry.file.tables_with, DIRTY if state == "dirty" else COPIED)
+        return frozenset(found)
 
     async def backlog(self) -> Mapping[str, Backlog]:
         registry = await self._registry()
-        return {
-            name: Backlog(len(registry.waiting[name]), len(registry.copied[name]), len(registry.tables[name]))
-            for name in TABLES
-        }
+        recent = {name: dict(entries) for name, entries in registry.recent.items()}
+        found = {name: [0, 0, 0] for name in TABLES}
+        if registry.file is not None:
+            found = await asyncio.to_thread(registry.file.counts, recent)
+        for name, entries in recent.items():
+            found[name][2] += len(entries)
+            for known in entries.values():
+                if known.state != CHECKED:
+                    found[name][known.state == COPIED] += 1
+        return {name: Backlog(*counts) for name, counts in found.items()}
 
     async def raise_versions(self, table: str, ids: Sequence[str]) -> int:
         distinct = sorted(set(ids))
         if distinct:
-            async with self._opened.exclusive("raise_versions"):
+            async with self._opened.locks.exclusive("raise_versions"):
                 if not self._opened.image.registry.is_captured(table):
                     return len(distinct)
                 present = await self._reader.present(table, distinct)
@@ -273,40 +315,49 @@ class FileReplica:
     # -- checking
 
     async def digest(self, table: str) -> list[Bucket]:
-        known = list((await self._registry()).tables[table].items())
-        return await asyncio.to_thread(_added_up, known)
+        registry = await self._registry()
+        recent = dict(registry.recent[table])
+        sums: dict[str, Bucket] = {}
+        if registry.file is not None:
+            found = await asyncio.to_thread(registry.file.sums, table, _BUCKET_CHARS, recent)
+            sums = {bucket[0]: Bucket(*bucket) for bucket in found}
+        for row_id, known in recent.items():
+            name = row_id[-_BUCKET_CHARS:]
+            sums[name] = _added(sums.get(name, Bucket(name, 0, 0, 0, 0, 0, 0)), known)
+        return list(sums.values())
 
     async def bucket(self, table: str, buckets: Sequence[str]) -> list[Registered]:
         wanted, registry = set(buckets), await self._registry()
-        return [
-            _registered(table, row_id, known)
-            for row_id, known in registry.tables[table].items()
-            if row_id[-_BUCKET_CHARS:] in wanted
-        ]
+        recent = dict(registry.recent[table])
+        found = [(row_id, known) for row_id, known in recent.items() if row_id[-_BUCKET_CHARS:] in wanted]
+        if registry.file is not None:
+            found += await asyncio.to_thread(registry.file.in_buckets, table, wanted, recent)
+        return [_registered(table, row_id, known) for row_id, known in found]
 
     async def registered(self, table: str, ids: Sequence[str]) -> list[Registered]:
-        known = (await self._registry()).tables[table]
+        known = await asyncio.to_thread((await self._registry()).many, table, ids)
         return [_registered(table, row_id, known[row_id]) for row_id in dict.fromkeys(ids) if row_id in known]
 
     async def copied(self, table: str, after: str, limit: int) -> list[Registered]:
-        registry = await self._registry()
-        ids = [row_id for row_id in registry.copied[table] if row_id > after]
-        page = await asyncio.to_thread(nsmallest, limit, ids)
-        known = self._opened.image.registry.tables[table]
-        found = [_registered(table, row_id, known[row_id]) for row_id in page if row_id in known]
-        return [entry for entry in found if entry.state == "copied"] if len(page) < limit else found
+        found = (await self._registry()).copied(table, after, limit)
+        return [_registered(table, row_id, known) for row_id, known in found]
 
     async def mark_checked(self, table: str, versions: Mapping[str, int]) -> None:
-        if not versions:
-            return
-        async with self._opened.exclusive("mark_checked"):
-            known = self._opened.image.registry.tables[table]
-            entries = [
-                (row_id, known[row_id]._replace(state=CHECKED))
-                for row_id, version in versions.items()
-                if row_id in known and known[row_id].version == version and known[row_id].state == COPIED
-            ]
-            await self._mark("mark_checked", table, entries)
+        registry = await self._registry()
+        recent = {row_id: version for row_id, version in versions.items() if row_id in registry.recent[table]}
+        settled = [(row_id, version) for row_id, version in versions.items() if row_id not in recent]
+        if recent:
+            async with self._opened.locks.exclusive("mark_checked"):
+                present = self._opened.image.registry.recent[table]
+                settled += [(row_id, version) for row_id, version in recent.items() if row_id not in present]
+                entries = [
+                    (row_id, present[row_id]._replace(state=CHECKED))
+                    for row_id, version in recent.items()
+                    if row_id in present and present[row_id][:3] == (version, present[row_id].deleted, COPIED)
+                ]
+                await self._mark("mark_checked", table, entries)
+        if settled and registry.file is not None:
+            await asyncio.to_thread(registry.file.check, table, settled)
 
     # -- what a plan and a cutover ask
 
@@ -319,32 +370,20 @@ class FileReplica:
         return [*opened.image.problems(), *opened.journal.problems, *opened.foreign.problems.values()]
 
 
-def _forget_documents(index: Index) -> None:
-    with index.writer() as writer:
-        writer.forget_documents()
-        writer.commit(index.settled())
-
-
 def _registered(table: str, row_id: str, known: Known) -> Registered:
     return Registered(table, row_id, known.version, known.deleted, STATES[known.state], known.hash)
 
 
-def _added_up(entries: Sequence[tuple[str, Known]]) -> list[Bucket]:
-    sums: dict[str, list[int]] = {}
-    for row_id, (version, deleted, _, hash_) in entries:
-        bucket = row_id[-_BUCKET_CHARS:]
-        found = sums.get(bucket)
-        if found is None:
-            found = sums[bucket] = [0, 0, 0, 0, 0, 0]
-        if deleted:
-            found[1] += 1
-        else:
-            found[0] += 1
-            if hash_ is None:
-                found[5] += 1
-        if hash_ is not None:
-            found[2] += hash_ & _LOW_BITS
-            found[3] += hash_ >> 32
-        if version > found[4]:
-            found[4] = version
-    return [Bucket(bucket, *found) for bucket, found in sums.items()]
+def _added(sums: Bucket, known: Known) -> Bucket:
+    """The bucket with one entry more."""
+    bucket, live, dead, low, high, newest, unhashed = sums
+    hash_ = known.hash or 0
+    return Bucket(
+        bucket,
+        live + (not known.deleted),
+        dead + known.deleted,
+        low + (hash_ & _LOW_BITS),
+        high + (hash_ >> 32),
+        max(newest, known.version),
+        unhashed + (not known.deleted and known.hash is None),
+    )

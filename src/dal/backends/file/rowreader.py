@@ -1,7 +1,7 @@
 """Rows as a live move asks for them: many at a time, each with what the registry held of it at the same moment.
 
 Documents are in memory. Lines are read in a thread, while others write: where a checkpoint has brought files to a later
-state than this process knew when it began, it looks again, the last time with the store to itself.
+state than this process knew when it began, it looks again, the last time while no checkpoint is under way.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Final
 from dal.backends.file.errors import reading_error
 from dal.backends.file.image import Image
 from dal.backends.file.index import Place
-from dal.backends.file.linerows import KINDS
+from dal.backends.file.logrows import KINDS
 from dal.backends.file.opened import Opened
-from dal.backends.file.registry import STATES, Known
+from dal.backends.file.registry import STATES
+from dal.backends.file.registry_file import Known
 from dal.backends.rows import ID, Drop
 from dal.errors import CorruptDataError
 from dal.ops import Compare, Row, Select
 from dal.replica import Entry
 
-_FREE_LOOKS: Final = 3
+_FREE_LOOKS: Final = 2
 
 
 class RowReader:
@@ -38,22 +39,21 @@ class RowReader:
         opened = self._opened
         try:
             for _ in range(_FREE_LOOKS):
-                if opened.journal.has_news():
-                    await opened.follow()
+                await opened.catch_up_with_others()
                 position = opened.journal.position
                 found = await self._entries(table, choose(opened.image))
                 if table not in KINDS or opened.journal.state.horizon <= position:
                     return found
-            async with opened.exclusive("read"):
+            async with opened.locks.still_files("read", shared=True):
+                await opened.follow()
                 return await self._entries(table, choose(opened.image))
         except (OSError, sqlite3.Error) as error:
             raise reading_error(opened.layout, "read", error) from error
 
     async def _entries(self, table: str, wanted: Sequence[str]) -> list[Entry]:
-        known = self._opened.image.registry.tables[table]
-        entries = [(row_id, known.get(row_id)) for row_id in wanted]
+        known = self._opened.image.registry.many(table, wanted)
         rows = await self._rows(table, wanted)
-        return [_entry(table, row_id, entry, rows.get(row_id)) for row_id, entry in entries]
+        return [_entry(table, row_id, known.get(row_id), rows.get(row_id)) for row_id in wanted]
 
     async def _rows(self, table: str, wanted: Sequence[str]) -> dict[str, Row]:
         if not wanted:
@@ -73,7 +73,7 @@ class RowReader:
             await opened.follow()
         image = opened.image
         if table not in KINDS:
-            return sorted(row[ID] for row in image.documents[table] if row[ID] > after)[:limit]
+            return image.documents[table].ids_behind(after)[:limit]
         live, is_hidden = _in_layers(image, table)
         own = sorted(row_id for row_id in live if row_id > after)
 
@@ -89,10 +89,10 @@ class RowReader:
 
 def is_unreadable(image: Image, entry: Entry) -> bool:
     """Whether the row should be there and is not, and something is damaged; else it went along with a parent."""
-    known = image.registry.tables[entry.table].get(entry.id)
-    if entry.row is not None or known is None or known.deleted or not image.registry.is_captured(entry.table):
+    if entry.row is not None or not image.registry.is_captured(entry.table):
         return False
-    return bool(image.problems())
+    known = image.registry.get(entry.table, entry.id)
+    return known is not None and not known.deleted and bool(image.problems())
 
 
 def unreadable(image: Image, entry: Entry) -> CorruptDataError:

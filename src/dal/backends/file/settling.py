@@ -11,16 +11,16 @@ import logging
 import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from dal.backends.file import fencing, registry_files
-from dal.backends.file.checkpoint import Checkpoint, Work, take_up
+from dal.backends.file import checkpoint, fencing, registry_files
+from dal.backends.file.checkpoint import Work, take_up
 from dal.backends.file.errors import reason
 from dal.backends.file.image import Image
 from dal.backends.file.journal import Journal
 from dal.backends.file.layout import BACKEND, Layout
 from dal.backends.file.lock import FileLock
+from dal.backends.file.locks import Locks
 from dal.backends.file.waiting import finished
 from dal.errors import DalError, UnavailableError
 
@@ -43,9 +43,10 @@ class Following(Protocol):
     @property
     def image(self) -> Image: ...
 
-    async def follow(self) -> None: ...
+    @property
+    def locks(self) -> Locks: ...
 
-    def exclusive(self, operation: str) -> AbstractAsyncContextManager[None]: ...
+    async def follow(self) -> None: ...
 
 
 class Settling:
@@ -70,6 +71,7 @@ class Settling:
         self._thread = ThreadPoolExecutor(1, "dal-file-checkpoint")
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0  # the timer is for what was written before this position
         self._is_closing = False
         self.problem: str | None = None
 
@@ -89,11 +91,16 @@ class Settling:
     def begin_later(self) -> None:
         """Sees to it that what is in the journal now does not stay out of the documents for long."""
         if self._timer is None and not self._is_closing:
+            self._due = self._store.journal.position
             self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._spawn(self._run_timed)
+        state = self._store.journal.state
+        if state.settled < self._due:
+            self._spawn(self._run_timed)
+        elif state.settled < state.published:  # another process was faster: what came since is not so old
+            self.begin_later()
 
     def _spawn(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
         if self._task is None and not self._is_closing:
@@ -111,7 +118,7 @@ class Settling:
     # -- running
 
     async def _run_timed(self) -> None:
-        async with self._store.exclusive("checkpoint"):
+        async with self._store.locks.exclusive("checkpoint"):
             await self.rotate()
         await self._run()
 
@@ -157,7 +164,6 @@ class Settling:
         error = running.exception()
         if error is None:
             self.problem = None
-            image.registry_written(work.registry)
             image.retire(journal.state.settled)
         else:
             self._failed(error)
@@ -166,11 +172,11 @@ class Settling:
         return error is None
 
     def _write(self, journal: Journal, image: Image, work: Work) -> None:
-        Checkpoint(self._layout, image, work).run()
+        checkpoint.run(self._layout, image, work)
         journal.settle(work.target)
         journal.retire()
-        if work.registry is not None and work.registry.is_whole:
-            registry_files.retire(self._layout, work.target)
+        if work.registry is not None:
+            registry_files.retire(self._layout, work.registry)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, DalError) and error.retryable:
@@ -183,7 +189,7 @@ class Settling:
 
     async def catch_up(self, operation: str) -> None:
         """Returns when everything written before the call is in the files. UnavailableError: it does not get there."""
-        async with self._store.exclusive(operation):
+        async with self._store.locks.exclusive(operation):
             await self.rotate()
             target = self._store.journal.position
         try:

@@ -69,7 +69,12 @@ def _open_schema(conninfo: str) -> AbstractAsyncContextManager[Connection]:
     return open_schema(conninfo)
 
 
-def _make_replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+def _make_replica(
+    executor: Executor,
+    compiler: Compiler,
+    plan: Callable[[Sequence[Op]], list[Step]],
+    is_searched: Callable[[], bool],
+) -> Replica:
     from dal.backends.postgresql.replica import PostgresReplica
 
-    return PostgresReplica(executor, compiler, plan)
+    return PostgresReplica(executor, compiler, plan, is_searched)

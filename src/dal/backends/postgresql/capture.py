@@ -4,7 +4,8 @@ Which triggers are enabled says whether this store is a unit's primary: `dal_cap
 `dal_fence_rows` where not. So no write has to read a gate, which a snapshot from before a switch would show as it was;
 and a switch, which takes the tables' locks, waits for every writer under way. What a parent's delete takes along is
 told from other writes by the parent: it is gone. All triggers are ENABLE ALWAYS, so that `session_replication_role`
-does not switch them off.
+does not switch them off. For a role that does not own the tables the same functions ask for their unit's role first
+(unowned.py).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _TABLES: Final = (
         next_epoch BIGINT NOT NULL,
         phase TEXT NOT NULL,
         cursor TEXT NOT NULL,
-        deadline_ms BIGINT NOT NULL,
+        turn BIGINT NOT NULL,
         lease_owner TEXT NOT NULL,
         lease_until_ms BIGINT NOT NULL,
         shadow_percent INTEGER NOT NULL,
@@ -54,7 +55,7 @@ _TABLES: Final = (
 #: for that entry then has the later one. Whoever may write a table may be somebody without rights on the registry.
 _CAPTURE: Final = """CREATE OR REPLACE FUNCTION {schema}.dal_capture_{table}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
-BEGIN
+BEGIN{asks}
     IF NEW.id IS NOT NULL THEN
         INSERT INTO {schema}.dal_sync (entity, pk, ver, deleted, state)
         VALUES ('{table}', NEW.id, nextval({counter}), 0, 2)
@@ -75,10 +76,10 @@ $body$"""
 _FENCE: Final = """CREATE OR REPLACE FUNCTION {schema}.dal_fence_statement() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-    IF current_setting('dal.applying', TRUE) = 'on' THEN
-        RETURN NULL;
-    END IF;
     IF pg_trigger_depth() > 1 AND TG_OP <> 'INSERT' AND TG_ARGV[1] = 'child' THEN
+        RETURN NULL;
+    END IF;{asks}
+    IF current_setting('dal.applying', TRUE) = 'on' THEN
         RETURN NULL;
     END IF;
     RAISE EXCEPTION 'a live move is on: this database takes no writes of % now', TG_ARGV[0] USING ERRCODE = '{state}';
@@ -93,7 +94,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body
 DECLARE
     applying CONSTANT BOOLEAN NOT NULL := coalesce(current_setting('dal.applying', TRUE), '') = 'on';
     passes BOOLEAN := {orphaned};
-BEGIN
+BEGIN{asks}
     IF passes AND NOT applying THEN
         SELECT role = 'replica' INTO passes FROM {schema}.dal_gate WHERE unit = TG_ARGV[0] FOR SHARE;
     END IF;
@@ -145,15 +146,37 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def objects(schema: str) -> list[str]:
-    """Statements that make everything that touches no table of the users', where it is not there yet."""
+#: Where triggers cannot be switched: is this the primary? Rows that a cascade takes along come past the fence of
+#: statements, and their triggers run when that statement has ended, so that they cannot be told from others.
+_ASKS: Final = """
+    IF {schema}.dal_role(TG_ARGV[0]) = 'primary' THEN
+        RETURN NULL;
+    END IF;"""
+_ASKS_TO_CAPTURE: Final = """
+    IF {schema}.dal_role('{unit}') IS DISTINCT FROM 'primary' THEN
+        RETURN NULL;
+    END IF;"""
+
+
+def objects(schema: str, *, asking: bool = False) -> list[str]:
+    """Statements that make everything that touches no table of the users', where it is not there yet.
+
+    asking  the functions ask for their unit's role, with the function of unowned.py, which has to be there.
+    """
     place = quoted(schema)
+    asks = _ASKS.format(schema=place) if asking else ""
     found = [text.format(schema=place) for text in _TABLES]
     found += [f"CREATE SEQUENCE IF NOT EXISTS {place}.{sequence_of(unit)} AS BIGINT" for unit in UNITS]
     found += [
-        _CAPTURE.format(schema=place, table=table, counter=counter(schema, unit)) for table, unit in UNIT_OF.items()
+        _CAPTURE.format(
+            schema=place,
+            table=table,
+            counter=counter(schema, unit),
+            asks=_ASKS_TO_CAPTURE.format(schema=place, unit=unit) if asking else "",
+        )
+        for table, unit in UNIT_OF.items()
     ]
-    found.append(_FENCE.format(schema=place, state=FENCED))
+    found.append(_FENCE.format(schema=place, state=FENCED, asks=asks))
     found += [
         _ROW_FENCE.format(
             schema=place,
@@ -161,12 +184,44 @@ def objects(schema: str) -> list[str]:
             orphaned=_orphaned(place, table),
             registry=_text(f"{place}.dal_sync"),
             state=FENCED,
+            asks=asks,
         )
         for table in UNIT_OF
         if is_child(table)
     ]
     found.append(_NO_TRUNCATE.format(schema=place))
     return found
+
+
+#: Who holds any right on a table may read the gates. Who holds all of them on all tables is an application: it copies
+#: what it changed and reports: the registry tells ids of every table, and whoever may write it can leave rows behind.
+_GRANTS: Final = """DO $do$ DECLARE one RECORD; BEGIN
+    FOR one IN
+        SELECT coalesce(quote_ident(r.rolname), 'PUBLIC') AS who,
+            count(DISTINCT (c.oid, a.privilege_type)) = 4 * {count} AS is_application
+        FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+        WHERE c.oid IN ({tables}) AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+        AND a.grantee <> c.relowner GROUP BY 1
+    LOOP
+        EXECUTE 'GRANT SELECT ON {schema}.dal_gate TO ' || one.who;
+        IF one.is_application THEN
+            EXECUTE 'GRANT UPDATE ON {schema}.dal_gate TO ' || one.who;
+            EXECUTE 'GRANT SELECT, INSERT, UPDATE ON {schema}.dal_sync TO ' || one.who;
+            EXECUTE 'GRANT USAGE, UPDATE ON SEQUENCE {counters} TO ' || one.who;
+        END IF;
+    END LOOP;
+END $do$"""
+
+
+def grants(schema: str) -> str:
+    """Gives roles that hold rights on the users' tables those on the move's that taking part in it asks for."""
+    place = quoted(schema)
+    return _GRANTS.format(
+        count=len(UNIT_OF),
+        schema=place.replace("'", "''"),
+        tables=", ".join(f"{_text(f'{place}.{table}')}::regclass" for table in UNIT_OF),
+        counters=", ".join(f"{place}.{sequence_of(unit)}" for unit in UNITS).replace("'", "''"),
+    )
 
 
 def triggers(table: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from types import NoneType
 from typing import Final, cast
 
 import orjson
@@ -37,8 +37,6 @@ TERMS: Final = "array_to_tsvector(string_to_array({}::text, ' '))"
 _COPY_SPECIAL: Final = re.compile(r"[\\\n\r\t]").search
 _COPY_SPECIALS: Final = ("\\", "\n", "\r", "\t")
 _COPY_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-#: One call's rows mostly share their times.
-_encode_time: Final = lru_cache(1024)(datetime.isoformat)
 #: PostgreSQL's texts cannot hold it.
 _BETWEEN: Final = "\0"
 _MAX_TSVECTOR_BYTES: Final = (1 << 20) - 1
@@ -77,12 +75,19 @@ def encode_copy(columns: list[list[object]]) -> bytes:
 
 
 def _fields(values: list[object]) -> list[str]:
-    """A column. Most columns hold texts without anything to escape, which one look at all of them together tells."""
-    if set(map(type, values)) == {str}:
+    """A column. Most hold values of one type, and texts without anything to escape, which one look at all of them
+    together tells."""
+    types = set(map(type, values))
+    if types == {str}:
         texts = cast("list[str]", values)
         together = "".join(texts)
         if not any(special in together for special in _COPY_SPECIALS):
             return texts
+        return [text.translate(_COPY_ESCAPES) if _COPY_SPECIAL(text) is not None else text for text in texts]
+    if types == {NoneType}:
+        return ["\\N"] * len(values)
+    if types.isdisjoint((str, NoneType)):
+        return list(map(str, values))
     return [_field(value) for value in values]
 
 
@@ -98,6 +103,10 @@ def encode_terms(terms: Sequence[str]) -> str:
     if len(text) * 4 > _MAX_TSVECTOR_BYTES and len(text.encode()) > _MAX_TSVECTOR_BYTES:
         return OVERFLOW_TERM
     return text
+
+
+def _encode_time(value: datetime) -> str:
+    return orjson.dumps(value)[1:-1].decode()  # as isoformat() gives it, in a third of the time
 
 
 def encode_query(query: SearchQuery) -> str:

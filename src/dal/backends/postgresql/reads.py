@@ -17,7 +17,7 @@ import psycopg
 
 from dal.backends.postgresql.errors import closed, timed_out, translate_read
 from dal.backends.postgresql.pool import Connection, ConnectionPool
-from dal.backends.postgresql.session import SILENCE_S, SILENT, execute
+from dal.backends.postgresql.session import SILENCE_S, SILENT, execute, pipeline
 from dal.backends.sql import Statement
 from dal.errors import DalError
 
@@ -130,7 +130,7 @@ class SharedReads:
 
 
 async def _pipeline(connection: Connection, batch: list[_Waiting]) -> None:
-    async with connection.pipeline():
+    async with pipeline(connection):
         cursors = [await execute(connection, w.statement) for w in batch]
         for waiting, cursor in zip(batch, cursors, strict=True):
             _succeed(waiting, await cursor.fetchall())

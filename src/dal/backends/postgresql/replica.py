@@ -13,15 +13,16 @@ from itertools import groupby
 from typing import Final, cast
 
 from dal.backends.postgresql import capture, rights, switching
-from dal.backends.postgresql.dialect import SQL_TYPES, encode_array
+from dal.backends.postgresql.dialect import SQL_TYPES, encode_array, encode_copy
 from dal.backends.postgresql.errors import BACKEND
+from dal.backends.postgresql.session import COPY
 from dal.backends.sql import Compiler, Executor, Result, Statement, Step, Violation
 from dal.backends.sql.registry import Columns, RegistrySql, table_of
 from dal.backends.sql.replica import SqlReplica
 from dal.errors import DalTimeoutError, UnsupportedError
 from dal.limits import FENCE_LOCK_TIMEOUT_S
 from dal.ops import Op, Value
-from dal.replica import UNIT_OF, UNITS, Copied, Gate
+from dal.replica import UNIT_OF, UNITS, Copied, Gate, is_first
 from dal.tables import Kind
 
 
@@ -34,6 +35,10 @@ def _encode_given(rows: Sequence[Sequence[object]]) -> list[object]:
     return [encode_array(list(column)) for column in zip(*rows, strict=True)]
 
 
+def _load(table: str, names: Sequence[str], columns: list[list[object]]) -> list[Statement]:
+    return [Statement(f"{COPY}{table} ({', '.join(names)}) FROM STDIN", (encode_copy(columns),))]
+
+
 REGISTRY: Final = RegistrySql(
     given=_given,
     encode_given=_encode_given,
@@ -44,6 +49,7 @@ REGISTRY: Final = RegistrySql(
     unmark=(Statement("SELECT set_config('dal.applying', '', true)"),),
     lift=lambda unit, version, _condition, _params: [switching.lift(unit, version)],
     new_versions=lambda unit, _count: ((), f"nextval('{capture.sequence_of(unit)}')"),
+    load=_load,
 )
 
 _CHANGED: Final[Columns] = (("entity", Kind.TEXT), ("pk", Kind.ID), ("ver", Kind.BIGINT))
@@ -95,7 +101,7 @@ class _ByKey:
     async def batch(self, statements: Sequence[Statement]) -> Sequence[Result]:
         sent: list[Statement] = []
         places: list[int] = []
-        for is_registry, group in groupby(statements, key=lambda statement: "dal_sync" in statement.sql):
+        for is_registry, group in groupby(statements, key=_is_planned_by_key):
             if is_registry or sent:
                 sent.append(_BY_KEY if is_registry else _AS_USUAL)
             for statement in group:
@@ -107,6 +113,10 @@ class _ByKey:
             violation.statement = places.index(violation.statement) if violation.statement in places else None
             raise
         return [results[place] for place in places]
+
+
+def _is_planned_by_key(statement: Statement) -> bool:
+    return "dal_sync" in statement.sql and not statement.sql.startswith(COPY)
 
 
 def _raise_version(table: str) -> str:
@@ -124,14 +134,20 @@ def _raise_version(table: str) -> str:
 class PostgresReplica(SqlReplica):
     """See `dal.replica.Replica`."""
 
-    def __init__(self, executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        compiler: Compiler,
+        plan: Callable[[Sequence[Op]], list[Step]],
+        is_searched: Callable[[], bool],
+    ) -> None:
         # Of the executor, the shared part asks for no more than this.
-        super().__init__(cast(Executor, _ByKey(executor)), compiler, REGISTRY, plan, BACKEND)
+        super().__init__(cast(Executor, _ByKey(executor)), compiler, REGISTRY, plan, is_searched, BACKEND)
 
     # The move itself -------------------------------------------------------------------------------------------------
 
     async def install(self, gates: Sequence[Gate]) -> None:
-        """Takes the ownership of the tables; works through a pooler too."""
+        """Takes the tables' ownership, or the right to write them and make triggers; works through a pooler too."""
         if missing := await rights.missing(self._executor):
             raise UnsupportedError(f"install: {' '.join(missing)}", operation="install", backend=BACKEND)
         await switching.install(self._executor, gates)
@@ -166,9 +182,24 @@ class PostgresReplica(SqlReplica):
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
         """Passes over entries that a writer holds: they are about to have another version."""
-        if copied:
-            rows = [(c.table, c.id, c.version, int(c.hash is None), c.hash) for c in copied]
+        await self._register([c for c in copied if is_first(c.version)])
+        rows = [(c.table, c.id, c.version, int(c.hash is None), c.hash) for c in copied if not is_first(c.version)]
+        if rows:
             await self._executor.batch([Statement(_ACKNOWLEDGE, _encode_given(rows))])
+
+    async def _register(self, copied: Sequence[Copied]) -> None:
+        """As `seed`: where entries of an open transaction are in the way, by fewer at a time."""
+        if not copied:
+            return
+        wait = [switching.patience(FENCE_LOCK_TIMEOUT_S)] if len(copied) > 1 else []
+        try:
+            await self._executor.batch([*wait, self._registry.register(copied)])
+        except DalTimeoutError:
+            if len(copied) == 1:
+                raise
+            part = max(1, len(copied) // 10)
+            for start in range(0, len(copied), part):
+                await self._register(copied[start : start + part])
 
     async def mark_checked(self, table: str, versions: Mapping[str, int]) -> None:
         if versions:
@@ -188,4 +219,5 @@ class PostgresReplica(SqlReplica):
         return await rights.oldest_writer_s(self._executor, [table for unit in UNITS for table in UNITS[unit]])
 
     async def obstacles(self) -> list[str]:
-        return [*await rights.obstacles(self._executor), *await rights.missing(self._executor)]
+        asked = (rights.obstacles, rights.missing, rights.foreign)
+        return [sentence for ask in asked for sentence in await ask(self._executor)]

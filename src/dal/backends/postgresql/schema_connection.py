@@ -33,7 +33,7 @@ from dal.backends.postgresql.errors import BACKEND, closed, translate
 from dal.backends.postgresql.guard import Guard
 from dal.backends.postgresql.pool import Connection
 from dal.backends.postgresql.refusals import is_lost, read_refusal, refusal
-from dal.backends.postgresql.session import roll_back
+from dal.backends.postgresql.session import pipeline, roll_back
 from dal.errors import ConfigurationError, DalError
 from dal.limits import MIGRATION_LOCK_TIMEOUT_S
 from dal.schema.connection import EngineName, Place, Reader, Run, StatementError
@@ -314,7 +314,7 @@ class PostgresSchemaConnection:
         """BEGIN and the statements, in one trip; the transaction is open on return."""
         cursors: list[psycopg.AsyncCursor[tuple[object, ...]]] = []
         try:
-            async with self._connection.pipeline():
+            async with pipeline(self._connection):
                 await self._connection.execute("BEGIN")
                 for sql, params in statements:
                     cursors.append(self._connection.cursor())

@@ -134,6 +134,27 @@ async def _control(connection: Connection, statement: Statement, *, sent: bool) 
         raise timed_out("transaction", SILENT, sent=sent) from error
 
 
+@asynccontextmanager
+async def pipeline(connection: Connection) -> AsyncIterator[None]:
+    """The connection in pipeline mode. What the block raises is raised once that has ended.
+
+    Told of it earlier, the driver would log whatever else comes out of the pipeline as "error ignored": a warning in
+    the application's output for every batch that the server refuses.
+    """
+    failed: BaseException | None = None
+    try:
+        async with connection.pipeline():
+            try:
+                yield
+            except BaseException as error:
+                failed = error
+    except psycopg.Error:
+        if failed is None:
+            raise
+    if failed is not None:
+        raise failed
+
+
 class _Progress:
     """How far a list of statements came."""
 
@@ -177,7 +198,7 @@ async def _pipeline(
     connection: Connection, numbered: Sequence[tuple[int, Statement]], progress: _Progress, *, last: int
 ) -> list[Result]:
     cursors: list[list[_Cursor]] = []
-    async with connection.pipeline():
+    async with pipeline(connection):
         for place, statement in numbered:
             progress.at_the_end = place == last
             cursors.append([])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from dal.backends.postgresql import capture
+from dal.backends.postgresql import capture, unowned
 from dal.backends.postgresql.dialect import encode_array
 from dal.backends.postgresql.errors import BACKEND
 from dal.backends.sql import Executor, Statement, Violation
@@ -28,11 +28,12 @@ _NOBODY: Final = "ACCESS EXCLUSIVE"
 
 
 async def install(executor: Executor, gates: Sequence[Gate]) -> None:
-    """See dal.replica. Takes the ownership of the tables, and the right to create in their schema."""
-    schema = await _schema(executor)
-    await _make_objects(executor, schema, gates)
+    """See dal.replica. Takes the right to create in the tables' schema, and to own them or make triggers on them."""
+    schema, asking = await _schema(executor), await unowned.is_so(executor)
+    await _make_objects(executor, schema, gates, asking=asking)
+    make = _make_asking_triggers if asking else _make_triggers
     for table in capture.in_order(table for gate in gates for table in UNITS[gate.unit]):
-        await _unhurried(lambda table=table: _make_triggers(executor, schema, table))  # type: ignore[misc]
+        await _unhurried(lambda table=table: make(executor, schema, table))  # type: ignore[misc]
 
 
 async def uninstall(executor: Executor, *, keep_fence: bool) -> None:
@@ -46,11 +47,16 @@ async def uninstall(executor: Executor, *, keep_fence: bool) -> None:
     ]
     if keep_fence:
         await executor.batch([Statement("UPDATE dal_gate SET phase = 'RETIRED'")])
+    gone = [Statement(text) for text in capture.drop_objects(schema, fenced, keep_gates=keep_fence)]
+    if await unowned.is_so(executor):
+        drop = [Statement(text) for text in unowned.drop_triggers(schema, fenced)]
+        every = capture.in_order(UNIT_OF)
+        await _unhurried(lambda: executor.batch([_ALONE, *_locks(schema, every, _NOBODY), *drop, *gone]))
+        return
     for table in capture.in_order(UNIT_OF):
         drop = [Statement(text) for text in capture.drop_triggers(schema, table, keep_fence=table in fenced)]
         if await _triggers(executor, schema, table):
             await _unhurried(lambda: executor.batch([*_locks(schema, [table], _NOBODY), *drop]))  # noqa: B023
-    gone = [Statement(text) for text in capture.drop_objects(schema, fenced, keep_gates=keep_fence)]
     # Writers that a trigger led here may still be under way.
     await _unhurried(lambda: executor.batch([_ALONE, patience(FENCE_LOCK_TIMEOUT_S), *gone]))
 
@@ -65,13 +71,14 @@ async def switch(executor: Executor, unit: str, role: str, changed: Statement, l
     schema = await _schema(executor)
     tables = capture.in_order(UNITS[unit])
     refused = "INSERT INTO dal_guard (ok) SELECT 0 WHERE NOT EXISTS (SELECT FROM changed)"
-    statements = [
-        # First, and at the price of the batch: where the gate is not as expected, no table is locked or altered.
-        Statement(f"WITH changed AS ({changed.sql}) {refused}", changed.params),
-        *_locks(schema, tables, _NO_WRITER),
-        *lifted,
-        *(Statement(capture.enforce(schema, table, primary=role == "primary")) for table in tables),
-    ]
+    check = Statement(f"WITH changed AS ({changed.sql}) {refused}", changed.params)
+    if await unowned.is_so(executor):
+        # Alone first: those who hold the gate's row have ended then, and nobody waits for one who waits for him.
+        statements = [patience(FENCE_LOCK_TIMEOUT_S), unowned.alone(unit), check, *lifted]
+    else:
+        # The check first, and at the price of the batch: where it fails, no table is locked or altered.
+        statements = [check, *_locks(schema, tables, _NO_WRITER), *lifted]
+        statements += [Statement(capture.enforce(schema, table, primary=role == "primary")) for table in tables]
     try:
         await executor.batch(statements)
     except Violation as violation:
@@ -90,7 +97,7 @@ def lift(unit: str, version: int) -> Statement:
 # Installing ----------------------------------------------------------------------------------------------------------
 
 
-async def _make_objects(executor: Executor, schema: str, gates: Sequence[Gate]) -> None:
+async def _make_objects(executor: Executor, schema: str, gates: Sequence[Gate], *, asking: bool) -> None:
     """The registry, the functions and the gates: nothing that any writer would meet."""
     values = ", ".join("%s" for _ in Gate._fields)
     taken_over = ", ".join(f"{name} = EXCLUDED.{name}" for name in Gate._fields)
@@ -103,7 +110,9 @@ async def _make_objects(executor: Executor, schema: str, gates: Sequence[Gate]) 
         await executor.batch(
             [
                 _ALONE,
-                *(Statement(text) for text in capture.objects(schema)),
+                *(Statement(text) for text in capture.objects(schema, asking=asking)),
+                *(Statement(text) for text in (unowned.objects(schema) if asking else ())),
+                Statement(capture.grants(schema)),
                 *(
                     Statement(f"INSERT INTO dal_guard (ok) {foreign}", (move,))
                     for move in {gate.move for gate in gates}
@@ -139,6 +148,13 @@ async def _make_triggers(executor: Executor, schema: str, table: str) -> None:
         except Violation:
             continue  # the role was switched meanwhile
         return
+
+
+async def _make_asking_triggers(executor: Executor, schema: str, table: str) -> None:
+    if set(await _triggers(executor, schema, table)) == set(capture.triggers(table)):
+        return
+    made = [Statement(capture.create_trigger(schema, table, name)) for name in capture.triggers(table)]
+    await executor.batch([*_locks(schema, [table], _NO_WRITER), *made])
 
 
 async def _is_enforced(executor: Executor, schema: str, table: str, *, primary: bool) -> bool:

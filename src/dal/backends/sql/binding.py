@@ -11,6 +11,7 @@ from typing import TypeAlias, cast
 
 from dal.backends.sql.dialect import Decoder, Encoder
 from dal.ops import Compare, Guard, Insert, Op, Ref, Row, Upsert
+from dal.replica import Entry, State
 
 #: Appends the parameters of one value; None in its place appends the value as it is.
 Binder: TypeAlias = Callable[[list[object], object], None]
@@ -18,6 +19,8 @@ Binder: TypeAlias = Callable[[list[object], object], None]
 ColumnDecoder: TypeAlias = tuple[int, Decoder, bool]
 #: The driver's rows to the waist's.
 RowDecoder: TypeAlias = Callable[[Sequence[tuple[object, ...]]], list[Row]]
+#: The driver's rows to a move's entries.
+EntryDecoder: TypeAlias = Callable[[Sequence[tuple[object, ...]]], list[Entry]]
 #: What the SQL text depends on in a Ref: table, key columns (none: the row in question), column, whether something is
 #: added.
 RefShape: TypeAlias = tuple[str, tuple[str, ...], str, bool]
@@ -34,6 +37,26 @@ def row_decoder(width: int, decoders: Sequence[ColumnDecoder]) -> RowDecoder:
     """
     if not decoders:
         return _as_they_are
+    values, made, scope = _decoded(width, decoders)
+    source = f"lambda rows: [({made},) for {values}, in rows]"
+    return cast(RowDecoder, eval(source, scope))  # noqa: S307
+
+
+def entry_decoder(name: str, width: int, decoders: Sequence[ColumnDecoder], *, states: Sequence[State]) -> EntryDecoder:
+    """A function from rows of a key, a version, a state and a hash, each with the row of the table of that name, to
+    entries. States come as their place in `states`; what is null is not there, and so is a row that begins with null.
+    """
+    values, made, scope = _decoded(width, decoders)
+    scope |= {"new": tuple.__new__, "entry": Entry, "name": name, "states": states}
+    source = (
+        f"lambda rows: [new(entry, (name, pk, ver or 0, None if v0 is None else ({made},), "
+        f"'dirty' if state is None else states[state], hash)) for pk, ver, state, hash, {values}, in rows]"
+    )
+    return cast(EntryDecoder, eval(source, scope))  # noqa: S307
+
+
+def _decoded(width: int, decoders: Sequence[ColumnDecoder]) -> tuple[str, str, dict[str, object]]:
+    """Names of so many values, what is made of each, and what that needs."""
     values = [f"v{place}" for place in range(width)]
     made = values.copy()
     scope: dict[str, object] = {}
@@ -42,8 +65,7 @@ def row_decoder(width: int, decoders: Sequence[ColumnDecoder]) -> RowDecoder:
         made[place] = f"decode{place}(v{place})"
         if nullable:
             made[place] = f"None if v{place} is None else {made[place]}"
-    source = f"lambda rows: [({', '.join(made)},) for {', '.join(values)}, in rows]"
-    return cast(RowDecoder, eval(source, scope))  # noqa: S307
+    return ", ".join(values), ", ".join(made), scope
 
 
 def _as_they_are(rows: Sequence[tuple[object, ...]]) -> list[Row]:

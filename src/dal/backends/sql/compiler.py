@@ -361,6 +361,10 @@ class Compiler:
         """A column, or a column path, as an expression."""
         return self._pieces.column(table, name)
 
+    def decoders(self, table: Table, names: tuple[str, ...]) -> list[ColumnDecoder]:
+        """What turns the driver's values of these columns into the waist's."""
+        return self._pieces.decoders(table, names)
+
     def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
         """Values as parameters of their columns."""
         encoders = [self._pieces.encoder(table.by_name[name]) for name in values]

@@ -44,6 +44,9 @@ class Conditions:
         return optional(encoder) if encoder is not None and column.nullable else encoder
 
     def decoder(self, table: Table, names: tuple[str, ...]) -> RowDecoder:
+        return row_decoder(len(names), self.decoders(table, names))
+
+    def decoders(self, table: Table, names: tuple[str, ...]) -> list[ColumnDecoder]:
         found: list[ColumnDecoder] = []
         for place, name in enumerate(names):
             first, _, rest = name.partition(".")
@@ -55,7 +58,7 @@ class Conditions:
             decoder = self._dialect.decoders.get(column.kind)
             if decoder is not None:
                 found.append((place, decoder, nullable))
-        return row_decoder(len(names), found)
+        return found
 
     def column(self, table: Table, name: str) -> str:
         """A column, or a column path as a scalar sub-select: it leaves the plan of the query itself alone."""

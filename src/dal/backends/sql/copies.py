@@ -12,14 +12,19 @@ from collections.abc import Callable, Sequence
 from dal.backends import replication
 from dal.backends.sql.dialect import Executor, Step, Violation
 from dal.backends.sql.registry import Registry, RegistrySql, table_of
+from dal.backends.sql.search import SEARCHED
 from dal.errors import ConflictError
 from dal.limits import APPLY_TRIES
 from dal.ops import Op
-from dal.replica import Applied, Entry, Key
+from dal.replica import Applied, Entry, Key, is_first
 
 
 class Copies:
-    """Applies entries over one executor. plan is the store's, the search index included."""
+    """Applies entries over one executor.
+
+    plan         the store's, the search index included.
+    is_searched  whether there is a search index now.
+    """
 
     def __init__(
         self,
@@ -27,16 +32,20 @@ class Copies:
         registry: Registry,
         sql: RegistrySql,
         plan: Callable[[Sequence[Op]], list[Step]],
+        is_searched: Callable[[], bool],
         backend: str,
     ) -> None:
         self._executor = executor
         self._registry = registry
         self._sql = sql
         self._plan = plan
+        self._is_searched = is_searched
         self._backend = backend
 
     async def apply(self, entries: Sequence[Entry]) -> Applied:
         """See `dal.replica`. Raises ConflictError (retryable) where others were faster each time."""
+        if await self._load(entries):
+            return Applied(frozenset([entry.key for entry in entries]))
         replacing, parked = False, frozenset[Key]()
         for _ in range(APPLY_TRIES):
             versions = await self._versions(entries)
@@ -62,6 +71,27 @@ class Copies:
             backend=self._backend,
             retryable=True,
         )
+
+    async def _load(self, entries: Sequence[Entry]) -> bool:
+        """Registers and inserts rows without asking before, where they seem to be new, as all are in a backfill but for
+        accidents; whether it did."""
+        load = self._sql.load
+        if (
+            load is None
+            or not entries
+            or not all(is_first(entry.version) and entry.row is not None for entry in entries)
+        ):
+            return False
+        if self._is_searched() and any(entry.table == SEARCHED.name for entry in entries):
+            return False  # their terms go with them
+        loaded = self._registry.loaded(replication.winners(entries, {}), load)
+        try:
+            await self._executor.batch([*self._sql.mark, *loaded, *self._sql.unmark])
+        except Violation:
+            return (
+                False  # some is there, or another row is in the way: nothing was written, and the usual way finds out
+            )
+        return True
 
     async def _versions(self, entries: Sequence[Entry]) -> dict[Key, int]:
         if not entries:

@@ -12,17 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from typing import Any, Final, TypeAlias, cast
 
+from dal.backends.sql.binding import EntryDecoder, entry_decoder
 from dal.backends.sql.compiler import Compiler
 from dal.backends.sql.dialect import Statement
-from dal.ops import Select, Value
-from dal.replica import EPOCH, TABLE_ORDER, UNIT_OF, Entry, Gate, Registered, State
+from dal.ops import Row, Select, Value
+from dal.replica import EPOCH, TABLE_ORDER, UNIT_OF, Entry, Gate, Registered, State, Unregistered
 from dal.tables import TABLES, Kind, Table
 
 STATES: Final[tuple[State, ...]] = ("checked", "copied", "dirty")
 #: What a list of rows in a parameter holds: the names of its columns, and what they are.
 Columns: TypeAlias = tuple[tuple[str, Kind], ...]
+#: A table, names of columns, and these columns' values as parameters, to statements that insert the rows.
+Load: TypeAlias = Callable[[str, Sequence[str], list[list[object]]], Sequence[Statement]]
 
 _KEYS: Final[Columns] = (("pk", Kind.ID),)
 _VERSIONS: Final[Columns] = (("entity", Kind.TEXT), ("pk", Kind.ID), ("ver", Kind.BIGINT))
@@ -44,6 +49,7 @@ class RegistrySql:
     new_versions  statements that go before, and an expression, that give each row of `given`, whose column `place`
                   counts from 0, a new version: (unit, number of rows).
     bulk          the statements that write a copy's rows, in fewer, where the engine's executor does not see to it.
+    load          inserts many rows in the engine's fastest way; None: the planner's way is the only one.
     """
 
     given: Callable[[Columns], str]
@@ -56,6 +62,7 @@ class RegistrySql:
     lift: Callable[[str, int, str, Sequence[object]], Sequence[Statement]]
     new_versions: Callable[[str, int], tuple[Sequence[Statement], str]]
     bulk: Callable[[Sequence[Statement]], Sequence[Statement]] = lambda statements: statements
+    load: Load | None = None
 
 
 class Registry:
@@ -65,6 +72,7 @@ class Registry:
         self._compiler = compiler
         self._sql = sql
         self._mark = compiler.dialect.placeholder
+        self._decoder = cache(self._decoder_of)
 
     # Gates -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +104,17 @@ class Registry:
         )
         return Statement(sql, [limit], returns=True)
 
+    def unregistered(self, table: Table, after: str, limit: int) -> Statement:
+        """Where the row has an entry, the version is null."""
+        behind = f" WHERE t.id > {self._mark}" if after else ""
+        lowest = f"(SELECT epoch FROM dal_gate WHERE unit = '{UNIT_OF[table.name]}') * {EPOCH}"
+        sql = (
+            f"SELECT t.id, CASE WHEN s.pk IS NULL THEN {lowest} END, s.state, s.hash, {self._row(table)} "
+            f"FROM {table.name} AS t LEFT JOIN dal_sync AS s ON s.entity = '{table.name}' AND s.pk = t.id{behind} "
+            f"ORDER BY t.id LIMIT {self._mark}"
+        )
+        return Statement(sql, [after, limit] if after else [limit], returns=True)
+
     def entries(self, table: Table, ids: Sequence[str]) -> Statement:
         sql = (
             f"SELECT {self._entry(table, 'given.pk')} FROM {self._sql.given(_KEYS)} "
@@ -123,38 +142,26 @@ class Registry:
         return self._compiler.select(query)[0]
 
     def decode_entries(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
-        name, found = table.name, []
-        decoded = self._decoded(table, [row[4:] for row in rows])
-        for given, row in zip(cast("Sequence[tuple[Any, ...]]", rows), decoded, strict=True):
-            pk, ver, state, hash_ = given[:4]
-            found.append(
-                Entry(
-                    name,
-                    str(pk),
-                    0 if ver is None else int(ver),
-                    row if row[0] is not None else None,
-                    "dirty" if state is None else STATES[int(state)],
-                    None if hash_ is None else int(hash_),
-                )
-            )
-        return found
+        return self._decoder(table.name)(rows)
+
+    def decode_unregistered(self, table: Table, rows: Sequence[tuple[object, ...]], limit: int) -> Unregistered:
+        entries = self._decoder(table.name)([row for row in rows if row[1] is not None])
+        return Unregistered(entries, str(rows[-1][0]) if len(rows) == limit else "")
 
     def decode_rows(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
-        return [Entry(table.name, str(row[0]), 0, row) for row in self._decoded(table, rows)]
-
-    def _decoded(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[tuple[Value, ...]]:
-        """Rows of the table; where all is null, as an outer join gives it, that is what they are."""
         _, read = self._compiler.select(Select(table.name))
-        there = read.decode([row for row in rows if row[0] is not None])
-        if len(there) == len(rows):
-            return there
-        found, nothing = iter(there), (None,) * len(table.names)
-        return [nothing if row[0] is None else next(found) for row in rows]
+        return [Entry(table.name, str(row[0]), 0, row) for row in read.decode(rows)]
+
+    def _decoder_of(self, name: str) -> EntryDecoder:
+        table = TABLES[name]
+        return entry_decoder(name, len(table.names), self._compiler.decoders(table, table.names), states=STATES)
 
     def _entry(self, table: Table, key: str) -> str:
+        return f"{key}, s.ver, s.state, s.hash, {self._row(table)}"
+
+    def _row(self, table: Table) -> str:
         forms = self._compiler.dialect.selected
-        columns = [forms.get(column.kind, "{}").format(f"t.{column.name}") for column in table.columns]
-        return ", ".join([key, "s.ver", "s.state", "s.hash", *columns])
+        return ", ".join([forms.get(column.kind, "{}").format(f"t.{column.name}") for column in table.columns])
 
     # Reading the registry alone --------------------------------------------------------------------------------------
 
@@ -250,8 +257,18 @@ class Registry:
             f"FROM {self._sql.given(_REGISTERED)} WHERE dal_sync.entity = given.entity AND dal_sync.pk = given.pk "
             "AND dal_sync.ver = given.ver AND dal_sync.state = 2"
         )
-        ordered = sorted([(table, id_, version, int(h is None), 1, h) for table, id_, version, h in rows], key=_place)
-        return Statement(sql, self._sql.encode_given(ordered))
+        return Statement(sql, self._sql.encode_given(_acknowledged(rows, state=1)))
+
+    def register(self, rows: Sequence[tuple[str, str, int, int | None]]) -> Statement:
+        """As `acknowledge`; also keys that have no entry."""
+        sql = (
+            f"INSERT INTO dal_sync (entity, {_FIELDS}) "
+            "SELECT given.entity, given.pk, given.ver, given.deleted, given.state, given.hash "
+            f"FROM {self._sql.given(_REGISTERED)} WHERE TRUE ON CONFLICT (entity, pk) DO UPDATE "
+            "SET state = 0, hash = excluded.hash, deleted = excluded.deleted "
+            "WHERE dal_sync.ver = excluded.ver AND dal_sync.state = 2"
+        )
+        return Statement(sql, self._sql.encode_given(_acknowledged(rows, state=0)))
 
     def mark_checked(self, table: Table, versions: Mapping[str, int]) -> Statement:
         sql = (
@@ -291,6 +308,38 @@ class Registry:
         )
         return [Statement(taken, self._sql.encode_given(rows)), Statement(guard, self._versions(won))]
 
+    def loaded(self, won: Sequence[Entry], load: Load) -> Sequence[Statement]:
+        """Registers rows of which nothing is known, and inserts them; a violation where that is not so."""
+        count = len(won)
+        tables, ids, versions, rows, _, hashes = map(list, zip(*won, strict=True))
+        statements = [
+            *load(
+                "dal_sync",
+                ("entity", *_FIELDS.split(", ")),
+                [tables, ids, versions, [0] * count, [0] * count, hashes],
+            )
+        ]
+        start = 0
+        for name, group in groupby(tables):
+            stop = start + sum(1 for _ in group)
+            table = TABLES[cast(str, name)]
+            statements += load(table.name, table.names, self._columns(table, cast("list[Row]", rows[start:stop])))
+            start = stop
+        return statements
+
+    def _columns(self, table: Table, rows: Sequence[Row]) -> list[list[object]]:
+        """The rows' values as parameters, by column."""
+        columns: list[list[object]] = []
+        for column, values in zip(table.columns, zip(*rows, strict=True), strict=True):
+            encode = self._compiler.dialect.encoders.get(column.kind)
+            if encode is None:
+                columns.append(list(values))
+            elif column.nullable and column.kind is not Kind.JSON:
+                columns.append([None if value is None else encode(value) for value in values])
+            else:
+                columns.append(list(map(encode, values)))
+        return columns
+
     def _versions(self, entries: Sequence[Entry]) -> Sequence[object]:
         return self._sql.encode_given([(entry.table, entry.id, entry.version) for entry in entries])
 
@@ -318,6 +367,13 @@ def _field(name: str) -> str:
     if name not in Gate._fields:
         raise ValueError(f"a gate has no {name}")
     return name
+
+
+def _acknowledged(
+    rows: Sequence[tuple[str, str, int, int | None]], *, state: int
+) -> list[tuple[str, str, int, int, int, int | None]]:
+    """Registry entries as they are once these were copied, in one order for everybody."""
+    return sorted([(table, id_, version, int(h is None), state, h) for table, id_, version, h in rows], key=_place)
 
 
 def _place(row: tuple[str, str, int, int, int, int | None]) -> tuple[int, str]:

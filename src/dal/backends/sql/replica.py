@@ -17,14 +17,15 @@ from dal.backends.sql.dialect import Executor, Result, Statement, Step
 from dal.backends.sql.registry import Registry, RegistrySql, table_of
 from dal.errors import SchemaError
 from dal.ops import Op, Value
-from dal.replica import Applied, Backlog, Bucket, Copied, Entry, Gate, Registered
+from dal.replica import Applied, Backlog, Bucket, Copied, Entry, Gate, Registered, Unregistered, is_first
 from dal.tables import TABLES
 
 
 class SqlReplica(ABC):
     """A Replica over one executor.
 
-    plan  the store's: operations to statements, the search index included.
+    plan         the store's: operations to statements, the search index included.
+    is_searched  whether there is a search index now.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class SqlReplica(ABC):
         compiler: Compiler,
         sql: RegistrySql,
         plan: Callable[[Sequence[Op]], list[Step]],
+        is_searched: Callable[[], bool],
         backend: str,
     ) -> None:
         self._executor = executor
         self._sql = sql
         self._registry = Registry(compiler, sql)
-        self._copies = Copies(executor, self._registry, sql, plan, backend)
+        self._copies = Copies(executor, self._registry, sql, plan, is_searched, backend)
         self._backend = backend
 
     # The move itself -------------------------------------------------------------------------------------------------
@@ -76,6 +78,10 @@ class SqlReplica(ABC):
         rows = (await self._executor.batch(self._registry.seed(table_of(table), after, limit)))[-1].rows
         return str(rows[0][0]) if rows and rows[0][1] == limit else ""
 
+    async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+        rows = await self._executor.fetch(self._registry.unregistered(table_of(table), after, limit))
+        return self._registry.decode_unregistered(table_of(table), rows, limit)
+
     async def dirty(self, table: str, limit: int) -> list[Entry]:
         return await self._entries(table, self._registry.dirty(table_of(table), limit))
 
@@ -95,8 +101,12 @@ class SqlReplica(ABC):
         return self._registry.decode_rows(table_of(table), rows)
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
-        if copied:
-            await self._executor.batch([self._registry.acknowledge(copied)])
+        first = [one for one in copied if is_first(one.version)]
+        later = [one for one in copied if not is_first(one.version)]
+        if first:
+            await self._executor.batch([self._registry.register(first)])
+        if later:
+            await self._executor.batch([self._registry.acknowledge(later)])
 
     async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
         ((*found,),) = await self._executor.fetch(self._registry.tables_with(state))

@@ -17,10 +17,13 @@ from dal.ops import JsonValue
 from dal.search import OVERFLOW_TERM, SearchQuery
 from dal.tables import Kind
 
+_TIME_CHARS: Final = 27
+
 
 def encode_time(value: datetime) -> str:
     """`YYYY-MM-DDTHH:MM:SS.ffffffZ`: text order is time order. The value is in UTC."""
-    return value.isoformat(timespec="microseconds")[:26] + "Z"
+    text = orjson.dumps(value, option=orjson.OPT_UTC_Z)[1:-1].decode()  # a third of the time of isoformat()
+    return text if len(text) == _TIME_CHARS else f"{text[:-1]}.000000Z"
 
 
 def decode_time(text: str) -> datetime:

@@ -38,7 +38,7 @@ _MADE: Final = (
     "CREATE INDEX IF NOT EXISTS dal_sync_pending ON dal_sync (entity, state, pk) WHERE state > 0",
     "CREATE TABLE IF NOT EXISTS dal_gate (unit TEXT PRIMARY KEY NOT NULL, move TEXT NOT NULL, side TEXT NOT NULL, "
     "role TEXT NOT NULL, epoch INTEGER NOT NULL, next_epoch INTEGER NOT NULL, phase TEXT NOT NULL, "
-    "cursor TEXT NOT NULL, deadline_ms INTEGER NOT NULL, lease_owner TEXT NOT NULL, lease_until_ms INTEGER NOT NULL, "
+    "cursor TEXT NOT NULL, turn INTEGER NOT NULL, lease_owner TEXT NOT NULL, lease_until_ms INTEGER NOT NULL, "
     "shadow_percent INTEGER NOT NULL, notes TEXT NOT NULL) WITHOUT ROWID",
     # What triggers ask of a gate, and the last version of the unit: found by its number, in one small page.
     "CREATE TABLE IF NOT EXISTS dal_unit (number INTEGER PRIMARY KEY, unit TEXT NOT NULL, is_primary INTEGER NOT NULL, "

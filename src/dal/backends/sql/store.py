@@ -27,6 +27,11 @@ from dal.store import Capabilities, ReadCommit, StoreHealth
 if TYPE_CHECKING:
     from dal.replica import Replica
 
+    MakeReplica = Callable[
+        [Executor, Compiler, Callable[[Sequence[Op]], list[Step]], Callable[[], bool]],
+        Replica,
+    ]
+
 
 class SqlStore:
     """A store on one SQL database.
@@ -36,7 +41,8 @@ class SqlStore:
     address       what messages call the database: a path, or a URL without its password.
     schema_connection  opens the database for migrations, apart from the executor.
     auto_migrate  True: bring the schema up at opening. None: only in a database without any table. False: never.
-    make_replica  makes the moves' side of the store, from its executor, its compiler and its way of planning a batch.
+    make_replica  makes the moves' side of the store, from its executor, its compiler, its way of planning a batch, and
+                  whether it has a search index at that moment.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class SqlStore:
         address: str,
         schema_connection: Callable[[], AbstractAsyncContextManager[schema.Connection]],
         auto_migrate: bool | None = False,
-        make_replica: Callable[[Executor, Compiler, Callable[[Sequence[Op]], list[Step]]], Replica] | None = None,
+        make_replica: MakeReplica | None = None,
     ) -> None:
         self._executor = executor
         self._compiler = Compiler(dialect)
@@ -192,7 +198,12 @@ class SqlStore:
                 backend=self._capabilities.backend,
             )
         # The session is another one when the search index has come or gone.
-        return self._make_replica(self._executor, self._compiler, lambda ops: self._session.plan(ops))
+        return self._make_replica(
+            self._executor,
+            self._compiler,
+            lambda ops: self._session.plan(ops),
+            lambda: self._capabilities.search,
+        )
 
     # The search index ------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,12 @@ def sqlite_store(path: str | os.PathLike[str], *, auto_migrate: bool | None = No
     )
 
 
-def _replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> Replica:
+def _replica(
+    executor: Executor,
+    compiler: Compiler,
+    plan: Callable[[Sequence[Op]], list[Step]],
+    is_searched: Callable[[], bool],
+) -> Replica:
     from dal.backends.sqlite.replica import sqlite_replica  # nothing of it is needed without a move
 
-    return sqlite_replica(executor, compiler, plan)
+    return sqlite_replica(executor, compiler, plan, is_searched)

@@ -26,8 +26,18 @@ _ROWS: Final = (256, 32, 4, 1)
 _INSERT: Final = re.compile(r"(INSERT INTO \w+ \([\w, ]+\) VALUES )(\([?, ]+\))( ON CONFLICT .*)?")
 
 
-def sqlite_replica(executor: Executor, compiler: Compiler, plan: Callable[[Sequence[Op]], list[Step]]) -> SqliteReplica:
-    return SqliteReplica(executor, compiler, replace(REGISTRY, bulk=in_bulk), plan, BACKEND)
+def sqlite_replica(
+    executor: Executor,
+    compiler: Compiler,
+    plan: Callable[[Sequence[Op]], list[Step]],
+    is_searched: Callable[[], bool],
+) -> SqliteReplica:
+    return SqliteReplica(executor, compiler, replace(REGISTRY, bulk=in_bulk, load=_load), plan, is_searched, BACKEND)
+
+
+def _load(table: str, names: Sequence[str], columns: list[list[object]]) -> list[Statement]:
+    sql = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+    return in_bulk([Statement(sql, list(zip(*columns, strict=True)), many=True)])
 
 
 def in_bulk(statements: Sequence[Statement]) -> list[Statement]:

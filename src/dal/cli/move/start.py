@@ -110,7 +110,8 @@ class _Run:
     """One mover at work, and what is shown of it."""
 
     def __init__(self, sides: Sides, mover: Mover, places: Places, *, as_json: bool, ends_verified: bool) -> None:
-        from dal.move.status import Pace
+        from dal.cli.move.held_up import HeldUp
+        from dal.move.status import MoveStatus, Pace
 
         self._sides = sides
         self._mover = mover
@@ -124,6 +125,9 @@ class _Run:
         self._looks = 0
         self._has_said_verified = False
         self._said: set[str] = set()
+        self._status = MoveStatus()
+        self._held_up = HeldUp()
+        self._reasons: list[str] = []
 
     async def run(self) -> int:
         from dal.cli.move.show import MoveProgress
@@ -142,7 +146,8 @@ class _Run:
                 if not moving.done():  # it ends its round by itself; what it does meanwhile can be broken off
                     await asyncio.wait({moving}, timeout=MOVE_STOP_S)
                     moving.cancel()
-                await self._show(progress)
+                if not self._reasons:
+                    await self._show(progress)
                 code = await self._result(moving)
         finally:
             stopping.cancel()
@@ -166,11 +171,13 @@ class _Run:
             complain("the move has ended; nothing is left to copy")
             return 0
         again = f"dal move start{self._places.arguments}"
+        if self._ends_verified and self._reasons:
+            return self._say_not_verified(again)
         if not self._is_verified:
             complain(f"interrupted; nothing is lost, go on with: {again}")
             return INTERRUPTED
         if not self._has_said_verified:
-            self._say_verified()
+            self._say_verified(self._status)
         complain(f"stopped; nothing is copied any more until: {again}")
         return 0
 
@@ -188,7 +195,7 @@ class _Run:
         from dal.move.status import look
 
         try:
-            status = self._pace.see(await look(self._sides))
+            status = self._status = self._pace.see(await look(self._sides))
         except DalError as error:
             if error.retryable:  # else the mover meets it as well, and ends
                 self._say(progress, f"the source does not answer: {error.message}; trying on")
@@ -202,7 +209,7 @@ class _Run:
         if self._as_json:
             print_line({**self._places.to_json(), **status.as_dict(), **self._own()})
         progress.show(status)
-        self._say_stuck(progress)
+        self._say_held_up(progress, status)
         if status.is_verified and not self._has_said_verified and not self._ends_verified:
             self._say_verified(status)
 
@@ -212,21 +219,17 @@ class _Run:
         return {
             "working": found.working,
             "copied_here": sum(found.copied.values()),
-            "stuck": [list(key) for key in found.stuck[:_SHOWN_KEYS]],
+            "stuck": [list(key) for key in list(found.stuck)[:_SHOWN_KEYS]],
             "not_kept": [list(key) for key in found.different[:_SHOWN_KEYS]],
         }
 
-    def _say_stuck(self, progress: MoveProgress) -> None:
-        for keys, what in (
-            (
-                self._mover.progress.stuck,
-                "cannot be copied: another row is in their way, or what they refer to is missing",
-            ),
-            (self._mover.progress.different, "read back from the target with other content"),
-        ):
-            if keys:
-                shown = ", ".join(f"{key.table}['{key.id}']" for key in keys[:_SHOWN_KEYS])
-                self._say(progress, f"{len(keys)} rows {what}: {shown}")
+    def _say_held_up(self, progress: MoveProgress, status: MoveStatus) -> None:
+        for unit, text in self._mover.progress.held_up.items():
+            if text:
+                self._say(progress, f"{unit}: {text}. The others go on; the unit is not switched before that is mended")
+        self._reasons = self._held_up.see(status, self._mover.progress)
+        if self._ends_verified and self._reasons:
+            self._stop.set()
 
     def _say(self, progress: MoveProgress, text: str) -> None:
         """A line, once."""
@@ -234,8 +237,22 @@ class _Run:
             self._said.add(text)
             progress.line(text)
 
-    def _say_verified(self, status: MoveStatus | None = None) -> None:
+    def _say_not_verified(self, again: str) -> int:
+        for reason in self._reasons:
+            complain(f"not verified: {reason}")
+        given = self._places.arguments
+        complain(
+            f"mend them at the source, or have the target's own deleted: dal move repair{given} --delete-extra --yes"
+        )
+        complain(f"then go on with: {again}; or give the move up: dal move abort{given}")
+        return FAILED
+
+    def _say_verified(self, status: MoveStatus) -> None:
+        from dal.cli.move.status import next_steps
+
         self._has_said_verified = True
-        rows = "" if status is None else f" {sum(unit.total for unit in status.units.values()):,} rows:"
-        complain(f"verified:{rows} both stores hold the same, and the target follows")
-        complain(f"next: dal move cutover{self._places.arguments}")
+        rows = sum(unit.total for unit in status.units.values())
+        follows = "source" if not status.living_on("source") else "target"
+        complain(f"verified: {rows:,} rows: both stores hold the same, and the {follows} follows")
+        for line in next_steps(status, self._places, copies=True):
+            complain(line)

@@ -100,15 +100,15 @@ async def _look_again(sides: Sides) -> MoveStatus | None:
         await asyncio.sleep(0.1)
 
 
-def next_steps(found: MoveStatus, places: Places) -> list[str]:
-    """What comes next, as commands."""
+def next_steps(found: MoveStatus, places: Places, *, copies: bool = False) -> list[str]:
+    """What comes next, as commands. copies: whoever asks is the mover."""
     given = places.arguments
     if not found.move:
         return [f"begin with: dal move plan{given}"]
     if found.is_retired:
         return []
     lines = []
-    if found.lease_s is None:
+    if found.lease_s is None and not copies:
         lines.append(f"nobody copies now; go on with: dal move start{given}")
     switched, here = found.living_on("target"), found.living_on("source")
     if found.is_verified and here:
