@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from dal.factory import create_data_access
 from tests.cli.conftest import Command, document, parsed
 
 FORMER = "2020-01"
@@ -204,3 +206,22 @@ def test_the_doctor_looks_at_where_contents_lie(run: Command, blobs: Path, monke
     monkeypatch.delenv("BLOB_FALLBACK_URL")
     monkeypatch.delenv("BLOB_URL")
     assert document(run("doctor", "--json"))["contents"] is None
+
+
+def test_work_that_waits_is_listed_and_what_is_dead_revived(run: Command, file: str, url: str) -> None:
+    async def prepare() -> str:
+        async with create_data_access(url) as dal:
+            await dal.files.queue.enqueue("thumbnail", file_id=file)
+            dead = await dal.files.queue.enqueue("scan", file_id=file, max_attempts=1, priority=9)
+            (taken,) = await dal.files.queue.take("me", tasks=["scan"])
+            await dal.files.queue.fail(taken, "broken")
+            return dead.id
+
+    dead = asyncio.run(prepare())
+    assert {task["task"] for task in document(run("files", "tasks", "--json"))["items"]} == {"thumbnail", "scan"}
+    (found,) = document(run("files", "tasks", "--status", "dead", "--file", file, "--json"))["items"]
+    assert (found["id"], found["last_error"]) == (dead, "broken")
+    assert "broken" in run("files", "tasks", "--task", "scan").stdout
+    assert run("files", "tasks", "--revive", dead).stdout.strip() == dead
+    assert run("files", "tasks", "--revive", dead).exit_code == 1
+    assert document(run("files", "tasks", "--status", "dead", "--json"))["items"] == []

@@ -245,10 +245,16 @@ def test_a_file_that_is_not_there_is_wrong_usage(run: Command, files: str, datab
 def test_the_librarys_own_schema_goes_up_and_down(run: Command, database: str) -> None:
     first: Document = document(run("schema", "up", "--url", database, "--json"))
     assert first["set"] == "dal"
-    assert names(first["applied"]) == ["0001_core.sql", "0002_search.sql"]
+    assert names(first["applied"]) == ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
     assert run("chats", "list", "--url", database).exit_code == 0
     assert run("schema", "verify", "--url", database).exit_code == 0
     assert run("schema", "drift", "--url", database).exit_code == 0
     assert run("schema", "down", "--url", database, "--yes").exit_code == 0
     status = json.loads(run("schema", "status", "--url", database, "--json").stdout)
-    assert (status["usable"], status["pending"], status["required"]) == (True, ["0002_search.sql"], [])
+    lacking = ["0003_files.sql"]
+    assert (status["usable"], status["pending"], status["required"]) == (False, lacking, lacking)
+    refused = run("chats", "list", "--url", database)
+    assert refused.exit_code == 1
+    assert "is at 0002 and lacks 0003_files.sql; run `dal schema up --url" in refused.stderr
+    assert run("schema", "up", "--url", database).exit_code == 0
+    assert run("chats", "list", "--url", database).exit_code == 0

@@ -132,6 +132,35 @@ async def test_fastapi_service_serves_a_chat(service: ModuleType) -> None:
         assert health.json()["status"] == "down"
 
 
+async def test_files_service_takes_shares_and_serves_files(
+    storage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BLOB_URL", f"file:{tmp_path}/blobs")
+    monkeypatch.setenv("FILE_QUOTA_BYTES", "3000000")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    app = importlib.import_module("files_service").app
+    data = bytes(range(256)) * 8000
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        ada = (await app.state.dal.users.create()).id
+        answer = await client.put("/files/größe.bin", content=data, headers={"x-user": ada})
+        assert answer.status_code == 201
+        file = f"/files/{answer.json()['id']}"
+        served = await client.get(file, headers={"x-user": ada})
+        assert served.content == data
+        assert served.headers["x-content-type-options"] == "nosniff"
+        assert served.headers["content-disposition"] == "attachment; filename*=UTF-8''gr%C3%B6%C3%9Fe.bin"
+        assert (await client.get(file)).status_code == 404
+        token = (await client.post(f"{file}/link", headers={"x-user": ada})).json()
+        assert (await client.get(file, params={"token": token})).content == data
+        assert (await client.put("/files/more", content=data, headers={"x-user": ada})).status_code == 507
+        assert (await client.put("/files/a", content=b"x")).status_code >= 400
+        assert len((await app.state.dal.files.access_log(action="open")).items) == 3
+    del sys.modules["files_service"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short_and_has_its_test(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 60

@@ -309,9 +309,26 @@ async def test_a_directory_of_something_else_is_refused_and_named(tmp_path: Path
 
 async def test_a_newer_layout_is_refused_and_left_alone(tmp_path: Path) -> None:
     await _fill(tmp_path)
-    (tmp_path / "dal.json").write_text('{"layout": 2}')
-    with pytest.raises(SchemaError, match="layout 2"):
+    (tmp_path / "dal.json").write_text('{"layout": 3}')
+    for upgrade in (False, True):
+        with pytest.raises(SchemaError, match="layout 3"):
+            await FileStore(tmp_path, upgrade=upgrade).open()
+
+
+async def test_an_older_layout_is_brought_up_only_when_asked_to(tmp_path: Path) -> None:
+    await _fill(tmp_path)
+    marker = tmp_path / "dal.json"
+    marker.write_text('{"layout": 1}')
+    with pytest.raises(SchemaError, match="has layout 1, this library writes 2; .* run `dal schema up"):
         await FileStore(tmp_path).open()
+    assert marker.read_text() == '{"layout": 1}'
+    store = FileStore(tmp_path, upgrade=True)
+    await store.open()
+    await store.commit([Insert("pricing_tiers", rows.whole("pricing_tiers", 1))])
+    await store.close()
+    store = await _opened(tmp_path)
+    assert await store.read(Count("pricing_tiers")) == [(1,)]
+    await store.close()
 
 
 @pytest.mark.parametrize("marker", ["", "{", "[]", '{"layout": "1"}'])

@@ -287,14 +287,14 @@ async def test_two_deployments_at_once_both_end_well(url: str, files: Path) -> N
 async def test_the_librarys_own_set_is_planned_and_applied(url: str, tmp_path: Path) -> None:
     done = await run(url, None)
     assert done.ok, done.message
-    assert names(done) == ["0001_core.sql", "0002_search.sql"]
+    assert names(done) == ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
     assert [name for name, state in states(done).items() if state == "done"] == ["binding", "plan", "apply"]
 
 
 async def test_the_librarys_own_set_is_backed_up_where_that_is_demanded(url: str, tmp_path: Path) -> None:
     project = project_of(tmp_path, "[environments.prod]\nurl_variable = 'URL'\nrequire_backup = true\n", URL=url)
     done = await run(url, None, "prod", project=project, leave_out=["0002_search.sql"])
-    assert names(done) == ["0001_core.sql"]
+    assert names(done) == ["0001_core.sql", "0003_files.sql"]
     assert done.backup is not None
     assert done.backup.path.parent == tmp_path / "backups"
     assert done.restore_hint == f"dal schema restore {done.backup.path} --env prod"

@@ -6,6 +6,7 @@ from dal import schema
 from dal.schema import Connection
 from dal.schema.inspection.compare import differences
 from dal.schema.inspection.objects import snapshot
+from dal.tables import TABLES
 from tests.schema.declared import OWN_OBJECTS, declared
 
 
@@ -25,6 +26,13 @@ async def test_up_then_down_then_up_gives_the_same_objects(connection: Connectio
     assert (await snapshot(connection)).empty
     assert [m.name for m in await schema.up(connection)] == names
     assert await snapshot(connection) == first
+
+
+def test_every_table_is_on_the_page_of_tables() -> None:
+    page = (schema.schema_directory("sqlite").parents[1] / "docs/reference/tables.md").read_text()
+    for name, table in TABLES.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert (row.split("|")[3].strip() == "") == (not any(p.on_delete == "cascade" for p in table.parents)), name
 
 
 def test_both_engines_have_the_same_files_each_with_its_way_back() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from dal.limits import MAX_BLOB_BYTES
 
 if TYPE_CHECKING:
     from dal.files.reader import FileReader
 
-#: Looks into a file: None where it is clean, else what was found. What it raises lets the scan be tried again.
-Scanner: TypeAlias = "Callable[[FileReader], Awaitable[str | None]]"
+
+class Scanner(Protocol):
+    """Looks into files, as a virus scanner does. Any async function of one reader is one."""
+
+    async def __call__(self, reader: FileReader, /) -> str | None:
+        """None where the file is clean, else what was found. What it raises lets the scan be tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from dal.cli.files import access, contents, looking, moving, upkeep, usage
+from dal.cli.files import access, contents, looking, moving, tasks, upkeep, usage
 
 app = typer.Typer(help="Files, their contents, and moving those from one place to another.", no_args_is_help=True)
 app.command("list")(looking.list_files)
 app.command("show")(looking.show)
 app.command("log")(looking.log)
 app.command("uploads")(looking.uploads)
+app.command("tasks")(tasks.tasks)
 app.command("upload")(contents.upload)
 app.command("download")(contents.download)
 app.command("delete")(contents.delete)

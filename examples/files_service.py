@@ -1,0 +1,62 @@
+"""People upload files, share them by links and fetch them: streamed both ways, checked, counted and logged.
+
+pip install fastapi uvicorn
+BLOB_URL=file:blobs uvicorn files_service:app
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+
+import dal
+from dal import Caller, FileRecord
+
+STATUS = {dal.NotFoundError: 404, dal.AccessDeniedError: 404, dal.QuotaExceededError: 507, dal.InvalidInputError: 422}
+# A browser neither guesses at what people uploaded, nor runs it on this origin.
+GUARDED = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with dal.create_data_access() as app.state.dal:
+        yield
+
+
+def caller(request: Request, x_user: str | None = Header(None), token: str | None = None) -> Caller:
+    """Who asks. In your application the user comes from its sign-in, not from a header that anybody can send."""
+    return Caller(user_id=x_user, token=token, ip_address=request.client.host if request.client else None)
+
+
+def store(request: Request) -> dal.DataAccess:
+    return request.app.state.dal  # type: ignore[no-any-return]
+
+
+By, Store = Annotated[Caller, Depends(caller)], Annotated[dal.DataAccess, Depends(store)]
+app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(dal.DalError)
+async def explain(_: Request, error: dal.DalError) -> JSONResponse:
+    found = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503 if error.retryable else 500)
+    return JSONResponse({"error": error.message if found < 500 else type(error).__name__}, found)
+
+
+@app.put("/files/{name}", status_code=201)
+async def upload(name: str, request: Request, store: Store, by: By) -> FileRecord:
+    return await store.files.upload(by.user_id or "", name, request.stream(), by=by)
+
+
+@app.get("/files/{file_id}")
+async def download(file_id: str, store: Store, by: By) -> StreamingResponse:
+    reader = await store.files.open(file_id, by=by)
+    named = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(reader.record.filename, safe='')}"}
+    return StreamingResponse(reader, media_type=reader.record.mime_type, headers=GUARDED | named)
+
+
+@app.post("/files/{file_id}/link", status_code=201)
+async def link(file_id: str, store: Store, by: By) -> str | None:
+    return (await store.files.link(file_id, expires_in=3600, by=by)).token
