@@ -1,8 +1,4 @@
-"""People upload files, share them by links and fetch them: streamed both ways, checked, counted and logged.
-
-pip install fastapi uvicorn
-BLOB_URL=file:blobs uvicorn files_service:app
-"""
+"""People upload files, share and fetch them: streamed, checked, counted, logged. Needs FastAPI, and BLOB_URL."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +9,8 @@ from fastapi import Depends, FastAPI, Header, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 import dal
-from dal import Caller, FileRecord
 
 STATUS = {dal.NotFoundError: 404, dal.AccessDeniedError: 404, dal.QuotaExceededError: 507, dal.InvalidInputError: 422}
-# A browser neither guesses at what people uploaded, nor runs it on this origin.
-GUARDED = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 
 
 @asynccontextmanager
@@ -26,16 +19,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def caller(request: Request, x_user: str | None = Header(None), token: str | None = None) -> Caller:
+def caller(request: Request, x_user: str | None = Header(None), token: str | None = None) -> dal.Caller:
     """Who asks. In your application the user comes from its sign-in, not from a header that anybody can send."""
-    return Caller(user_id=x_user, token=token, ip_address=request.client.host if request.client else None)
+    return dal.Caller(user_id=x_user, token=token, ip_address=request.client.host if request.client else None)
 
 
 def store(request: Request) -> dal.DataAccess:
     return request.app.state.dal  # type: ignore[no-any-return]
 
 
-By, Store = Annotated[Caller, Depends(caller)], Annotated[dal.DataAccess, Depends(store)]
+By = Annotated[dal.Caller, Depends(caller)]
+Store = Annotated[dal.DataAccess, Depends(store)]
 app = FastAPI(lifespan=lifespan)
 
 
@@ -46,15 +40,16 @@ async def explain(_: Request, error: dal.DalError) -> JSONResponse:
 
 
 @app.put("/files/{name}", status_code=201)
-async def upload(name: str, request: Request, store: Store, by: By) -> FileRecord:
+async def upload(name: str, request: Request, store: Store, by: By) -> dal.FileRecord:
     return await store.files.upload(by.user_id or "", name, request.stream(), by=by)
 
 
 @app.get("/files/{file_id}")
 async def download(file_id: str, store: Store, by: By) -> StreamingResponse:
     reader = await store.files.open(file_id, by=by)
-    named = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(reader.record.filename, safe='')}"}
-    return StreamingResponse(reader, media_type=reader.record.mime_type, headers=GUARDED | named)
+    offer = f"attachment; filename*=UTF-8''{quote(reader.record.filename, safe='')}"
+    headers = {"Content-Disposition": offer, "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(reader, media_type=reader.record.mime_type, headers=headers)
 
 
 @app.post("/files/{file_id}/link", status_code=201)

@@ -62,6 +62,8 @@ class OurContents(ContentSubject):
     async def open(self) -> None:
         await self._store.open()
         await self.fill()
+        for key in (*(f"small-{number}" for number in range(_SMALL_KEYS)), self.large_key(0)):
+            await self.get(key)  # a cache has it then
 
     async def close(self) -> None:
         await self._store.close()

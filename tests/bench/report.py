@@ -144,8 +144,9 @@ _TITLES: Final = {
 
 _NOTES: Final = {
     "blobs": """Both sides store the same bytes, durable when the call returns; the library also computes their SHA-256
-and keeps it. Plain files block the event loop, as the library does not. `cp` syncs nothing. The bucket is served by
-the machine that measures, so that both sides wait for the same two processors.""",
+and keeps it. Plain files are written, synced and renamed, their directory is synced, and all that blocks the event
+loop, as the library does not. `cp` syncs nothing. The bucket is served by the machine that measures, so that both sides
+wait for the same processors.""",
     "moves": """What a live move costs a writer: the same append in a store without a move, with a move installed (every
 row is registered by a trigger), and by an instance that also pushes what it wrote to a target of the same kind, in the
 same process. The two sides of a backfill copy the same rows from the same SQLite file; the library also registers,

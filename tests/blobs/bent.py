@@ -75,8 +75,8 @@ class Bent:
                 await writer.drain()
                 if answer.cut is not None:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            return  # the client went away, or the test is over
         finally:
             writer.close()
 

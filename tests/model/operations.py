@@ -35,6 +35,9 @@ _BY_COLUMN: Final[dict[str, SearchStrategy[Value]]] = {
     "token_count": st.sampled_from([None, 0, 7]),
     "file_size": st.sampled_from([0, 1, 2**40]),
     "expires_at": st.one_of(st.none(), _MOMENTS),
+    "part_number": st.integers(1, 2),
+    "grantee_id": st.sampled_from([None, "k", "K"]),
+    "token_hash": st.sampled_from([None, "k", "K"]),
     "ip_address": st.sampled_from([None, "192.0.2.1", "2001:db8::1"]),
 }
 _BY_KIND: Final[dict[Kind, SearchStrategy[Value]]] = {
@@ -93,7 +96,12 @@ def _compare(table: str) -> SearchStrategy[Compare]:
     return st.sampled_from(plain).flatmap(build)
 
 
-_TABLE_NAMES: Final = st.sampled_from(list(TABLES))
+#: Tables enough for every kind of key, parent and way of keeping rows; more of one kind would only meet less often.
+WRITTEN: Final = (
+    *("users", "chat_sessions", "messages", "user_memory", "files", "system_logs"),
+    *("multipart_uploads", "multipart_parts", "file_permissions", "user_quotas", "file_access_logs"),
+)
+_TABLE_NAMES: Final = st.sampled_from(WRITTEN)
 _UPSERT_KEYS: Final = st.sampled_from(
     [("user_memory", ("user_id", "memory_type", "key")), ("users", ("id",)), ("files", ("storage_key",))]
 )
@@ -121,7 +129,7 @@ def updates(draw: st.DrawFn) -> Update:
     table = draw(_TABLE_NAMES)
     free = [name for name in TABLES[table].names if name not in ("id", "version", "message_count")]
     names = draw(st.lists(st.sampled_from(free), max_size=2, unique=True))
-    add: dict[str, int] = draw(st.sampled_from([{}, {"version": 1}])) if table != "system_logs" else {}
+    add: dict[str, int] = draw(st.sampled_from([{}, {"version": 1}])) if "version" in TABLES[table].by_name else {}
     changes = {name: draw(_column(table, name)) for name in names}
     if not changes and not add:
         changes = {"created_at": rows.moment(1)}
@@ -136,10 +144,15 @@ def deletes(draw: st.DrawFn) -> Delete:
 
 @st.composite
 def guards(draw: st.DrawFn) -> Guard:
-    table = draw(st.sampled_from(["users", "chat_sessions", "user_memory"]))
+    table = draw(st.sampled_from(["users", "chat_sessions", "user_memory", "user_quotas"]))
     names = draw(st.lists(st.sampled_from(["version", "status", "created_at"]), max_size=2, unique=True))
     expect = {name: draw(_column(table, name)) for name in names if name in TABLES[table].by_name}
-    return Guard(table, draw(_key(table)), expect)
+    key = draw(_key(table))
+    where = draw(st.lists(_compare(table), max_size=1))
+    if table == "user_quotas":
+        ref = Ref(table, draw(st.one_of(st.just(key), _key(table))), "max_bytes", draw(st.integers(-1, 1)))
+        where.append(Compare("taken_bytes", draw(st.sampled_from(["=", "!=", "<", "<=", ">", ">="])), ref))
+    return Guard(table, key, expect, tuple(where))
 
 
 @st.composite

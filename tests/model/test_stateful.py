@@ -53,7 +53,7 @@ async def copy_of(oracle: Store) -> MemoryStore:
     """Another oracle that holds the same rows."""
     twin = MemoryStore()
     await twin.open()
-    for name, found in (await rows.everything(oracle)).items():
+    for name, found in (await rows.everything(oracle, operations.WRITTEN)).items():
         await twin.commit([Insert(name, dict(zip(TABLES[name].names, row, strict=True))) for row in found])
     return twin
 
@@ -99,7 +99,7 @@ class StoreMachine(RuleBasedStateMachine):
                     for ops in batches:
                         told.append(await outcome(transaction, ops))
                         told.append(await transaction.read(query))
-                    told.append(await rows.everything(transaction))
+                    told.append(await rows.everything(transaction, operations.WRITTEN))
                     if not keep:
                         raise _RollBack
             except _RollBack:
@@ -114,11 +114,11 @@ class StoreMachine(RuleBasedStateMachine):
             return await asyncio.gather(*(outcome(self.subject, ops) for ops in batches))
 
         async def in_some_order(outcomes: list[Outcome]) -> Store:
-            found = await rows.everything(self.subject)
+            found = await rows.everything(self.subject, operations.WRITTEN)
             for order in itertools.permutations(range(len(batches))):
                 twin = await copy_of(self.oracle)
                 if all([await outcome(twin, batches[n]) == outcomes[n] for n in order]) and (
-                    await rows.everything(twin) == found
+                    await rows.everything(twin, operations.WRITTEN) == found
                 ):
                     return twin
             raise AssertionError(f"no order of the commits explains {outcomes}")
@@ -128,7 +128,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.integers(8, 20))
     def concurrent_appends(self, data: st.DataObject, count: int) -> None:
         """More commits at once than orders could be tried: the numbers they were given say which one it was."""
-        chats = [rows.number_of(row[0]) for row in self.run(rows.everything(self.oracle))["chat_sessions"]]
+        chats = [
+            rows.number_of(row[0])
+            for row in self.run(rows.everything(self.oracle, operations.WRITTEN))["chat_sessions"]
+        ]
         if not chats:
             return
         batches = [data.draw(operations.appends(data.draw(st.sampled_from(chats)))) for _ in range(count)]
@@ -156,7 +159,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same_rows(self) -> None:
-        assert self.run(rows.everything(self.subject)) == self.run(rows.everything(self.oracle))
+        assert self.run(rows.everything(self.subject, operations.WRITTEN)) == self.run(
+            rows.everything(self.oracle, operations.WRITTEN)
+        )
 
 
 #: How many random programs each backend runs: about twenty seconds' worth. DAL_MODEL_EXAMPLES sets another number.

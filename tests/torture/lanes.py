@@ -18,6 +18,7 @@ from dal.errors import DalError
 from dal.models import NewMessage
 from dal.testing import nasty
 from dal.values import new_id
+from tests.torture.file_rows import FileRows
 from tests.torture.ledger import Change, Content, Ledger, RowKey, plain
 from tests.torture.shared import SLOTS, Counters, row_id
 
@@ -34,7 +35,7 @@ _OF_CHAT: Final = ("chat_id", "user_id", "title", "profile", "metadata", "status
 _MOST: Final = 12
 
 
-class Lane:
+class Lane(FileRows):
     """One lane.
 
     reads_back  the lane knows where its rows live, so what it was told must be there when it looks.
@@ -116,9 +117,10 @@ class Lane:
         changes = [Change(key, None)]
         for other, content in self._rows.items():
             if other[0] in ("memory", "file") and content["user_id"] == key[1]:
-                changes.append(Change(other, None))
+                changes += [Change(other, None), *self._hanging(other)]
             elif other[0] == "chat" and content["user_id"] == key[1]:
                 changes.append(Change(other, {**content, "user_id": None}))
+        changes += self._hanging(key)
         done = await self._write("users.delete", changes, lambda: self._dal.users.delete(key[1]))
         if done is False:
             self._ledger.broken(f"users.delete: the user {key[1]} was not there")
@@ -329,7 +331,8 @@ class Lane:
     async def _delete_file(self) -> None:
         key = self._any("file")
         if key is not None:
-            done = await self._write("files.delete", [Change(key, None)], lambda: self._dal.files.delete(key[1]))
+            changes = [Change(key, None), *self._hanging(key)]
+            done = await self._write("files.delete", changes, lambda: self._dal.files.delete(key[1]))
             if done is False:
                 self._ledger.broken(f"files.delete: {key} was not there")
 
@@ -417,8 +420,11 @@ class Lane:
         _update_file,
         _delete_file,
         _record,
+        FileRows._take_room,
+        FileRows._upload,
+        FileRows._grant,
     )
-    _WEIGHTS: Final = (16, 10, 3, 12, 10, 4, 4, 4, 2, 4, 4, 3, 2, 4, 4, 3, 4, 2, 4)
+    _WEIGHTS: Final = (16, 10, 3, 12, 10, 4, 4, 4, 2, 4, 4, 3, 2, 4, 4, 3, 4, 2, 4, 6, 3, 3)
 
     # One call --------------------------------------------------------------------------------------------------------
 
@@ -479,6 +485,8 @@ class Lane:
                 found = await self._dal.messages.get(key[1])
             case "file":
                 found = await self._dal.files.get(key[1])
+            case "quota" | "upload" | "part" | "grant":
+                return await self._read_row(key)
             case _:
                 found = await self._dal.memory.get_item(key[1], key[2], key[3])
         return None if found is None else plain(found.model_dump())

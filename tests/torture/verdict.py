@@ -18,6 +18,7 @@ from dal.replica import UNIT_OF
 from dal.store import Store
 from dal.tables import TABLES
 from tests.torture.documents import LOOSE
+from tests.torture.file_rows import OF_FILES
 from tests.torture.ledger import SUFFIX, Change, Content, RowKey, lines_of, plain
 
 #: How long after a fault its errors may still come.
@@ -263,8 +264,12 @@ def _by_key(held: Held, gates: Mapping[str, UnitGates]) -> dict[RowKey, dict[str
                     key = ("memory", values["user_id"], values["memory_type"], values["key"])
                 case "files":
                     key = ("file", values["id"])
-                case _:
+                case "user_quotas":
+                    key = ("quota", values["user_id"])
+                case "system_logs":
                     key = ("log", values["trace_id"])
+                case _:
+                    key = (OF_FILES[name], values["id"])
             if key in found:
                 values["id"] = f"{found[key]['id']} and {values['id']}"  # two rows of one key: it will not fit
             found[key] = values

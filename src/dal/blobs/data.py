@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Final
 
 from dal.blobs.base import Data
+
+_HASHED_AT_ONCE_BYTES: Final = 128 * 1024
 
 
 class SlicedBytes:
@@ -65,11 +70,8 @@ async def blocks(data: Data, block_bytes: int) -> AsyncIterator[bytes]:
         yield b"".join(pieces)
 
 
-async def one(content: bytes) -> AsyncIterator[bytes]:
-    """An async iterator of one piece."""
-    yield content
-
-
-def stream(data: Data) -> AsyncIterable[bytes]:
-    """Data as an async iterable, whatever it was."""
-    return one(data) if isinstance(data, bytes) else data
+async def sha256(content: bytes) -> str:
+    """The SHA-256 in hexadecimal: at once where that takes less time than to ask a thread."""
+    if len(content) <= _HASHED_AT_ONCE_BYTES:
+        return hashlib.sha256(content).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()

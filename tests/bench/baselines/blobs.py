@@ -17,10 +17,10 @@ _BLOCK_BYTES = 1024 * 1024
 
 
 class PlainFiles(ContentSubject):
-    """One file each, written aside, synced and renamed; in this thread, as a script does it."""
+    """One file each, written aside, synced and renamed, its directory synced; in this thread, as a script does it."""
 
     def __init__(self, directory: Path, large_bytes: int) -> None:
-        super().__init__("open, write, fsync, rename", large_bytes)
+        super().__init__("plain files", large_bytes)
         self._directory = directory
 
     async def open(self) -> None:
@@ -39,7 +39,13 @@ class PlainFiles(ContentSubject):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        return aside.rename(self._directory / key)
+        aside.rename(self._directory / key)
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return None
 
     async def get(self, key: str) -> int:
         size = 0

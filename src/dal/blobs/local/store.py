@@ -27,7 +27,7 @@ from dal.blobs.checks import (
     check_range,
     resolve_range,
 )
-from dal.blobs.data import blocks
+from dal.blobs.data import SlicedBytes, blocks
 from dal.blobs.local import faults, listing, uploads
 from dal.blobs.local.errors import BACKEND, translate, translated
 from dal.blobs.local.files import Unfinished, open_blob
@@ -39,6 +39,7 @@ from dal.limits import (
     BLOB_BLOCK_BYTES,
     BLOB_LEFTOVER_S,
     BLOB_LIST_PAGE_KEYS,
+    BLOB_PIECE_BYTES,
     BLOB_THREADS,
     DEGRADED_DISK_FREE_BYTES,
     MAX_BLOB_BYTES,
@@ -133,13 +134,7 @@ class LocalBlobStore:
         check_key(key)
         check_range(start, end)
         with translated("get", key):
-            descriptor, info = await self._threads.run(self._open_blob, key)
-        try:
-            first, last = resolve_range(key, info.size, start, end)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return Reading(info, FilePieces(self._threads, descriptor, key, first, last))
+            return await self._threads.run(self._begin_reading, key, start, end)
 
     async def head(self, key: str) -> BlobInfo | None:
         check_key(key)
@@ -323,6 +318,20 @@ class LocalBlobStore:
     def _open_blob(self, key: str) -> tuple[int, BlobInfo]:
         with self._tree.place(key) as (directory, name):
             return open_blob(directory, name, key)
+
+    def _begin_reading(self, key: str, start: int, end: int | None) -> Reading:
+        """A reading of the range; what is small is read already, so that it takes one thread and no open file."""
+        descriptor, info = self._open_blob(key)
+        try:
+            first, last = resolve_range(key, info.size, start, end)
+            if last - first > BLOB_BLOCK_BYTES:
+                reading = Reading(info, FilePieces(self._threads, descriptor, key, first, last))
+                descriptor = -1
+                return reading
+            return Reading(info, SlicedBytes(os.pread(descriptor, last - first, first), BLOB_PIECE_BYTES))
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _head(self, key: str) -> BlobInfo:
         descriptor, info = self._open_blob(key)

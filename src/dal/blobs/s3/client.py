@@ -6,7 +6,6 @@ S3_MAX_PAUSE_S. A body that comes as a stream is sent once.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Final, NamedTuple
 
 import httpx
 
+from dal.blobs.data import sha256
 from dal.blobs.s3.credentials import Credentials
 from dal.blobs.s3.errors import answer_error, code_of, may_pass, retry_after_s, transport_error
 from dal.blobs.s3.signature import UNSIGNED_PAYLOAD, encode_query, presign_url, sign_headers
@@ -81,7 +81,7 @@ class S3Client:
         if not isinstance(content, bytes):
             payload_hash, attempts = UNSIGNED_PAYLOAD, 1
         elif payload_hash is None:
-            payload_hash = await _sha256(content) if content else _NOTHING
+            payload_hash = await sha256(content) if content else _NOTHING
         call = _Call(operation, method, key, query or {}, headers or {}, content, payload_hash, timeout_s)
         return await self._try(call, attempts)
 
@@ -184,7 +184,3 @@ def base_url(bucket: Bucket) -> str:
         return f"{endpoint}/{bucket.name}"
     scheme, _, host = endpoint.partition("://")
     return f"{scheme}://{bucket.name}.{host}"
-
-
-async def _sha256(content: bytes) -> str:
-    return (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()

@@ -71,7 +71,10 @@ class Download:
 
     async def __anext__(self) -> bytes:
         if not self._rest:
-            self._rest = memoryview(await self._next())
+            whole = await self._next()
+            if len(whole) <= 2 * BLOB_PIECE_BYTES:
+                return whole  # not cut, which would copy it
+            self._rest = memoryview(whole)
         piece = bytes(self._rest[:BLOB_PIECE_BYTES])
         self._rest = self._rest[BLOB_PIECE_BYTES:]
         return piece

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobInfo, Data, Part
 from dal.blobs.checks import check_arrived, check_size
-from dal.blobs.data import blocks
+from dal.blobs.data import blocks, sha256
 from dal.blobs.s3.errors import BACKEND
 from dal.errors import AlreadyExistsError, CorruptDataError, DalError, LimitExceededError
 from dal.limits import CLOSE_TIMEOUT_S, MAX_BLOB_PARTS, S3_PART_BYTES, S3_PARTS_AT_ONCE, S3_UNKNOWN_PART_BYTES
@@ -43,7 +43,7 @@ async def put_data(
     first = await anext(content, b"")
     second = await anext(content, b"") if len(first) == part_bytes else b""
     if not second:
-        found = await _digest(first)
+        found = f"sha256:{await sha256(first)}"
         check_arrived(key, found_size=len(first), found_checksum=found, size=size, checksum=checksum, backend=BACKEND)
         return await store.put_whole(key, first, content_type=content_type, checksum=found, if_absent=if_absent)
     if if_absent and await store.head(key) is not None:
@@ -179,7 +179,3 @@ def _part_bytes(size: int | None) -> int:
         return S3_UNKNOWN_PART_BYTES
     smallest = -(-size // MAX_BLOB_PARTS)
     return max(S3_PART_BYTES, -(-smallest // _MIB) * _MIB)
-
-
-async def _digest(content: bytes) -> str:
-    return f"sha256:{(await asyncio.to_thread(hashlib.sha256, content)).hexdigest()}"
