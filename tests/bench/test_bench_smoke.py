@@ -28,7 +28,7 @@ from tests.bench.targets import Measure, Target
 TINY = Scale(chats=100, chat_messages=2, lengths=(3, 4, 25), users=2, memory_items=2, bulk_messages=50, large_mib=2)
 TINY_MOVES = TINY._replace(chats=8)
 TINY_D1 = TINY._replace(chats=16, lengths=(3, 4, 400))  # every request takes a millisecond
-ONCE = Pace(rounds=1, round_s=0.0, warm_up_s=0.0)
+ONCE = Pace(rounds=1, round_s=0.0, warm_up_s=0.0, most_calls=16)
 
 
 @pytest.fixture

@@ -300,6 +300,16 @@ async def test_a_journal_that_is_gone_is_an_error(tmp_path: Path) -> None:
 # -- whole directories
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"target": 9e9}', '{"target": 9999999999, "files": [1]}'])
+@pytest.mark.parametrize("name", ["checkpoint.json", "settled.json"])
+async def test_a_damaged_file_beside_the_journal_is_named(tmp_path: Path, name: str, text: str) -> None:
+    await _fill(tmp_path)
+    (tmp_path / "journal" / name).write_text(text)
+    with pytest.raises(CorruptDataError, match=name):
+        await _opened(tmp_path)
+    assert (tmp_path / "journal" / name).read_text() == text
+
+
 async def test_a_directory_of_something_else_is_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(ConfigurationError, match=r"holiday\.jpg"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import honesty
-from tests.torture.places import BACKENDS, is_movable
+from tests.torture.places import BACKENDS, LEGACY, is_movable
 
 ROOT = Path(__file__).parents[2]
 #: How long a run may take on a machine with too much to do.
@@ -21,7 +21,7 @@ PATIENCE_S = 240
 SEED = 7
 
 
-@pytest.mark.parametrize(("source", "target"), list(permutations(BACKENDS, 2)))
+@pytest.mark.parametrize(("source", "target"), [*permutations(BACKENDS, 2), (LEGACY, "sqlite")])
 def test_a_move_under_faults_keeps_every_promise(source: str, target: str, tmp_path: Path) -> None:
     for backend in (source, target):
         if not is_movable(backend):

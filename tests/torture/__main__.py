@@ -16,7 +16,7 @@ from itertools import count, product
 from pathlib import Path
 
 from tests.engines.postgres import EngineMissingError
-from tests.torture.places import BACKENDS, is_movable
+from tests.torture.places import BACKENDS, LEGACY, is_movable
 from tests.torture.supervisor import LOG, Plan, Supervisor
 
 QUICK = Plan(
@@ -36,7 +36,7 @@ QUICK = Plan(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("--source", choices=BACKENDS)
+    parser.add_argument("--source", choices=(*BACKENDS, LEGACY))
     parser.add_argument("--target", choices=BACKENDS)
     parser.add_argument("--seconds", type=float, help="of one run")
     parser.add_argument("--seed", type=int)
@@ -47,7 +47,7 @@ def main() -> int:
     given = parser.parse_args()
     pairs = [
         (source, target)
-        for source, target in product(BACKENDS, BACKENDS)
+        for source, target in product((*BACKENDS, LEGACY), BACKENDS)
         if given.source in (None, source) and given.target in (None, target) and source_is_ready(source, target)
     ]
     if not pairs:
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def source_is_ready(source: str, target: str) -> bool:
-    return is_movable(source) and is_movable(target)
+    return (source == LEGACY or is_movable(source)) and is_movable(target)
 
 
 def one_run(seed: int, source: str, target: str, plan: Plan, given: argparse.Namespace) -> bool:

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import ClassVar, Final
 
 import psycopg
@@ -24,6 +25,8 @@ from tests.torture.disk import SmallDisk
 from tests.torture.programs import D1Program, PostgresProgram, SqliteProgram, SqlProgram
 
 BACKENDS: Final = ("file", "sqlite", "d1", "postgresql")
+#: What a move can come from; files that programs write which know no library.
+LEGACY: Final = "legacy"
 #: What a fault does, until it is over. It blocks the supervisor.
 Fault = Callable[[float], None]
 
@@ -63,6 +66,16 @@ class FilePlace(Place):
 
     def faults(self) -> dict[str, Fault]:
         return {"disk full": self._disk.fill} if self._disk.is_there else {}
+
+
+class LegacyPlace(Place):
+    """On the run's own disk: programs that write in place have no way back from one that is full."""
+
+    backend = LEGACY
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory / name
+        self.url = f"legacy:{self.directory}"
 
 
 class SqlitePlace(Place):
@@ -182,6 +195,8 @@ def make_places(source: str, target: str, disk: SmallDisk) -> tuple[Place, Place
         for name, backend in (("source", source), ("target", target)):
             if backend == "file":
                 made.append(FilePlace(disk, name))
+            elif backend == LEGACY:
+                made.append(LegacyPlace(disk.directory.parent, name))
             elif backend == "sqlite":
                 made.append(SqlitePlace(disk, name))
             elif backend == "postgresql":

@@ -27,11 +27,11 @@ from dal.move.mover import begin
 from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.replica import UNITS
 from dal.store import Store
-from tests.torture import pace, verdict, workers
+from tests.torture import legacy, pace, verdict, workers
 from tests.torture.disk import SmallDisk
 from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Change, Ledger, now_s
-from tests.torture.places import FilePlace, Place, make_places, open_settings
+from tests.torture.places import LEGACY, FilePlace, LegacyPlace, Place, make_places, open_settings
 from tests.torture.shared import Counters
 from tests.torture.verdict import Held, Told, Window
 from tests.torture.workers import Run
@@ -141,7 +141,7 @@ class Supervisor:
         self._next = Counter[str]()
         is_settled = False
         self._mark("begun")
-        if self._call(lambda: prepare(self._run_data), "prepare", 60):
+        if self._call(lambda: (prepare_legacy if self._is_legacy else prepare)(self._run_data), "prepare", 60):
             if self._dice.random() < self.plan.begins_settled:
                 self._call(lambda: settle(self._run_data), "settle at the start", _SETTLE_S + 30)
             self._mark("live")
@@ -174,7 +174,9 @@ class Supervisor:
         """Starts whoever is missing."""
         plan, present = self.plan, Counter(worker.role for worker in self._workers.values())
         wanted = {"writer": plan.writers, "plain": plan.plain, "reader": plan.readers, "watcher": 1}
-        wanted["foreign"] = plan.foreign if self._open_to_others() else 0
+        wanted["foreign"] = plan.foreign
+        if self._is_legacy:
+            wanted = {"legacy": max(2, plan.foreign), "watcher": 1}
         if movers:
             wanted |= {"mover": plan.movers, "switcher": plan.switchers}
         for role, count in wanted.items():
@@ -185,7 +187,7 @@ class Supervisor:
         self._next[role] += 1
         number, run, plan = self._next[role], self._run_data, self.plan
         clock_off_s = self._dice.choice(_CLOCKS_OFF_S)
-        place = self._dice.choice(self._open_to_others() or [self._places[0]])
+        source, place = self._places[0], self._dice.choice(self._open_to_others())
         work: Callable[[], Awaitable[None] | None]
         if role in ("writer", "plain"):
             process = run.counters.add_process()
@@ -196,6 +198,11 @@ class Supervisor:
             work = lambda: workers.reader(run, number)  # noqa: E731
         elif role == "watcher":
             work = lambda: workers.watcher(run)  # noqa: E731
+        elif role == "legacy":
+            assert isinstance(source, LegacyPlace)
+            work = lambda: legacy.legacy_program(  # noqa: E731
+                source.directory, run.directory, run.dice(role, number), name=f"l{number}", pause_s=plan.writer_pause_s
+            )
         elif role == "foreign" and isinstance(place, FilePlace):
             work = lambda: workers.foreign_documents(run, number, place, pause_s=plan.writer_pause_s * 3)  # noqa: E731
         elif role == "foreign":
@@ -203,14 +210,19 @@ class Supervisor:
         elif role == "mover":
             work = lambda: workers.mover(run, number)  # noqa: E731
         else:
-            work = lambda: workers.switcher(run, number, every_s=plan.switch_every_s)  # noqa: E731
+            every_s = plan.seconds / 8 if self._is_legacy else plan.switch_every_s
+            work = lambda: workers.switcher(run, number, every_s=every_s, one_way=self._is_legacy)  # noqa: E731
         wrong = lambda: workers.by_a_clock_that_is_off(clock_off_s, work)  # noqa: E731
         self._workers[workers.forked(wrong, self.directory / LOG)] = _Worker(role, number)
 
+    @property
+    def _is_legacy(self) -> bool:
+        return self.source == LEGACY
+
     def _open_to_others(self) -> list[Place]:
-        """Where programs of others write. On files they have no more than their own documents, at the source."""
+        """Where programs of others write. On files they have no more than their own documents."""
         source, target = self._places
-        return [source] + [place for place in (target,) if place.program() is not None]
+        return [source] + [place for place in (target,) if place.program() is not None or isinstance(place, FilePlace)]
 
     def _live(self) -> None:
         ends = time.monotonic() + self.plan.seconds
@@ -264,7 +276,7 @@ class Supervisor:
             self._start(self._dice.choice(("mover", "switcher")))
         else:
             roles = ["mover", "mover", "switcher", "switcher", "writer", "plain", "foreign"]
-            role = self._dice.choice(roles if kind == "kill" else [*roles, "reader"])
+            role = self._dice.choice(roles if kind == "kill" else [*roles, "reader", "legacy"])
             chosen = [pid for pid, worker in self._workers.items() if worker.role == role]
             if chosen:
                 pid = self._dice.choice(sorted(chosen))
@@ -342,6 +354,9 @@ class Supervisor:
         sides = workers.sides_of(source, target)
         gates = await read_gates(sides)
         held = await Held.of(source, target)
+        if self._is_legacy:
+            self.problems += await legacy.compare(told, source, target)
+            return told, sum(len(rows) for rows in held.target.values())
         self.problems += verdict.compare(told, held, gates)
         self.problems += verdict.differences(held)
         self.problems += await verdict.checked(source, target)
@@ -381,6 +396,15 @@ async def prepare(run: Run) -> None:
         )
         for _ in range(120):
             await lane.step()
+
+
+async def prepare_legacy(run: Run) -> None:
+    """A directory of files, and the target's schema."""
+    source, target = run.places
+    assert isinstance(source, LegacyPlace)
+    legacy.make_directory(source.directory)
+    async with create_data_access(target.url, settings=open_settings(run.places, moving=False), auto_migrate=True):
+        pass
 
 
 async def settle(run: Run) -> None:

@@ -134,9 +134,11 @@ def foreign(run: Run, process: int, place: Place, *, pause_s: float) -> None:
 
 def foreign_documents(run: Run, process: int, place: FilePlace, *, pause_s: float) -> None:
     """Writes a file store's documents and lines."""
-    name = f"foreign-{process}-source"
+    name = f"foreign-{process}-{'source' if place is run.places[0] else 'target'}"
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    if place is run.places[1]:
+        asyncio.run(_wait_for_move(run, place))  # what was there before it is nobody's to compare
     dice = run.dice(name)
     lane = DocumentLane(place.directory, Ledger(run.directory, name), dice, name=name)
     while not stopped and not asyncio.run(lane.begin(place.url)):
@@ -277,8 +279,8 @@ async def mover(run: Run, number: int) -> None:
             await asyncio.sleep(0.1)
 
 
-async def switcher(run: Run, number: int, *, every_s: float) -> None:
-    """Switches units forth and back until it is killed."""
+async def switcher(run: Run, number: int, *, every_s: float, one_way: bool) -> None:
+    """Switches units forth and back, or forth alone, until it is killed."""
     dice = run.dice("switcher", number)
     source, target = await open_stores(run)
     sides = sides_of(source, target, lambda inner: faulty(inner, dice, run.rate))
@@ -287,11 +289,12 @@ async def switcher(run: Run, number: int, *, every_s: float) -> None:
         await asyncio.sleep(dice.random() * every_s)
         try:
             gates = await read_gates(sides)
-            units = [unit for unit, found in gates.items() if found.primary is not None]
+            movable = ("source",) if one_way else SIDES
+            units = [unit for unit, found in gates.items() if found.primary in movable]
             if not units:
                 continue
             unit = dice.choice(units)
-            to = dice.choice(SIDES) if dice.random() < 0.2 else _away(gates[unit])
+            to = dice.choice(SIDES) if dice.random() < 0.2 and not one_way else _away(gates[unit])
             report = await cutover.switch(unit, to)
             run.event("switched", unit=unit, to=to, epoch=report.epoch, stall_ms=report.stall_ms, rows=report.drained)
         except DalError as error:

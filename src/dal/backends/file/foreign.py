@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dal.backends import replication
 from dal.backends.file import foreign_lines
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dal.backends.file.opened import Opened
 
 _FIRST_FILES: Final = 64
+_FEWEST_FILES: Final = 16
 _REFUSALS: Final = (AlreadyExistsError, MissingReferenceError, CorruptDataError)
 
 
@@ -56,6 +57,27 @@ class Found:
     marked: list[tuple[str, str, bool]] = field(default_factory=list)
     states: dict[str, FileState | None] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+
+class _Seen(NamedTuple):
+    """What a look has taken in: how many rows; what is to be remembered of the files, and which ids are gone."""
+
+    image: Image
+    rows: int
+    states: dict[str, FileState | None]
+    gone: dict[int, list[str]]
+
+    def remember(self) -> None:
+        """Tells the index, under the checkpoint lock. Where that does not come about the files are looked at again."""
+        if not self.states:
+            return
+        with self.image.index.writer() as writer:
+            for kind, row_ids in self.gone.items():
+                writer.remove(kind, row_ids)
+            for name, state in self.states.items():
+                writer.put_file(name, state)
+            writer.commit(self.image.index.settled())
+        self.image.index.refresh()
 
 
 class Foreign:
@@ -81,18 +103,26 @@ class Foreign:
         Writers wait for some files at a time, about FOREIGN_HOLD_S, and go on in between. What has not been looked at
         when the process dies is looked at by the next one.
         """
+        opened = self._opened
         waiting = await self._differing()
         self.problems = {}
         count, size = 0, _FIRST_FILES
-        while waiting:
-            some, waiting = waiting[:size], waiting[size:]
-            async with self._opened.locks.settled_files("rescan"):
-                started = monotonic()
-                count += await self._look(some)
-                held_s = monotonic() - started
-            size = max(1, min(2 * size, int(size * FOREIGN_HOLD_S / max(held_s, 1e-6))))
-            if waiting:
-                await asyncio.sleep(held_s)
+        try:
+            while waiting:
+                some, waiting = waiting[:size], waiting[size:]
+                await opened.follow()  # before: who has to read the documents again needs the checkpoint lock too
+                async with opened.locks.still_files("rescan"):
+                    async with opened.locks.exclusive("rescan"):
+                        started = monotonic()
+                        seen = await self._look(some)
+                        held_s = monotonic() - started
+                    count += seen.rows
+                    await asyncio.to_thread(seen.remember)
+                size = max(_FEWEST_FILES, min(2 * size, int(size * FOREIGN_HOLD_S / max(held_s, 1e-6))))
+                if waiting:
+                    await asyncio.sleep(held_s)
+        except (OSError, sqlite3.Error) as error:
+            raise reading_error(opened.layout, "rescan", error) from error
         return count
 
     async def _differing(self) -> list[str]:
@@ -104,12 +134,12 @@ class Foreign:
         except (OSError, sqlite3.Error) as error:
             raise reading_error(layout, "rescan", error) from error
 
-    async def _look(self, names: Sequence[str]) -> int:
-        """Takes in what changed in these files; how many rows. The caller holds the store and the checkpoint lock."""
+    async def _look(self, names: Sequence[str]) -> _Seen:
+        """Takes in what changed in these files. The caller holds the store and the checkpoint lock."""
         image = self._opened.image
         tables = _watched(image.registry)
-        if not tables or not names:
-            return 0
+        if not tables:
+            return _Seen(image, 0, {}, {})
         known = await asyncio.to_thread(image.index.states_of, names)
         found = await asyncio.to_thread(_look_at_documents, self._opened.layout, image, tables, known, names)
         self.problems.update(found.damaged)
@@ -123,10 +153,8 @@ class Foreign:
             news: list[AnyChange] = [FilesChanged()] if lines.changed else []
             await self._opened.write([*news, *registered(image.registry, changed)], "rescan")
         states = {**found.states, **lines.states}
-        if states:
-            await asyncio.to_thread(_remember, image, states, lines.gone)
-            image.suspects.difference_update(states)
-        return count + len(changed)
+        image.suspects.difference_update(states)
+        return _Seen(image, count + len(changed), states, lines.gone)
 
     async def _take_in(self, found: Found) -> int:
         """Carries out what documents ask for, together, or else each document's part alone."""
@@ -302,13 +330,3 @@ def _watch(index: Index, documents: list[str] | None) -> None:
         else:
             writer.watch(documents)
         writer.commit(index.settled())
-
-
-def _remember(image: Image, states: dict[str, FileState | None], gone: dict[int, list[str]]) -> None:
-    with image.index.writer() as writer:
-        for kind, row_ids in gone.items():
-            writer.remove(kind, row_ids)
-        for name, state in states.items():
-            writer.put_file(name, state)
-        writer.commit(image.index.settled())
-    image.index.refresh()
