@@ -329,7 +329,7 @@ async def test_an_older_layout_is_brought_up_only_when_asked_to(tmp_path: Path) 
     await _fill(tmp_path)
     marker = tmp_path / "dal.json"
     marker.write_text('{"layout": 1}')
-    with pytest.raises(SchemaError, match="has layout 1, this library writes 2; .* run `dal schema up"):
+    with pytest.raises(SchemaError, match=r"has layout 1, this library writes 2; .* run `dal schema up"):
         await FileStore(tmp_path).open()
     assert marker.read_text() == '{"layout": 1}'
     store = FileStore(tmp_path, upgrade=True)
