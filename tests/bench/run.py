@@ -15,6 +15,7 @@ from tests.bench.measure import Pace, compare
 from tests.bench.on_blobs import BlobsStage
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
+from tests.bench.on_files import FilesStage
 from tests.bench.on_moves import MovesStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_postgresql import PostgresqlStage
@@ -32,6 +33,7 @@ _STAGES: Final[tuple[type[Stage], ...]] = (
     FileStage,
     MovesStage,
     BlobsStage,
+    FilesStage,
 )
 BACKENDS: Final = tuple(stage.backend for stage in _STAGES)
 

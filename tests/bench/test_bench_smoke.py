@@ -17,6 +17,7 @@ from tests.bench.measure import Pace, Side, Stats, compare
 from tests.bench.on_blobs import BlobsStage
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
+from tests.bench.on_files import FilesStage
 from tests.bench.on_moves import MovesStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_sqlite import SqliteStage
@@ -36,7 +37,7 @@ def console() -> Console:
     return Console(record=True, width=250)
 
 
-@pytest.mark.parametrize("stage", [NothingStage, SqliteStage, FileStage], ids=lambda stage: stage.backend)
+@pytest.mark.parametrize("stage", [NothingStage, SqliteStage, FileStage, FilesStage], ids=lambda stage: stage.backend)
 async def test_every_row_is_measured_beside_each_of_its_baselines(stage: type[Stage], console: Console) -> None:
     found, _ = await run(console, ONCE, TINY, words=[stage.backend])
 

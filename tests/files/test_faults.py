@@ -80,6 +80,29 @@ async def dal(store: Faulty, blobs: MemoryBlobStore) -> Any:
         yield opened
 
 
+async def test_a_small_file_costs_one_request_and_one_round_trip_more(
+    dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dal.files.upload(ada.id, "first", b"begins the user's quota")
+    asked: list[str] = []
+    for target, names in ((store, ("read", "commit")), (blobs, ("put", "get", "head", "delete", "list", "copy"))):
+        for name in names:
+
+            def count(*given: Any, _name: str = name, _call: Any = getattr(target, name), **named: Any) -> Any:
+                asked.append(_name)
+                return _call(*given, **named)
+
+            monkeypatch.setattr(target, name, count)
+    file = await dal.files.upload(ada.id, "a", b"content")
+    assert asked == ["put", "commit"]
+    asked.clear()
+    await dal.files.upload(ada.id, "b", pieces(content(1_000_000)))
+    assert asked == ["put", "commit"]
+    asked.clear()
+    await dal.files.read(file.id)
+    assert asked == ["read", "get"]
+
+
 @pytest.mark.parametrize("size", [10, 1_500_000])
 async def test_a_lost_answer_is_looked_for(
     dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, size: int

@@ -11,10 +11,12 @@ import hashlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from dal.errors import InvalidInputError, LimitExceededError
+from dal.files.sniffing import sniff
 from dal.limits import BLOB_PIECE_BYTES, FILE_HASH_BYTES, FILE_HEAD_BYTES, FILE_SMALL_BYTES, FILE_TAIL_BYTES
 
 Content: TypeAlias = "bytes | os.PathLike[str] | AsyncIterable[bytes]"
@@ -63,6 +65,11 @@ class Incoming:
             )
         await incoming._begin()
         return incoming
+
+    @cached_property
+    def found(self) -> str | None:
+        """The type that the head shows."""
+        return sniff(self.head)
 
     @property
     def checksum(self) -> str:

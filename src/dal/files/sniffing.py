@@ -88,20 +88,20 @@ def sniff(head: bytes) -> str | None:
     return _text_type(head)
 
 
-def type_of(declared: str | None, head: bytes, filename: str) -> str:
+def type_of(declared: str | None, found: str | None, filename: str, *, is_empty: bool = False) -> str:
     """The type to store: what was declared, where the content bears it out; without it what the content says.
 
+    found   what `sniff` saw.
     Raises InvalidInputError: no media type, or the content is something else.
     """
-    found = sniff(head)
     guessed = mimetypes.guess_type(filename, strict=False)[0]
     declared = check_declared(declared)
     essence = None if declared is None else _essence(declared)
     if declared is None or essence is None or essence == BINARY:
-        if guessed is not None and head and fits(guessed, found):
+        if guessed is not None and (is_empty or fits(guessed, found)):
             return guessed
-        return found or (guessed if guessed is not None and not head else None) or BINARY
-    if head and not fits(essence, found):
+        return found or BINARY
+    if not is_empty and not fits(essence, found):
         raise InvalidInputError(
             f"mime_type: {essence} was declared, but the content is {found or 'of no such kind'}; "
             "declare what it is, or nothing"
@@ -136,14 +136,14 @@ def fits(declared: str, found: str | None) -> bool:
     return found in _CONTAINERS and declared.startswith("application/") and declared not in _signed()
 
 
-def is_allowed(mime_type: str, head: bytes, allowed: tuple[str, ...]) -> bool:
-    """Whether a list of types allows this one, its content included: a name alone opens no door."""
+def is_allowed(mime_type: str, found: str | None, allowed: tuple[str, ...], *, is_empty: bool = False) -> bool:
+    """Whether a list of types allows this one, in whose content `found` was seen: a name alone opens no door."""
     essence = mime_type.partition(";")[0].strip().lower()
     if not allowed:
         return True
     if not any(_matches(essence, pattern) for pattern in allowed):
         return False
-    return bool(sniff(head)) or not head or not essence.startswith(_IMAGE_LIKE)
+    return found is not None or is_empty or not essence.startswith(_IMAGE_LIKE)
 
 
 def _matches(essence: str, pattern: str) -> bool:

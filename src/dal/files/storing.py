@@ -13,7 +13,7 @@ from dal.files.core import Core
 from dal.files.frames import compressed, pays
 from dal.files.incoming import Incoming
 from dal.files.keys import COMPRESSED, PLAIN, SHARED
-from dal.files.sniffing import BINARY, is_allowed, sniff, type_of
+from dal.files.sniffing import BINARY, is_allowed, type_of
 
 
 class Stored(NamedTuple):
@@ -32,8 +32,9 @@ class Stored(NamedTuple):
 
 def check_type(core: Core, declared: str | None, incoming: Incoming, filename: str) -> str:
     """The type to store, allowed and borne out by the content. Raises InvalidInputError."""
-    mime_type = type_of(declared, incoming.head, filename)
-    if not is_allowed(mime_type, incoming.head, core.options.allowed_types):
+    is_empty = not incoming.head
+    mime_type = type_of(declared, incoming.found, filename, is_empty=is_empty)
+    if not is_allowed(mime_type, incoming.found, core.options.allowed_types, is_empty=is_empty):
         raise InvalidInputError(
             f"mime_type: {mime_type.partition(';')[0]} is not allowed here; allowed are "
             f"{', '.join(core.options.allowed_types)}, and the content has to show it"
@@ -43,7 +44,7 @@ def check_type(core: Core, declared: str | None, incoming: Incoming, filename: s
 
 def check_passed(incoming: Incoming) -> None:
     """What only the whole content tells. Raises InvalidInputError."""
-    check_content(sniff(incoming.head), incoming.head, incoming.tail, incoming.passed)
+    check_content(incoming.found, incoming.head, incoming.tail, incoming.passed)
 
 
 async def put(core: Core, key: str, incoming: Incoming, mime_type: str) -> Stored:
