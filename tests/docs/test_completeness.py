@@ -115,6 +115,13 @@ def test_every_number_of_a_live_move_is_on_its_page(name: str) -> None:
     assert float(row[1].replace(",", "")) == getattr(limits, name)
 
 
+def test_the_numbers_of_moving_contents_are_those_of_the_library() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|", (DOCS / "reference/moving-contents.md").read_text(), re.M)
+    assert len(rows) > 10
+    for name, value in rows:
+        assert float(value.replace(",", "")) == getattr(limits, name), name
+
+
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_a_default_that_is_documented_is_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in map(str.upper, Settings.model_fields):

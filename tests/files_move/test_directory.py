@@ -13,13 +13,14 @@ import pytest_asyncio
 
 from dal.access import DataAccess
 from dal.backends.memory import MemoryStore
-from dal.errors import InvalidInputError
+from dal.errors import InvalidInputError, NotFoundError
 from dal.files.options import FileOptions
 from dal.files_move import directory, tree
 from dal.files_move.directory import move_directory
 from dal.files_move.directory_checks import assess_directory, verify_directory
 from dal.files_move.report import ContentsProgress, ContentsReport
 from dal.files_move.tally import Amount
+from dal.files_move.throttle import Throttle
 from dal.limits import CONTENTS_LOOKS
 from dal.models import FileRecord
 from tests.files_move.contents import Watched, checksum, everything
@@ -138,6 +139,18 @@ async def test_links_odd_names_and_paths_of_nobody_are_told_and_left(
     }
     with pytest.raises(InvalidInputError, match="no such directory"):
         await moved(tmp_path / "nothing", dal, target, user_id)
+
+
+async def test_a_link_that_takes_a_files_place_leads_nowhere(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("outside")
+    (root / "link").symlink_to(tmp_path / "secret")
+    leaf = tree.Leaf("link", 7, (tmp_path / "secret").stat().st_mtime_ns)
+    with pytest.raises(NotFoundError, match="cannot be read"):
+        await tree.checksum_of_leaf(root, leaf, Throttle(None), lambda _: None)
+    os.mkfifo(root / "pipe")
+    with pytest.raises(tree.ChangedError):
+        await tree.checksum_of_leaf(root, leaf._replace(path="pipe"), Throttle(None), lambda _: None)
+    assert await tree.look_again(root, leaf) is None
 
 
 @pytest.mark.parametrize("size", [1000, 3_000_000])

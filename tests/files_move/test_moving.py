@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,10 @@ import pytest
 
 from dal.access import DataAccess
 from dal.blobs.base import BlobInfo
-from dal.blobs.data import one
+from dal.blobs.memory import MemoryBlobStore
 from dal.errors import ConflictError, UnavailableError
 from dal.files.frames import compressed
-from dal.files_move import moving, turn
+from dal.files_move import moving, turn, walking
 from dal.files_move.moving import move
 from dal.files_move.report import ContentsProgress, ContentsReport
 from dal.limits import CONTENTS_LEASE_S, CONTENTS_LOOKS, CONTENTS_TRIES
@@ -26,7 +27,10 @@ def some(count: int) -> dict[str, bytes]:
 
 
 async def frames_of(content: bytes) -> bytes:
-    return b"".join([piece async for piece in compressed(one(content))])
+    async def whole() -> AsyncIterator[bytes]:
+        yield content
+
+    return b"".join([piece async for piece in compressed(whole())])
 
 
 async def no_sleep(seconds: float) -> None:
@@ -36,6 +40,7 @@ async def no_sleep(seconds: float) -> None:
 @pytest.fixture(autouse=True)
 def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "CONTENTS_RANGE_KEYS", 50)
+    monkeypatch.setattr(walking, "CONTENTS_PAGE_ROWS", 70)
 
 
 async def moved(source: Watched, target: Watched, dal: DataAccess, **options: Any) -> ContentsReport:
@@ -177,6 +182,24 @@ async def test_an_upload_during_the_move_stays_and_what_the_source_gains_is_take
     assert held["0/0000x"] == b"an instance that was not switched yet"
     assert held["6/0118"] == some(120)["6/0118"]  # what the row says
     assert set(held) == {*some(120), "3/new", "0/0000x"}
+
+
+async def test_what_the_application_stores_in_the_target_under_a_key_that_is_being_copied_stays(
+    dal: DataAccess, source: Watched, target: Watched, user_id: str
+) -> None:
+    await keep(dal, source, user_id, {"row": b"right"})
+    await source.put("bare", b"old")
+    source.spoil("row", b"wrong")  # as it was before the application corrected it in the target
+
+    async def first(key: str) -> None:
+        """The target held nothing when it was listed; now, right before the copy arrives, it does."""
+        await MemoryBlobStore.put(target, key, b"new" if key == "bare" else b"right")
+
+    source.after["get"] = first
+    report = await moved(source, target, dal)
+    del source.after["get"]
+    assert await everything(target) == {"bare": b"new", "row": b"right"}
+    assert {found.key: found.kind for found in report.problems.samples} == {"bare": "differs", "row": "corrupt"}
 
 
 async def test_what_is_deleted_while_it_is_copied_does_not_come_back(
