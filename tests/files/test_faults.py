@@ -85,14 +85,17 @@ async def test_a_small_file_costs_one_request_and_one_round_trip_more(
 ) -> None:
     await dal.files.upload(ada.id, "first", b"begins the user's quota")
     asked: list[str] = []
+
+    def count(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:
+            asked.append(name)
+            return call(*given, **named)
+
+        return counted
+
     for target, names in ((store, ("read", "commit")), (blobs, ("put", "get", "head", "delete", "list", "copy"))):
         for name in names:
-
-            def count(*given: Any, _name: str = name, _call: Any = getattr(target, name), **named: Any) -> Any:
-                asked.append(_name)
-                return _call(*given, **named)
-
-            monkeypatch.setattr(target, name, count)
+            monkeypatch.setattr(target, name, count(name, getattr(target, name)))
     file = await dal.files.upload(ada.id, "a", b"content")
     assert asked == ["put", "commit"]
     asked.clear()
