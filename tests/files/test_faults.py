@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from dal import DataAccess, UnavailableError, User
+from dal import DataAccess, FencedError, UnavailableError, User
 from dal.backends.memory import MemoryStore
 from dal.blobs.memory import MemoryBlobStore
 from dal.files import log as log_module
 from dal.files.log import AccessLog
 from dal.files.options import FileOptions
 from dal.layers.base import Layer
-from dal.limits import FILE_LOG_ROWS
+from dal.limits import FILE_GRACE_S, FILE_LOG_ROWS
 from dal.ops import Insert, Op, Receipt
 from dal.store import Store
+from dal.values import now
 from tests.files.conftest import keys
 from tests.files.test_upload import content, pieces
 
@@ -174,6 +176,42 @@ async def test_a_log_that_cannot_be_written_fails_and_holds_up_nothing(
     await dal.close()
     assert dal.files._core.log.lost == 1
     assert "1 rows lost" in caplog.text
+
+
+async def test_a_store_that_a_move_has_left_removes_no_bytes(
+    dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are of yesterday: what is written since, elsewhere, looks like an orphan to it."""
+    await blobs.put("files/01900000-0000-7000-8000-0000000000aa", b"new", size=3)
+    later = now() + timedelta(days=1)
+    monkeypatch.setattr(dal.files._core, "now", lambda: later)
+    assert (await dal.files.sweep(dry_run=True)).orphan_blobs == 1
+
+    async def fenced(ops: Sequence[Op]) -> Receipt:
+        raise FencedError("switched", backend="memory")
+
+    monkeypatch.setattr(store, "commit", fenced)
+    with pytest.raises(FencedError):
+        await dal.files.sweep()
+    assert len(await keys(blobs)) == 1
+    monkeypatch.undo()
+
+
+async def test_a_file_is_not_entered_once_its_bytes_may_be_swept(
+    dal: DataAccess, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = blobs.put
+
+    async def sleepy(*given: Any, **named: Any) -> Any:
+        later = now() + timedelta(seconds=FILE_GRACE_S)
+        monkeypatch.setattr(dal.files._core, "now", lambda: later)
+        return await put(*given, **named)
+
+    monkeypatch.setattr(blobs, "put", sleepy)
+    with pytest.raises(UnavailableError, match="begin again"):
+        await dal.files.upload(ada.id, "a", b"x")
+    assert await keys(blobs) == []
+    assert (await dal.files.list()).items == []
 
 
 async def test_a_full_log_drops_rows_and_counts_them() -> None:

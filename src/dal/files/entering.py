@@ -8,14 +8,15 @@ bytes stay, for the row may be there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Final, NamedTuple
 
-from dal.errors import AlreadyExistsError, ConflictError, DalError
+from dal.errors import AlreadyExistsError, ConflictError, DalError, UnavailableError
 from dal.file_tables import FILE_CONTENTS, FILES
 from dal.files.core import DELETED, QUARANTINED, Core, Operation
 from dal.files.quotas import Quotas
 from dal.files.storing import Stored, discard
-from dal.limits import FILE_COMMIT_TRIES
+from dal.limits import FILE_COMMIT_TRIES, FILE_GRACE_S
 from dal.models import FileRecord, build
 from dal.ops import Compare, Guard, Insert, JsonValue, Op, Select, Update, Value
 from dal.repositories.file_queue import FileQueue
@@ -68,10 +69,13 @@ class Entering:
         if_absent  refuse where the user has a file of that name.
         share      look for equal content, and let it be found.
         """
+        latest = self._core.now() + timedelta(seconds=FILE_GRACE_S / 2)
         for _ in range(FILE_COMMIT_TRIES):
             content = await self._core.one(FILE_CONTENTS, Compare("checksum", "=", checksum)) if share else None
             if content is None and not isinstance(stored, Stored):
                 stored = await stored()
+            if reserved is None and self._core.now() > latest:  # the sweeper may take the bytes for orphans soon
+                raise UnavailableError("files: storing took so long that it has to begin again; the machine slept?")
             version = await self.check_name(new) if if_absent else None
             blob_key = str(content["blob_key"]) if content is not None else stored.blob_key  # type: ignore[union-attr]
             row = self._row(new, f"{blob_key}@{new.id}" if share else blob_key, size, checksum)

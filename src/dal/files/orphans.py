@@ -13,7 +13,7 @@ from typing import Final
 
 from dal.blobs.base import BlobInfo
 from dal.errors import DalError
-from dal.files.core import Core
+from dal.files.core import Core, Operation
 from dal.files.keys import PLAIN, SHARED, STAGED, is_own_blob
 from dal.files.tally import Tally
 from dal.limits import FILE_GRACE_S, FILE_SWEEP_ROWS
@@ -32,7 +32,13 @@ class Orphans:
         self._before = core.now() - timedelta(seconds=FILE_GRACE_S)
 
     async def sweep(self) -> None:
-        """All prefixes of this library's keys, one after another."""
+        """All prefixes of this library's keys, one after another.
+
+        It begins with a line in the access log: a store that takes no writes any more, because a live move has switched
+        to another, refuses it (FencedError), and what its rows do not know is left alone.
+        """
+        if not self._tally.dry_run:
+            await self._core.store.commit((Operation(self._core, "sweep", None).entry(),))
         await self._compare(PLAIN, "files", "storage_key")
         await self._compare(SHARED, "file_contents", "blob_key")
         await self._compare(STAGED, None, "")
