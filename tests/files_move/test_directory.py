@@ -206,6 +206,21 @@ async def test_what_files_refuse_is_a_problem_of_its_path(root: Path, target: Wa
         assert len(await files_of(dal)) == 3
 
 
+async def test_a_file_that_holds_other_bytes_than_were_read_is_told(
+    root: Path, dal: DataAccess, target: Watched, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = dal.files.upload
+
+    async def lying(owner: str, name: str, data: Any, **options: Any) -> FileRecord:
+        stored = await upload(owner, name, data, **options)
+        return stored.model_copy(update={"checksum": checksum(b"?")}) if name == "b.txt" else stored
+
+    monkeypatch.setattr(dal.files, "upload", lying)
+    report = await moved(root, dal, target, user_id)
+    assert [(found.kind, found.key) for found in report.problems.samples] == [("corrupt", "avatars/b.txt")]
+    assert report.copied == len(CONTENTS) - 1
+
+
 async def test_a_check_finds_bytes_that_are_gone_or_wrong(
     root: Path, dal: DataAccess, target: Watched, user_id: str
 ) -> None:

@@ -130,6 +130,8 @@ class _Move:
 
     async def _range(self, part: _Range) -> None:
         await self._copy_all(part, part.found)
+        if not part.copied:
+            return  # what changed since it was listed, the next run takes along
         seen = {found.key: found.source for found in part.found}
         for _ in range(CONTENTS_LOOKS):
             changed = await self._look_again(part, seen)
@@ -199,14 +201,12 @@ class _Move:
             if error.retryable:
                 raise
             self._work.problem("failed", found.key, f"{type(error).__name__}: {error.message}")
-        size = found.source.size
         if found.key in part.counted:
-            self._work.forget(passed)
-            return
+            return self._work.forget(passed)
         part.counted.add(found.key)
         self._work.report.files += 1
-        self._work.report.bytes += size
-        self._work.done(size, passed=passed)
+        self._work.report.bytes += found.source.size
+        return self._work.done(found.source.size, passed=passed)
 
     async def _settle(self, part: _Range, found: Found, on_bytes: OnBytes) -> None:
         report, key = self._work.report, found.key
