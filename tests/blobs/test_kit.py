@@ -13,6 +13,8 @@ LACKING = {
     ("rclone", "test_a_key_may_be_the_beginning_of_another"): "rclone serves a tree of directories",
     ("rclone", "test_a_part_sent_again_takes_the_place_of_the_first"): "rclone writes parts on as they come",
     ("rclone", "test_an_upload_is_of_one_key"): "rclone looks at the id alone",
+    # Shown with a plain client: one answer in thirty has the length of one version and the bytes of another.
+    ("rclone", "test_readers_of_a_blob_that_is_replaced_see_one_or_the_other"): "rclone mixes versions in one answer",
 }
 
 

@@ -168,6 +168,19 @@ async def test_a_disk_that_fails_anywhere_leaves_what_was_there(
     assert await read(store, "a") == b"before"
 
 
+async def test_a_name_that_may_not_last_is_told_as_such(store: LocalBlobStore) -> None:
+    def fail(reached: str) -> None:
+        if reached == "blob.named":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    faults.hook = fail
+    with pytest.raises(UnavailableError, match="loss of power") as caught:
+        await store.put("a", b"after")
+    assert caught.value.outcome == "unknown"
+    faults.hook = None
+    assert await read(store, "a") == b"after"
+
+
 async def test_only_old_leftovers_are_taken_away_and_opening_does_it(tmp_path: Path) -> None:
     store = LocalBlobStore(tmp_path / "blobs")
     await store.open()

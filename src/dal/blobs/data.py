@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
 from dal.blobs.base import Data
@@ -46,6 +46,20 @@ async def gather(data: Data, *, max_bytes: int | None = None) -> bytes:
     return b"".join(pieces)
 
 
+def until(data: Data, size: int | None) -> Data:
+    """The data, which is read no further once it is longer than that: what comes beyond is not wanted anyway."""
+    return data if size is None or isinstance(data, bytes) else _until(data, size)
+
+
+async def _until(data: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
+    found = 0
+    async for piece in data:
+        yield piece
+        found += len(piece)
+        if found > size:
+            return
+
+
 async def blocks(data: Data, block_bytes: int) -> AsyncIterator[bytes]:
     """The same bytes in blocks of exactly that size, the last one aside. Holds one block, and a piece as it came."""
     if isinstance(data, bytes):
@@ -60,8 +74,13 @@ async def blocks(data: Data, block_bytes: int) -> AsyncIterator[bytes]:
         size += len(piece)
         if size < block_bytes:
             continue
-        joined = memoryview(b"".join(pieces))
-        start = 0
+        whole = b"".join(pieces)
+        pieces.clear()
+        if size == block_bytes:
+            size = 0
+            yield whole
+            continue
+        joined, start = memoryview(whole), 0
         while size - start >= block_bytes:
             yield bytes(joined[start : start + block_bytes])
             start += block_bytes

@@ -27,6 +27,34 @@ _UNFINISHED: Final = "unfinished"
 _TOTAL: Final = "total"
 
 
+class Held:
+    """An open file, closed with its holder: a call that is cancelled while it opens one never gets to know it.
+
+    path  of a draft, which is taken away at its end unless it was stored.
+    """
+
+    def __init__(self, descriptor: int, path: Path | None = None) -> None:
+        self.descriptor = descriptor
+        self.path = path
+
+    def close(self) -> None:
+        """Closes it; a second call does nothing."""
+        if self.descriptor >= 0:
+            os.close(self.take())
+        if self.path is not None:
+            path, self.path = self.path, None
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def take(self) -> int:
+        """The descriptor, now to be closed by the caller."""
+        descriptor, self.descriptor = self.descriptor, -1
+        return descriptor
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Entries:
     """The files of a cache.
 
@@ -43,19 +71,19 @@ class Entries:
         with self._locked() as total:
             _write_total(total, self._evict(self._max_bytes))
 
-    def find(self, key: str) -> tuple[int, BlobInfo] | None:
+    def find(self, key: str) -> tuple[Held, BlobInfo] | None:
         """The file of a blob, open, and what is known of it; None where there is none, or a damaged one."""
         try:
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            held = Held(os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
         except FileNotFoundError:
             return None
-        info = _described(descriptor, key)
+        info = _described(held.descriptor, key)
         if info is None:
-            os.close(descriptor)
+            held.close()
             self.drop(key)
             return None
-        os.utime(descriptor)
-        return descriptor, info
+        os.utime(held.descriptor)
+        return held, info
 
     def drop(self, key: str) -> None:
         """Forgets a blob."""
@@ -65,16 +93,18 @@ class Entries:
             path.unlink()
             _write_total(total, max(_read_total(total) - size, 0))
 
-    def begin(self) -> tuple[int, Path]:
-        """A new file to write a content into, and where it is until it is stored."""
+    def begin(self) -> Held:
+        """A draft to write a content into, until it is stored."""
         path = self._directory / _UNFINISHED / secrets.token_hex(12)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), path
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return Held(os.open(path, flags, 0o600), path)
 
-    def store(self, descriptor: int, path: Path, info: BlobInfo) -> None:
+    def store(self, draft: Held, info: BlobInfo) -> None:
         """Makes a written content the blob's, in the place of what was there; others go to make room for it."""
         known = info._replace(modified_at=info.modified_at.isoformat())  # type: ignore[arg-type]
         end = json.dumps(known._asdict()).encode()
-        os.pwrite(descriptor, end + len(end).to_bytes(_LENGTH_BYTES, "big"), info.size)
+        assert draft.path is not None  # noqa: S101  # it was begun, and is stored once
+        os.pwrite(draft.descriptor, end + len(end).to_bytes(_LENGTH_BYTES, "big"), info.size)
         size = info.size + len(end) + _LENGTH_BYTES
         place = self._path(info.key)
         with self._locked() as total:
@@ -85,7 +115,8 @@ class Entries:
             with suppress(FileNotFoundError):
                 known_total -= place.stat().st_size
             place.parent.mkdir(mode=0o700, exist_ok=True)
-            os.rename(path, place)
+            os.rename(draft.path, place)
+            draft.path = None
             _write_total(total, known_total + size)
 
     def total_bytes(self) -> int:

@@ -6,11 +6,9 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
-from pathlib import Path
 
 from dal.blobs.base import BlobInfo, Pieces, Reading
-from dal.blobs.cache.entries import Entries
+from dal.blobs.cache.entries import Entries, Held
 from dal.blobs.threads import Threads
 from dal.errors import CorruptDataError
 from dal.limits import BLOB_PIECE_BYTES
@@ -25,7 +23,7 @@ class Fill:
     is_kept   it is in the cache.
     """
 
-    def __init__(self, entries: Entries, threads: Threads, reading: Reading, descriptor: int, path: Path) -> None:
+    def __init__(self, entries: Entries, threads: Threads, reading: Reading, draft: Held) -> None:
         self.info = reading.info
         self.written = 0
         self.is_stale = False
@@ -33,8 +31,7 @@ class Fill:
         self._entries = entries
         self._threads = threads
         self._reading = reading
-        self._descriptor = descriptor
-        self._path = path
+        self._draft = draft
         self._moved = asyncio.Event()
         self._error: BaseException | None = None
         self.is_over = False
@@ -42,7 +39,7 @@ class Fill:
 
     def follow(self, start: int, end: int, again: Callable[[int, int], Awaitable[Reading]]) -> Pieces:
         """The bytes of a range, as they come. `again` reads what could not be written here."""
-        return _Following(self, self._threads, os.dup(self._descriptor), start, end, again)
+        return _Following(self, self._threads, os.dup(self._draft.descriptor), start, end, again)
 
     async def beyond(self, position: int) -> bool:
         """Waits for bytes behind that position; False where the disk refused them. Raises what fetching failed with."""
@@ -61,7 +58,7 @@ class Fill:
         try:
             async with self._reading:
                 async for piece in self._reading.data:
-                    await self._threads.run(os.pwrite, self._descriptor, piece, self.written)
+                    await self._threads.run(os.pwrite, self._draft.descriptor, piece, self.written)
                     found.update(piece)
                     self._advance(self.written + len(piece))
             await self._keep(f"sha256:{found.hexdigest()}")
@@ -73,9 +70,7 @@ class Fill:
         finally:
             self.is_over = True
             self._moved.set()
-            os.close(self._descriptor)
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            self._draft.close()
 
     async def _keep(self, checksum: str) -> None:
         if self.written != self.info.size or (self.info.checksum or checksum) != checksum:
@@ -84,7 +79,7 @@ class Fill:
             )
         if not self.is_stale:
             info: BlobInfo = self.info._replace(checksum=checksum)
-            await self._threads.run(self._entries.store, self._descriptor, self._path, info)
+            await self._threads.run(self._entries.store, self._draft, info)
             self.is_kept = True
 
     def _advance(self, written: int) -> None:

@@ -10,7 +10,6 @@ its use: reads then go to the store.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,17 +152,13 @@ class Cached(BlobLayer):
             return None
         if found is None:
             return None
-        descriptor, info = found
-        try:
-            if not await self._holds(descriptor, info):
-                os.close(descriptor)
-                await self._forget([key])
-                return None
-            first, last = resolve_range(key, info.size, start, end)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return Reading(info, FilePieces(self._threads, descriptor, key, first, last))
+        held, info = found
+        if not await self._holds(held.descriptor, info):
+            held.close()
+            await self._forget([key])
+            return None
+        first, last = resolve_range(key, info.size, start, end)
+        return Reading(info, FilePieces(self._threads, held.take(), key, first, last))
 
     async def _holds(self, descriptor: int, info: BlobInfo) -> bool:
         """Whether a file is whole, and the blob as the store has it."""
@@ -187,13 +182,13 @@ class Cached(BlobLayer):
         if size > self._max_blob_bytes or not (is_whole or size <= BLOB_CACHE_WHOLE_BYTES):
             return reading
         try:
-            descriptor, path = await self._threads.run(self._entries.begin)
+            draft = await self._threads.run(self._entries.begin)
         except OSError:
             return reading
         if not is_whole:
             await reading.data.aclose()
             reading = await self.inner.get(key)
-        fill = self._fills[key] = Fill(self._entries, self._threads, reading, descriptor, path)
+        fill = self._fills[key] = Fill(self._entries, self._threads, reading, draft)
         fill.task.add_done_callback(lambda _: self._filled(key, fill))
         first, last = resolve_range(key, size, start, end)
         return Reading(fill.info, fill.follow(first, last, self._again(key)))

@@ -18,7 +18,7 @@ from dal.blobs.base import BlobInfo
 from dal.blobs.local import faults
 from dal.blobs.local.errors import BACKEND
 from dal.blobs.local.tree import Tree
-from dal.errors import CorruptDataError
+from dal.errors import CorruptDataError, UnavailableError
 
 _MAGIC: Final = b"dalblob1"
 #: The content's size, its SHA-256, the length of the media type, the media type, nothing, and the mark.
@@ -45,14 +45,17 @@ class Trailer(NamedTuple):
 
 
 class Unfinished:
-    """A file that is being written: it has a name for nobody but us, until `place` gives it one."""
+    """A file that is being written: it has a name for nobody but us, until `place` gives it one.
+
+    Nothing is on the disk before the first `write` or `place`.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._name = f"{os.getpid()}-{secrets.token_hex(12)}"
-        self._descriptor = os.open(self._name, _WRITING, 0o600, dir_fd=tree.unfinished)
+        self._descriptor = -1
         self._hash = hashlib.sha256()
-        self._is_there = True
+        self._is_there = False
         self.size = 0
 
     @property
@@ -63,12 +66,14 @@ class Unfinished:
     def write(self, block: bytes) -> None:
         """More of the content."""
         faults.reach("blob.writing")
+        self._open()
         self._hash.update(block)
         _write_all(self._descriptor, block)
         self.size += len(block)
 
     def place(self, directory: int, name: str, *, content_type: str, if_absent: bool = False) -> Trailer:
         """Syncs the file and gives it its name, durably. FileExistsError: `if_absent`, and the name is taken."""
+        self._open()
         trailer = Trailer(self.size, self._hash.digest(), content_type)
         _write_all(self._descriptor, trailer.encode())
         faults.reach("blob.syncing")
@@ -82,8 +87,16 @@ class Unfinished:
         else:
             os.rename(self._name, name, src_dir_fd=self._tree.unfinished, dst_dir_fd=directory)
             self._is_there = False
-        faults.reach("blob.named")
-        os.fsync(directory)
+        try:
+            faults.reach("blob.named")
+            os.fsync(directory)
+        except OSError as error:
+            raise UnavailableError(
+                f"put: {self.checksum} was written and named, and may be gone after a loss of power: {error.strerror}",
+                operation="blobs.put",
+                backend=BACKEND,
+                outcome="unknown",
+            ) from error
         return trailer
 
     def discard(self) -> None:
@@ -94,6 +107,11 @@ class Unfinished:
         if self._is_there:
             self._is_there = False
             os.unlink(self._name, dir_fd=self._tree.unfinished)
+
+    def _open(self) -> None:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._name, _WRITING, 0o600, dir_fd=self._tree.unfinished)
+            self._is_there = True
 
 
 def open_blob(directory: int, name: str, key: str) -> tuple[int, BlobInfo]:

@@ -27,7 +27,7 @@ from dal.blobs.checks import (
     check_range,
     resolve_range,
 )
-from dal.blobs.data import SlicedBytes, blocks
+from dal.blobs.data import SlicedBytes, blocks, until
 from dal.blobs.local import faults, listing, uploads
 from dal.blobs.local.errors import BACKEND, translate, translated
 from dal.blobs.local.files import Unfinished, open_blob
@@ -117,18 +117,17 @@ class LocalBlobStore:
             raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=BACKEND)
 
         def finish(unfinished: Unfinished) -> BlobInfo:
-            found = unfinished.checksum
             check_arrived(
                 key,
                 found_size=unfinished.size,
-                found_checksum=found,
+                found_checksum=unfinished.checksum,
                 size=size,
                 checksum=checksum,
                 backend=BACKEND,
             )
             return self._place(key, unfinished, content_type, if_absent=if_absent)
 
-        return await self._write("put", key, data, finish)
+        return await self._write("put", key, until(data, size), finish)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
         check_key(key)
@@ -192,7 +191,7 @@ class LocalBlobStore:
             )
             return uploads.place_part(self._tree, upload_id, number, unfinished)
 
-        return await self._write("put_part", key, data, finish)
+        return await self._write("put_part", key, until(data, size), finish)
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         await self._require_upload(key, upload_id)
@@ -292,7 +291,7 @@ class LocalBlobStore:
         with translated(operation, key):
             if isinstance(data, bytes) and len(data) <= BLOB_BLOCK_BYTES:
                 return await self._threads.run(self._write_at_once, data, finish)
-            unfinished = await self._threads.run(Unfinished, self._tree)
+            unfinished = Unfinished(self._tree)
             try:
                 async for block in blocks(data, BLOB_BLOCK_BYTES):
                     await self._threads.run(unfinished.write, block)

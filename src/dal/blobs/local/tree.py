@@ -38,6 +38,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         """Makes what is missing, for the owner alone, and opens it. Raises OSError."""
         self.path = root
+        self._opened: list[int] = []
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         opened = [self.root]
@@ -47,16 +48,19 @@ class Tree:
                 opened.append(os.open(name, _DIRECTORY, dir_fd=self.root))
                 if name == BLOBS:
                     _make_shards(opened[-1])
-        except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
-            raise
-        _, self.blobs, self.uploads, self.unfinished = opened
+            _, self.blobs, self.uploads, self.unfinished = opened
+        finally:
+            self._opened = opened
+            if len(opened) < 4:
+                self.close()
 
     def close(self) -> None:
-        """Closes the directories."""
-        for descriptor in (self.root, self.blobs, self.uploads, self.unfinished):
-            os.close(descriptor)
+        """Closes the directories; a second call does nothing."""
+        while self._opened:
+            os.close(self._opened.pop())
+
+    def __del__(self) -> None:
+        self.close()  # a call that was cancelled while it opened them never got to know them
 
     @contextmanager
     def place(self, key: str, *, create: bool = False) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 import httpx
@@ -20,6 +20,7 @@ from dal.blobs.s3.signature import UNSIGNED_PAYLOAD, encode_query, presign_url, 
 from dal.blobs.urls import Bucket
 from dal.errors import DalError
 from dal.limits import (
+    BLOB_PIECE_BYTES,
     CONNECT_TIMEOUT_S,
     POOL_WAIT_TIMEOUT_S,
     S3_ATTEMPTS,
@@ -121,14 +122,25 @@ class S3Client:
     async def _send(self, call: _Call) -> httpx.Response:
         """One try. Raises _Failed."""
         url = self.url(call.key) + (f"?{encode_query(call.query)}" if call.query else "")
+        # What is written at once lies in the connection's buffer a second time.
+        content, headers = call.content, call.headers
+        if isinstance(content, bytes) and len(content) > BLOB_PIECE_BYTES:
+            headers = {**headers, "content-length": str(len(content))}
+            content = _sliced(content)
         signed = sign_headers(
-            self._credentials, self._bucket.region, call.method, url, call.headers, call.payload_hash, self._clock()
+            self._credentials,
+            self._bucket.region,
+            call.method,
+            url,
+            headers,
+            call.payload_hash,
+            self._clock(),
         )
         request = self._http.build_request(
             call.method,
             url,
             headers=signed,
-            content=call.content or None,
+            content=content or None,
             timeout=_TIMEOUT if call.timeout_s is None else call.timeout_s,
         )
         try:
@@ -184,3 +196,8 @@ def base_url(bucket: Bucket) -> str:
         return f"{endpoint}/{bucket.name}"
     scheme, _, host = endpoint.partition("://")
     return f"{scheme}://{bucket.name}.{host}"
+
+
+async def _sliced(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), BLOB_PIECE_BYTES):
+        yield content[start : start + BLOB_PIECE_BYTES]

@@ -40,6 +40,7 @@ _BY_CODE: Final[dict[str, type[DalError]]] = {
     "InvalidPartOrder": InvalidInputError,
     "EntityTooSmall": InvalidInputError,
     "EntityTooLarge": LimitExceededError,
+    "KeyTooLongError": LimitExceededError,
     "BadDigest": CorruptDataError,
     "InvalidDigest": CorruptDataError,
     "XAmzContentSHA256Mismatch": CorruptDataError,

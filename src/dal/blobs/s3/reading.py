@@ -72,8 +72,8 @@ class Download:
     async def __anext__(self) -> bytes:
         if not self._rest:
             whole = await self._next()
-            if len(whole) <= 2 * BLOB_PIECE_BYTES:
-                return whole  # not cut, which would copy it
+            if isinstance(whole, bytes) and len(whole) <= BLOB_PIECE_BYTES:
+                return whole
             self._rest = memoryview(whole)
         piece = bytes(self._rest[:BLOB_PIECE_BYTES])
         self._rest = self._rest[BLOB_PIECE_BYTES:]
@@ -86,7 +86,7 @@ class Download:
             source, self._source = self._source, None
             await source.close()
 
-    async def _next(self) -> bytes:
+    async def _next(self) -> bytes | memoryview:
         """What comes next, after as many breaks as tries are allowed in a row."""
         attempt = 0
         while self._position < self._end:
@@ -126,7 +126,7 @@ class Download:
 class Source:
     """One connection's bytes."""
 
-    async def next(self) -> bytes:
+    async def next(self) -> bytes | memoryview:
         """The next bytes. Raises _Broken where they end too early, which the caller knows and this does not."""
         raise NotImplementedError
 
@@ -161,12 +161,12 @@ class FastSource(Source):
         self._key = key
         self._pieces: AsyncIterator[object] | None = pieces
 
-    async def next(self) -> bytes:
+    async def next(self) -> memoryview:
         from obstore.exceptions import BaseError
 
         assert self._pieces is not None  # noqa: S101  # closed by its owner, which asks no more
         try:
-            return bytes(await anext(self._pieces))  # type: ignore[call-overload,no-any-return]  # has the buffer protocol
+            return memoryview(await anext(self._pieces))  # type: ignore[arg-type]  # it is a buffer
         except StopAsyncIteration as error:
             raise _Broken(_ended(self._key)) from error
         except BaseError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobInfo, Data, Part
 from dal.blobs.checks import check_arrived, check_size
-from dal.blobs.data import blocks, sha256
+from dal.blobs.data import blocks, sha256, until
 from dal.blobs.s3.errors import BACKEND
 from dal.errors import AlreadyExistsError, CorruptDataError, DalError, LimitExceededError
 from dal.limits import CLOSE_TIMEOUT_S, MAX_BLOB_PARTS, S3_PART_BYTES, S3_PARTS_AT_ONCE, S3_UNKNOWN_PART_BYTES
@@ -39,7 +39,7 @@ async def put_data(
     if size is None and isinstance(data, bytes):
         size = len(data)
     part_bytes = _part_bytes(size)
-    content = aiter(blocks(data, part_bytes))
+    content = aiter(blocks(until(data, size), part_bytes))
     first = await anext(content, b"")
     second = await anext(content, b"") if len(first) == part_bytes else b""
     if not second:

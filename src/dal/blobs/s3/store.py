@@ -46,6 +46,7 @@ from dal.errors import (
     UnsupportedError,
 )
 from dal.limits import (
+    BLOB_BLOCK_BYTES,
     BLOB_PIECE_BYTES,
     HEALTH_TIMEOUT_S,
     S3_DELETED_KEYS,
@@ -226,7 +227,7 @@ class S3BlobStore(S3Uploads):
             _checksum(attributes.get("sha256")),
             (meta["e_tag"] or "").strip('"') or None,
         )
-        source: Source = FastSource(key, found.stream(min_chunk_size=BLOB_PIECE_BYTES).__aiter__())
+        source: Source = FastSource(key, found.stream(min_chunk_size=BLOB_BLOCK_BYTES).__aiter__())
         return Reading(info, Download(self._client, info, source, 0, info.size))
 
     async def _nothing(self, key: str, start: int, end: int | None) -> Reading:

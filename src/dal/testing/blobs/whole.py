@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -130,6 +131,25 @@ class WholeConformance:
         assert await read(store, "w") == small
         await self._nothing_under_way(store)
 
+    async def test_no_more_is_taken_than_was_announced(self, store: BlobStore) -> None:
+        taken = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield bytes(100_000)
+
+        with pytest.raises(CorruptDataError):
+            await store.put("w", endless(), size=300_000)
+        assert taken <= 4
+        assert await store.head("w") is None
+        upload_id = await store.start_parts("p")
+        with pytest.raises(CorruptDataError):
+            await store.put_part("p", upload_id, 1, endless(), size=300_000)
+        assert taken <= 8
+        await store.abort_parts("p", upload_id)
+
     async def test_a_stream_that_fails_leaves_what_was_there(self, store: BlobStore) -> None:
         await store.put("w", b"before")
         for size in (10, LARGE_BYTES):
@@ -143,7 +163,7 @@ class WholeConformance:
         for size in (10, LARGE_BYTES):
             reached = asyncio.Event()
 
-            async def stuck(size: int = size, reached: asyncio.Event = reached):  # type: ignore[no-untyped-def]
+            async def stuck(size: int = size, reached: asyncio.Event = reached) -> AsyncIterator[bytes]:
                 async for piece in pieces(content(size)):
                     yield piece
                 reached.set()
