@@ -255,6 +255,6 @@ def test_the_librarys_own_schema_goes_up_and_down(run: Command, database: str) -
     assert (status["usable"], status["pending"], status["required"]) == (False, lacking, lacking)
     refused = run("chats", "list", "--url", database)
     assert refused.exit_code == 1
-    assert "is at 0002 and lacks 0003_files.sql; run `dal schema up --url" in refused.stderr
+    assert "is at 0002_search and lacks 0003_files.sql; run `dal schema up --url" in refused.stderr
     assert run("schema", "up", "--url", database).exit_code == 0
     assert run("chats", "list", "--url", database).exit_code == 0

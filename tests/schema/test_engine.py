@@ -15,6 +15,9 @@ from dal.schema import Connection
 from dal.search import parse_query
 from tests.schema.conftest import store_of
 
+EVERY = ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
+REQUIRED = ["0001_core.sql", "0003_files.sql"]
+
 
 async def ledger_rows(connection: Connection) -> list[str]:
     return [row.name for row in (await schema.status(connection)).applied]
@@ -29,15 +32,15 @@ async def enter(connection: Connection, name: str) -> None:
 async def test_status_of_an_empty_database_names_what_is_pending_and_writes_nothing(connection: Connection) -> None:
     status = await schema.status(connection)
     assert (status.empty, status.applied, status.version) == (True, (), "")
-    assert status.pending == ("0001_core.sql", "0002_search.sql")
-    assert status.required == ("0001_core.sql",)
+    assert status.pending == tuple(EVERY)
+    assert status.required == tuple(REQUIRED)
     assert (await schema.status(connection)).empty
 
 
 async def test_up_is_safe_to_repeat(connection: Connection) -> None:
-    assert [m.name for m in await schema.up(connection)] == ["0001_core.sql", "0002_search.sql"]
+    assert [m.name for m in await schema.up(connection)] == EVERY
     assert await schema.up(connection) == []
-    assert await ledger_rows(connection) == ["0001_core.sql", "0002_search.sql"]
+    assert await ledger_rows(connection) == EVERY
 
 
 async def test_the_ledger_keeps_checksum_time_and_statements(connection: Connection) -> None:
@@ -57,14 +60,14 @@ async def test_two_runners_at_once_apply_each_file_once(url: str) -> None:
             return [m.name for m in await schema.up(connection)]
 
     applied = await asyncio.gather(run(), run(), run())
-    assert sorted(name for names in applied for name in names) == ["0001_core.sql", "0002_search.sql"]
+    assert sorted(name for names in applied for name in names) == EVERY
     async with schema_connection(url, create=True) as connection:
-        assert await ledger_rows(connection) == ["0001_core.sql", "0002_search.sql"]
+        assert await ledger_rows(connection) == EVERY
 
 
 async def test_search_can_be_left_out_and_says_so(url: str) -> None:
     async with schema_connection(url, create=True) as connection:
-        assert [m.name for m in await schema.up(connection, leave_out=["0002_search.sql"])] == ["0001_core.sql"]
+        assert [m.name for m in await schema.up(connection, leave_out=["0002_search.sql"])] == REQUIRED
     store = store_of(url, auto_migrate=False)
     await store.open()
     assert not store.capabilities.search
@@ -91,6 +94,20 @@ async def test_a_store_without_schema_names_the_command(url: str) -> None:
         await store.open()
 
 
+async def test_an_older_database_is_refused_until_it_is_brought_up(url: str) -> None:
+    async with schema_connection(url, create=True) as connection:
+        await schema.up(connection, to="0002_search.sql")
+    for auto_migrate in (None, False):
+        with pytest.raises(SchemaError, match=r"is at 0002_search and lacks 0003_files\.sql; run `dal schema up --url"):
+            await store_of(url, auto_migrate=auto_migrate).open()
+    store = store_of(url, auto_migrate=True)
+    await store.open()
+    assert await store.read(Count("user_quotas")) == [(0,)]
+    await store.close()
+    async with schema_connection(url, create=True) as connection:
+        assert await ledger_rows(connection) == EVERY
+
+
 async def test_a_database_newer_than_the_library_is_not_touched(url: str) -> None:
     async with schema_connection(url, create=True) as connection:
         await schema.up(connection, leave_out=["0002_search.sql"])
@@ -101,7 +118,7 @@ async def test_a_database_newer_than_the_library_is_not_touched(url: str) -> Non
         with pytest.raises(SchemaError, match="upgrade the library"):
             await store_of(url, auto_migrate=auto_migrate).open()
     async with schema_connection(url, create=True) as connection:
-        assert await ledger_rows(connection) == ["0001_core.sql", "0042_from_the_future.sql"]
+        assert await ledger_rows(connection) == [*REQUIRED, "0042_from_the_future.sql"]
 
 
 async def test_another_teams_migrations_in_the_ledger_are_left_alone(connection: Connection) -> None:
