@@ -10,10 +10,13 @@ import pytest
 from dal.backends.postgresql import executor
 from dal.backends.sql import SqlStore
 from dal.errors import AlreadyExistsError, ConflictError, DalTimeoutError
-from dal.ops import Compare, Guard, Select, Update
+from dal.ops import Compare, Guard, Insert, Op, Ref, Select, Update, Value
+from dal.testing import rows
 from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat, raise_count, user
+from tests.postgresql.waiting import until
 
+_WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 COUNT = Select("chat_sessions", (Compare("chat_id", "=", "c"),), columns=("message_count",))
 
 
@@ -51,6 +54,28 @@ async def test_six_optimistic_writers_lose_no_increment(store: SqlStore) -> None
     assert profile == {"n": 120}
     assert version == 121
     assert refused > 0, "nobody was ever in the way: nothing was tested"
+
+
+@pytest.mark.parametrize("whose", [1, 2])
+async def test_a_guard_compares_with_what_its_locks_waited_for(store: SqlStore, url: str, whose: int) -> None:
+    """In the guarded row itself, and in another one that it refers to: not with what its snapshot showed before."""
+    of: list[dict[str, Value]] = [{"user_id": rows.row_id(n)} for n in range(3)]
+    await store.commit([Insert("users", rows.user(n)) for n in (1, 2)])
+    numbers: dict[str, Value] = {"max_bytes": 10, "taken_bytes": 5}
+    await store.commit([Insert("user_quotas", rows.whole("user_quotas", n, **of[n], **numbers)) for n in (1, 2)])
+    room = Compare("taken_bytes", "<=", Ref("user_quotas", of[whose], "max_bytes", -5))
+    take: list[Op] = [Guard("user_quotas", of[1], {}, (room,)), Update("user_quotas", of[1], add={"taken_bytes": 5})]
+    async with store.transaction() as holder:
+        await holder.commit([Update("user_quotas", of[whose], {"max_bytes": 9})])
+        taking = asyncio.create_task(store.commit(take))
+        await until(url, _WAITS)
+    with pytest.raises(ConflictError) as caught:
+        await taking
+    assert not caught.value.retryable
+    await store.commit([Update("user_quotas", of[whose], {"max_bytes": 10})])
+    await store.commit(take)
+    taken = Select("user_quotas", (Compare("user_id", "=", rows.row_id(1)),), columns=("taken_bytes",))
+    assert await store.read(taken) == [(10,)]
 
 
 async def test_waiting_for_a_locked_row_ends_in_a_timeout(
