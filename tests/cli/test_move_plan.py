@@ -155,3 +155,9 @@ def test_rows_that_only_the_target_has_end_start_and_are_named(run: Command, sto
     ended = run("move", "start", *stores.options, "--exit-when-verified", "--allow-obstacles")
     assert ended.exit_code == 1
     assert re.search(r"not verified: users: 1 rows differ: users\['\S+'\] \(extra in the target\)", ended.stderr)
+
+
+def test_help_flows_with_the_width_of_the_terminal(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    shown = run("move", "start", "--help").stdout
+    assert "the same command goes on where it was. Several may run at once; one of them works." in shown

@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, help="so many runs, with seeds that follow each other; none: for ever")
     parser.add_argument("--quick", action="store_true", help="few processes and many faults, as in the test suite")
     parser.add_argument("--calm", action="store_true", help="no faults: only writers, movers and cutovers")
+    parser.add_argument("--checker", action="store_true", help="checks beside the writers, and no faults")
     parser.add_argument("--keep", type=Path, help="leave ledgers and files of a failed run there")
     given = parser.parse_args()
     pairs = [
@@ -58,7 +59,9 @@ def main() -> int:
     changes: dict[str, object] = {}
     if given.seconds is not None:
         changes["seconds"] = given.seconds
-    if given.calm:
+    if given.checker:
+        changes["checkers"] = 2
+    if given.calm or given.checker:
         changes |= {"rate": 0.0, "fault_every_s": 1e9}
     plan = Plan(**{**vars(plan), **changes})
     first = secrets.randbelow(10**6) if given.seed is None else given.seed
@@ -99,7 +102,7 @@ def one_run(seed: int, source: str, target: str, plan: Plan, given: argparse.Nam
         kept = given.keep / f"{source}-{target}-{seed}-{int(time.time())}"
         shutil.move(directory, kept)
     print(f"  ledgers and events: {kept}", file=sys.stderr)
-    options = "".join(f" --{name}" for name in ("quick", "calm") if getattr(given, name))
+    options = "".join(f" --{name}" for name in ("quick", "calm", "checker") if getattr(given, name))
     print(
         f"  again: python -m tests.torture --source {source} --target {target} --seconds {plan.seconds:g} "
         f"--seed {seed}{options}",

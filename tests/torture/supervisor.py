@@ -50,6 +50,7 @@ LOG: Final = "log"
 class Plan:
     """How hard a run is. Of each kind of process so many run at any time.
 
+    checkers        that compare both stores all the time; what they call a difference is none.
     begins_settled  how often the move has come to VERIFIED before the writers start.
     ends            the move is retired or aborted in the end, and what the stores take then is looked at.
     """
@@ -60,6 +61,7 @@ class Plan:
     plain: int = 1
     foreign: int = 1
     readers: int = 1
+    checkers: int = 0
     movers: int = 2
     switchers: int = 2
     switch_every_s: float = 0.3
@@ -84,6 +86,7 @@ class Outcome:
     def figures(self) -> str:
         switched = [event for event in self.events if event["kind"] == "switched"]
         copied = sum(event["rows"] for event in self.events if event["kind"] == "copied")
+        checks = [event for event in self.events if event["kind"] == "checked"]
         stall = max((event["stall_ms"] for event in switched), default=0.0)
         refused = Counter(
             f"{event['error']}" for event in self.events if event["kind"] == "not switched" and "error" in event
@@ -96,6 +99,9 @@ class Outcome:
             f"calls in doubt {len(self.told.doubts)}, errors {dict(sorted(self.told.errors.items()))}",
             f"faults {dict(sorted(self.faults.items()))}",
         ]
+        if checks:
+            rows, pending = (sum(event[name] for event in checks) for name in ("rows", "pending"))
+            lines.append(f"{len(checks)} checks beside them, of {rows} rows; {pending} were pending, none different")
         return "\n".join(lines)
 
 
@@ -177,6 +183,7 @@ class Supervisor:
         wanted["foreign"] = plan.foreign
         if self._is_legacy:
             wanted = {"legacy": max(2, plan.foreign), "watcher": 1}
+        wanted["checker"] = plan.checkers
         if movers:
             wanted |= {"mover": plan.movers, "switcher": plan.switchers}
         for role, count in wanted.items():
@@ -196,6 +203,8 @@ class Supervisor:
             )
         elif role == "reader":
             work = lambda: workers.reader(run, number)  # noqa: E731
+        elif role == "checker":
+            work = lambda: workers.checker(run, number)  # noqa: E731
         elif role == "watcher":
             work = lambda: workers.watcher(run)  # noqa: E731
         elif role == "legacy":

@@ -19,10 +19,12 @@ import orjson
 
 import dal.move.sides
 from dal import DataAccess
-from dal.errors import DalError
+from dal.errors import ConflictError, DalError, UnsupportedError
 from dal.factory import create_data_access
+from dal.move.check_report import Mode
 from dal.move.checking import check
 from dal.move.cutover import Cutover
+from dal.move.differences import Difference
 from dal.move.mover import Mover, begin
 from dal.move.sides import SIDES, Sides, UnitGates, read_gates
 from dal.replica import UNITS, Gate, Movable, Replica
@@ -299,6 +301,29 @@ async def switcher(run: Run, number: int, *, every_s: float, one_way: bool) -> N
             run.event("switched", unit=unit, to=to, epoch=report.epoch, stall_ms=report.stall_ms, rows=report.drained)
         except DalError as error:
             run.event("not switched", error=type(error).__name__, message=str(error), retryable=error.retryable)
+
+
+async def checker(run: Run, number: int) -> None:
+    """Compares both stores again and again, in every way: whatever it calls a difference is none."""
+    stop, dice = stopping(), run.dice("checker", number)
+    source, target = await open_stores(run)
+    while not stop.is_set():
+        mode: Mode = dice.choice(("deep", "quick", "tail"))
+        found: list[Difference] = []
+        try:
+            report = await check(source, target, mode=mode, pause_s=0.05, on_difference=found.append)
+        except DalError as error:
+            if not error.retryable and not isinstance(error, UnsupportedError | ConflictError):
+                run.event("broken", what=f"a {mode} check failed: {error!r}")
+            await asyncio.sleep(0.1)  # the move has not begun, or a store is away
+            continue
+        if len(report.in_move) < len(UNITS):
+            continue  # it had not begun when the check did, and two stores in no move need not be equal
+        run.event("checked", mode=mode, rows=report.rows, pending=report.pending)
+        if report.differences:
+            run.event("check", mode=mode, differences=report.differences, found=[f"{one!r:.400}" for one in found[:5]])
+    await source.close()
+    await target.close()
 
 
 def _away(gates: UnitGates) -> Any:

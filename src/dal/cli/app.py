@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,19 @@ app.command("search rebuild")(search_index.rebuild)
 app.command("search drop")(search_index.drop)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+
+
+def _join_lines(group: typer.Typer) -> None:
+    """Makes each paragraph of a command's help one line: Rich would keep the ends of the source's lines."""
+    for command in group.registered_commands:
+        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for part in group.registered_groups:
+        if part.typer_instance is not None:
+            _join_lines(part.typer_instance)
+
+
+_join_lines(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -52,7 +52,13 @@ def check(
     ] = None,
     max_seconds: Annotated[
         float | None,
-        typer.Option("--max-seconds", metavar="S", min=0, help="Stop after S seconds.", show_default=False),
+        typer.Option(
+            "--max-seconds",
+            metavar="S",
+            min=0,
+            help="Stop after S seconds; what was compared is said.",
+            show_default=False,
+        ),
     ] = None,
     resume: Annotated[
         Path | None,

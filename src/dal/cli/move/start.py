@@ -35,7 +35,10 @@ def start(
     batch_size: BatchSize = None,
     exit_when_verified: Annotated[
         bool,
-        typer.Option("--exit-when-verified", help="End when every unit is verified; nothing is copied after that."),
+        typer.Option(
+            "--exit-when-verified",
+            help="End when every unit is verified, or rows that stay behind prevent it; nothing is copied then.",
+        ),
     ] = False,
     allow_obstacles: Annotated[
         bool,
