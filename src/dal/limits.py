@@ -167,7 +167,7 @@ CONTENTS_PACE_S: Final = 10.0  # what a rate is told from
 CONTENTS_LEASE_S: Final = 15.0  # a mover that died on another machine keeps others waiting for so long
 CONTENTS_SAMPLES: Final = 20  # problems of each kind that a report shows
 CONTENTS_DISTINCT: Final = 2_000_000  # checksums remembered while duplicates are counted
-CONTENTS_TRIAL_FILES: Final = 64  # blobs of a trial transfer, that a time is told from
+CONTENTS_TRIAL_FILES: Final = 256  # blobs of a trial transfer, that a time is told from
 CONTENTS_TRIAL_BYTES: Final = 64 * 1024 * 1024
 
 # Files' contents.
