@@ -14,6 +14,7 @@ from dal.blobs.base import BlobStore
 from dal.blobs.factory import create_blob_store
 from dal.factory import create_store
 from dal.files.options import FileOptions
+from dal.layers.base import Layer
 from dal.layers.group import GroupCommit
 from dal.layers.retry import Retry
 from dal.testing import FakeClock
@@ -25,6 +26,13 @@ __all__ = ["d1_schema", "postgres_with_schema", "sqlite_with_schema"]
 PAIRS = ("memory+memory", "file+local", "sqlite+local", "postgresql+memory")
 
 Opened = Callable[..., Awaitable[DataAccess]]
+
+
+class Kept(Layer):
+    """A store that several share: who closes it closes nothing."""
+
+    async def close(self) -> None:
+        """The others still work."""
 
 
 @pytest.fixture
@@ -56,7 +64,7 @@ async def opened(rows_url: str, blobs: BlobStore, clock: FakeClock) -> AsyncIter
         shared = create_store(rows_url)
 
         async def open_one(**options: object) -> DataAccess:
-            store = shared if rows_url == "memory://" else create_store(rows_url)
+            store = Kept(shared) if rows_url == "memory://" else create_store(rows_url)
             given = FileOptions(**options)  # type: ignore[arg-type]  # a test's own words
             access = DataAccess(Retry(GroupCommit(store)), clock=clock, blobs=blobs, files=given)
             return await stack.enter_async_context(access)

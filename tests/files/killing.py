@@ -35,6 +35,7 @@ for module in ("aiosqlite", "dal.backends.sqlite", "dal.blobs.local.store", "fil
     importlib.import_module(module)
 
 RANDOM_DEATHS = 20
+_STRIDE = 2  # a run dies at every other request, from the first or the second on
 _REQUESTS = ("put", "delete", "copy", "start_parts", "put_part", "complete_parts", "abort_parts")
 
 
@@ -206,7 +207,7 @@ def main(place: Path, seed: int) -> None:
 
     _, said = forked(begin)
     user = json.loads(said)
-    step = 0
+    step = dice.randrange(_STRIDE)
     while True:
         code, said = forked(lambda: live(place, user, Fate(step)))  # noqa: B023  # it runs before the next turn
         if code not in (0, -signal.SIGKILL):
@@ -216,7 +217,7 @@ def main(place: Path, seed: int) -> None:
         print(json.dumps({"step": step, "code": code, "seen": seen, "found": json.loads(said)}), flush=True)
         if code == 0:
             break
-        step += 1
+        step += _STRIDE
 
     async def doomed() -> None:
         fate = RandomFate(dice.uniform(0.0, 0.3))

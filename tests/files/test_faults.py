@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from dal import DataAccess, FencedError, UnavailableError, User
+from dal import AlreadyExistsError, DataAccess, FencedError, UnavailableError, User
 from dal.backends.memory import MemoryStore
 from dal.blobs.memory import MemoryBlobStore
 from dal.files import log as log_module
+from dal.files.entering import NewFile
 from dal.files.log import AccessLog
 from dal.files.options import FileOptions
 from dal.layers.base import Layer
+from dal.layers.retry import Retry
 from dal.limits import FILE_GRACE_S, FILE_LOG_ROWS
 from dal.ops import Insert, Op, Receipt
 from dal.store import Store
@@ -120,6 +122,40 @@ async def test_a_lost_answer_is_looked_for(
     assert (await dal.files.usage(ada.id)).reserved_files == 0
 
 
+async def test_lost_answers_of_everything_else_are_looked_for_too(ada: User, store: Faulty, dal: DataAccess) -> None:
+    """Through the layer that repeats what may be repeated: the second try is refused by what the first one did."""
+    tried = DataAccess(Retry(store), blobs=dal.files._core.blobs)
+    files = tried.files
+    file = await files.upload(ada.id, "a", b"content")
+    log = has("file_access_logs")
+
+    async def losing(call: Any) -> Any:
+        store.after = once(log)
+        return await call
+
+    assert (await losing(files.rename(file.id, "b"))).filename == "b"
+    assert (await losing(files.grant(file.id, "somebody", "write"))).permission == "write"
+    link = await losing(files.link(file.id))
+    assert await losing(files.revoke(file.id, permission_id=link.id)) is True
+    assert await losing(files.delete(file.id)) is True
+    restored = await losing(files.restore(file.id))
+    assert (restored.status, restored.version) == ("active", 4)
+    upload = await losing(files.start_upload(ada.id, "c", total_size=5))
+    await losing(files.upload_part(upload.upload_id, 1, b"parts"))
+    done = await losing(files.complete_upload(upload.upload_id))
+    assert await files.read(done.id, verify=True) == b"parts"
+    await files.set_quota(ada.id, max_bytes=20, max_files=None)
+    full = await losing(files.upload(ada.id, "d", b"12345678"))
+    assert await files.read(full.id, verify=True) == b"12345678"
+    usage = await files.usage(ada.id)
+    assert (usage.used_bytes, usage.used_files, usage.reserved_bytes, usage.bytes_left) == (20, 3, 0, 0)
+    store.after = once(has("multipart_uploads"))
+    await files.set_quota(ada.id, max_bytes=None, max_files=None)
+    large = await files.upload(ada.id, "e", content(1_500_000))
+    assert await files.read(large.id, verify=True) == content(1_500_000)
+    assert (await files.usage(ada.id)).reserved_files == 0
+
+
 @pytest.mark.parametrize("size", [10, 1_500_000])
 async def test_a_commit_that_did_not_happen_leaves_nothing(
     dal: DataAccess, store: Faulty, ada: User, blobs: MemoryBlobStore, size: int
@@ -212,6 +248,30 @@ async def test_a_file_is_not_entered_once_its_bytes_may_be_swept(
         await dal.files.upload(ada.id, "a", b"x")
     assert await keys(blobs) == []
     assert (await dal.files.list()).items == []
+
+
+@pytest.mark.parametrize("size", [10, 1_500_000])
+async def test_a_name_that_is_taken_between_the_look_and_the_commit_is_refused(
+    dal: DataAccess, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    entering = dal.files._uploading._entering
+    look = entering.check_name
+    taken: list[bool] = []
+
+    async def slow(new: NewFile) -> int:
+        version = await look(new)
+        if len(taken) < (1 if size == 10 else 2):  # what is large looks before it is sent, too
+            taken.append(True)
+            if len(taken) == (1 if size == 10 else 2):
+                await dal.files.rename((await dal.files.list()).items[0].id, "name")
+        return version
+
+    await dal.files.upload(ada.id, "other", b"x")
+    monkeypatch.setattr(entering, "check_name", slow)
+    with pytest.raises(AlreadyExistsError):
+        await dal.files.upload(ada.id, "name", pieces(content(size)), if_absent=True)
+    assert len(await keys(blobs)) == 1
+    assert (await dal.files.usage(ada.id)).reserved_files == 0
 
 
 async def test_a_full_log_drops_rows_and_counts_them() -> None:

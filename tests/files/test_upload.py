@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -173,8 +174,18 @@ async def test_a_repeat_with_the_same_id_is_the_same_file(dal: DataAccess, ada: 
                 await dal.files.upload(ada.id, name, other, id=given)
         assert await keys(blobs) == [file.storage_key]
         await dal.files.delete(file.id)
+        assert (await dal.files.upload(ada.id, "a", data, id=given)).status == "deleted"
         await blobs.delete([file.storage_key])
         given = str(uuid4())
+
+
+async def test_the_same_upload_many_times_at_once_is_one_file(dal: DataAccess, ada: User, blobs: BlobStore) -> None:
+    given, data = str(uuid4()), content(1_200_000)
+    made = await asyncio.gather(*(dal.files.upload(ada.id, "a", pieces(data), id=given) for _ in range(5)))
+    assert made == [made[0]] * 5
+    assert await keys(blobs) == [made[0].storage_key]
+    usage = await dal.files.usage(ada.id)
+    assert (usage.used_files, usage.reserved_files, usage.used_bytes) == (1, 0, len(data))
 
 
 async def test_if_absent_refuses_a_name_that_is_taken(dal: DataAccess, ada: User, bob: User, blobs: BlobStore) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dal import CorruptDataError, InvalidInputError, LimitExceededError
@@ -68,6 +68,7 @@ def test_a_name_is_made_fit_to_be_shown(given_name: str, shown: str) -> None:
     assert display_name(given_name) == shown
 
 
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=600))
 def test_a_shown_name_stays_as_it_is_and_within_its_limits(name: str) -> None:
     try:
@@ -213,6 +214,7 @@ def test_what_is_two_things_at_once_is_refused() -> None:
     check_content("application/x-msdownload", self_extracting, self_extracting, len(self_extracting))
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=300), st.sampled_from([b"PK\x05\x06", b"PK\x01\x02", b""]), st.binary(max_size=60))
 def test_whatever_comes_is_judged_without_a_crash(head: bytes, magic: bytes, tail: bytes) -> None:
     data = head + magic + tail

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from dal.errors import ConflictError, NotFoundError
+from dal.errors import ConflictError, DalError, NotFoundError
 from dal.file_models import Caller
 from dal.file_tables import FILES
 from dal.files.core import DELETED, QUARANTINED, Core, Operation, record_of
@@ -16,7 +16,7 @@ from dal.files.quotas import Quotas
 from dal.files.rights import find
 from dal.limits import FILE_COMMIT_TRIES, MAX_INT64
 from dal.models import FileRecord
-from dal.ops import Guard, Op, Row, Update, Value
+from dal.ops import Guard, Op, Receipt, Update, Value
 from dal.values import check_int
 
 Change: TypeAlias = "Callable[[FileRecord], tuple[dict[str, Value], list[Op]]]"
@@ -77,16 +77,21 @@ class Changing:
                     ops.append(self._entering.scan(record.id))
                 if own:
                     ops = [*self._quotas.take(record.user_id, record.file_size), *ops]
-                ops.append(operation.entry())
+                entry = operation.entry()
+                ops.append(entry)
                 place = next(i for i, op in enumerate(ops) if isinstance(op, Update) and op.table == "files")
                 size, files = (record.file_size, 1) if own else (0, 0)
+                receipt = None
                 try:
                     receipt = await self._quotas.commit(record.user_id, size, files, ops, guarded=True)
-                except ConflictError as error:
-                    last = error
-                    continue
+                except DalError as error:
+                    if not await self._core.is_written(entry, error):
+                        if not isinstance(error, ConflictError):
+                            raise
+                        last = error
+                        continue
                 operation.is_logged = True
-                return _row(receipt.rows[place])
+                return await self._after(record, receipt, place)
             raise last
 
     async def _change(self, operation: Operation, file_id: str, change: Change) -> FileRecord:
@@ -94,15 +99,21 @@ class Changing:
         for _ in range(FILE_COMMIT_TRIES):
             record = await find(self._core, operation, file_id, "write")
             values, also = change(record)
-            ops = [*self._ops(record, values), *also, operation.entry()]
             try:
-                receipt = await self._core.store.commit(ops)
+                receipt = await self._core.commit(operation, [*self._ops(record, values), *also])
             except ConflictError as error:
                 last = error
                 continue
-            operation.is_logged = True
-            return _row(receipt.rows[1])
+            return await self._after(record, receipt, 1)
         raise last
+
+    async def _after(self, record: FileRecord, receipt: Receipt | None, place: int) -> FileRecord:
+        """The file after a commit: as it answered, or read again where the answer was lost."""
+        row = None if receipt is None else receipt.rows[place]
+        found = await self._core.record(record.id) if row is None else record_of(row)
+        if found is None:
+            raise NotFoundError(f"files: {record.id} was changed, and is gone since")
+        return found
 
     def _ops(self, record: FileRecord, values: dict[str, Value]) -> list[Op]:
         key = {"id": record.id}
@@ -111,8 +122,3 @@ class Changing:
             Guard("files", key, {"version": record.version}),
             Update("files", key, changed, {"version": 1}, FILES.names),
         ]
-
-
-def _row(row: Row | None) -> FileRecord:
-    assert row is not None  # noqa: S101  # its guard saw it in the same commit
-    return record_of(row)

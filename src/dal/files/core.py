@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Final
@@ -17,7 +17,7 @@ from dal.files.log import AccessLog
 from dal.files.options import FileOptions
 from dal.limits import FILE_MAX_ERROR_CHARS, MAX_INT32, MAX_KEY_CHARS
 from dal.models import FileRecord, build
-from dal.ops import Compare, Insert, JsonValue, Row, Select, Value
+from dal.ops import Compare, Insert, JsonValue, Op, Receipt, Row, Select, Value
 from dal.repositories.base import Context, known_id
 from dal.table import Table
 from dal.values import as_id, canonical_ip, check_column
@@ -130,6 +130,29 @@ class Core:
         """The file with this id, whatever its status."""
         rows = await self.store.read(Select("files", (Compare("id", "=", file_id),), limit=1, columns=FILES.names))
         return record_of(rows[0]) if rows else None
+
+    async def commit(self, operation: Operation, ops: Sequence[Op]) -> Receipt | None:
+        """Commits a batch together with the operation's line in the log; None where it was carried out and the answer
+        lost: the line is looked for."""
+        entry = operation.entry()
+        try:
+            receipt = await self.store.commit((*ops, entry))
+        except DalError as error:
+            if not await self.is_written(entry, error):
+                raise
+            receipt = None
+        operation.is_logged = True
+        return receipt
+
+    async def is_written(self, entry: Insert, error: DalError) -> bool:
+        """Whether a batch that ended with this error is there all the same. Raises `error` where nobody can say."""
+        if error.outcome != "unknown":
+            return False
+        where = (Compare("id", "=", entry.row["id"]),)
+        try:
+            return bool(await self.store.read(Select("file_access_logs", where, limit=1, columns=("id",))))
+        except DalError:
+            raise error from None
 
     def owner(self, user_id: object) -> str:
         """The id of a user as it is stored. Raises MissingReferenceError for what no user can have."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime, timedelta
 
-from dal.errors import InvalidInputError, LimitExceededError
+from dal.errors import InvalidInputError, LimitExceededError, NotFoundError
 from dal.file_models import Caller, FilePermission, Permission
 from dal.file_tables import FILE_PERMISSIONS
 from dal.files.core import Core
@@ -46,9 +46,14 @@ class Granting:
             upsert = Upsert(
                 "file_permissions", row, ("file_id", "grantee_id"), update, {"version": 1}, (), FILE_PERMISSIONS.names
             )
-            receipt = await self._core.store.commit((Guard("files", {"id": record.id}), upsert, operation.entry()))
-            operation.is_logged = True
-            return _permission(receipt.rows[1])
+            receipt = await self._core.commit(operation, (Guard("files", {"id": record.id}), upsert))
+            if receipt is not None:
+                return _permission(receipt.rows[1])
+            where = (Compare("file_id", "=", record.id), Compare("grantee_id", "=", grantee))
+            rows = await self._core.store.read(Select("file_permissions", where, columns=FILE_PERMISSIONS.names))
+            if not rows:
+                raise NotFoundError(f"files: {record.id} was granted to {grantee}, and it was revoked since")
+            return _permission(rows[0])
 
     async def link(
         self,
@@ -70,8 +75,7 @@ class Granting:
             operation.metadata |= {"link": str(row["id"]), "permission": permission}
             row |= {"file_id": record.id, "token_hash": token_hash(token)}
             insert = self._core.insert(FILE_PERMISSIONS, row)
-            await self._core.store.commit((Guard("files", {"id": record.id}), insert, operation.entry()))
-            operation.is_logged = True
+            await self._core.commit(operation, (Guard("files", {"id": record.id}), insert))
             return build(FilePermission, {**{c: insert.row[c] for c in _FIELDS}, "token": token})
 
     async def revoke(
@@ -86,9 +90,8 @@ class Granting:
             record = await find(self._core, operation, file_id, "admin")
             operation.metadata[column] = chosen.value  # type: ignore[assignment]  # text
             where = (Compare("file_id", "=", record.id), chosen)
-            receipt = await self._core.store.commit((Delete("file_permissions", where), operation.entry()))
-            operation.is_logged = True
-            return receipt.counts[0] > 0
+            receipt = await self._core.commit(operation, (Delete("file_permissions", where),))
+            return receipt is None or receipt.counts[0] > 0
 
     async def permissions(self, file_id: str, *, by: Caller | None) -> list[FilePermission]:
         """See `Files.permissions`."""

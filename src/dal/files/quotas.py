@@ -173,7 +173,7 @@ class Quotas:
                 f"{size} bytes, {max(left_bytes, 0)} are left" if size > left_bytes else "one file more, none is left"
             )
             raise QuotaExceededError(
-                f"files: the quota has no room for {what}; delete something or raise it"
+                f"files: the quota has no room for {what}; delete something or raise it", outcome=error.outcome
             ) from error
 
 

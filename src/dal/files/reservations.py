@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
-from dal.errors import ConflictError, NotFoundError, QuotaExceededError
+from dal.errors import ConflictError, DalError, NotFoundError, QuotaExceededError
 from dal.file_tables import MULTIPART_UPLOADS
 from dal.files.core import Core
 from dal.files.entering import NewFile, Reserved
@@ -82,7 +82,11 @@ class Reservations:
             },
         )
         ops = [*self._quotas.take(new.user_id, size, reserve=True), insert, *also]
-        await self._quotas.commit(new.user_id, size, 1, ops)
+        try:
+            await self._quotas.commit(new.user_id, size, 1, ops)
+        except DalError as error:
+            if error.outcome != "unknown" or await self.find(str(insert.row["id"])) is None:
+                raise
         return upload_row({c: insert.row[c] for c in MULTIPART_UPLOADS.names})  # type: ignore[misc]  # no Ref in it
 
     async def find(self, upload_id: str) -> UploadRow | None:
