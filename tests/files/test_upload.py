@@ -23,6 +23,7 @@ from dal import (
     User,
 )
 from dal.blobs.base import BlobStore
+from dal.files.frames import compressed
 from dal.limits import FILE_SMALL_BYTES
 from tests.files.conftest import Opened, keys
 
@@ -120,6 +121,23 @@ async def test_bytes_that_are_not_those_that_were_stored_are_noticed(
     await blobs.delete([file.storage_key])
     with pytest.raises(CorruptDataError):
         await dal.files.read(file.id)
+
+
+async def test_compressed_bytes_of_another_length_are_noticed(opened: Opened, blobs: BlobStore) -> None:
+    dal = await opened(compress=True)
+    ada = await dal.users.create()
+    file = await dal.files.upload(ada.id, "a.txt", b"text " * 5000)
+    for size in (4999, 5001):
+        await blobs.put(file.storage_key, compressed(pieces(b"text " * size)))
+        with pytest.raises(CorruptDataError):
+            await dal.files.read(file.id, verify=True)
+    await blobs.put(file.storage_key, compressed(pieces(b"text " * 4999)))
+    with pytest.raises(CorruptDataError, match="its blob does not"):
+        await dal.files.read(file.id)
+    await blobs.put(file.storage_key, b"no zstd")
+    for start in (0, 5):
+        with pytest.raises(CorruptDataError):
+            await dal.files.read(file.id, start=start)
 
 
 async def test_a_refused_upload_leaves_no_bytes_no_row_and_no_room(opened: Opened, blobs: BlobStore) -> None:

@@ -132,7 +132,8 @@ async def _blocks(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
 def _compress(block: bytes) -> bytes:
     import zstandard
 
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(block)
+    frame = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(block)
+    return bytes(memoryview(frame))  # theirs holds on to room for a block that does not shrink
 
 
 def _decoder(beginning: bytes, key: str) -> zstandard.ZstdDecompressionObj:
