@@ -12,7 +12,7 @@ import pytest
 from tests.files.conftest import Opened
 
 MIB = 1024 * 1024
-SIZE = 48 * MIB
+SIZE = 24 * MIB
 #: A few pieces on their way, a frame of zstd and its block, the tail that is kept: far below the size.
 BOUND = 12 * MIB
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from dal.blobs.asgi import BlobApp
 from dal.blobs.base import BlobStore, SignedRequest
 from dal.blobs.local import LocalBlobStore
 from dal.blobs.signing import UrlSigner
+from dal.ops import Update
 from dal.testing import FakeClock
 from tests.files.conftest import Opened, keys
 from tests.files.test_upload import checksum
@@ -127,6 +129,22 @@ async def test_room_is_reserved_when_a_request_is_signed(dal: DataAccess, ada: U
     await dal.files.presign_put(ada.id, "b", size=150, expires_in=60)
     with pytest.raises(InvalidInputError):
         await dal.files.presign_put(ada.id, "c", size=0, expires_in=0)
+
+
+async def test_what_was_sent_waits_for_its_completion_as_long_as_the_upload_lives(
+    dal: DataAccess, ada: User, client: httpx.AsyncClient, blobs: BlobStore, clock: FakeClock
+) -> None:
+    signed = await dal.files.presign_put(ada.id, "a.png", size=len(PNG), expires_in=7200)
+    assert (await send(client, signed.request, PNG)).is_success
+    sent = max([blob.modified_at async for blob in blobs.list()])
+    assert clock.now + timedelta(seconds=7200) < sent, "the test's clock is behind the disk's"
+    clock.now = sent + timedelta(seconds=3601)
+    await dal.store.commit(
+        [Update("multipart_uploads", {"id": signed.upload.upload_id}, {"expires_at": clock.now + timedelta(hours=1)})]
+    )
+    report = await dal.files.sweep()
+    assert (report.orphan_blobs, report.expired_uploads) == (0, 0)
+    assert (await dal.files.complete_upload(signed.upload.upload_id)).mime_type == "image/png"
 
 
 async def test_parts_are_sent_with_signed_requests(dal: DataAccess, ada: User, client: httpx.AsyncClient) -> None:
