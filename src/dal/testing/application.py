@@ -8,6 +8,8 @@ from itertools import count
 
 from dal.access import DataAccess
 from dal.backends.memory import MemoryStore
+from dal.blobs.memory import MemoryBlobStore
+from dal.files.options import FileOptions
 from dal.testing.rows import START, row_id
 from dal.values import Clock, IdMaker
 
@@ -32,10 +34,15 @@ def sequential_ids() -> Callable[[], str]:
     return lambda: row_id(next(numbers))
 
 
-def memory_data_access(*, clock: Clock | None = None, new_id: IdMaker | None = None) -> DataAccess:
+def memory_data_access(
+    *, clock: Clock | None = None, new_id: IdMaker | None = None, files: FileOptions | None = None
+) -> DataAccess:
     """An empty DataAccess in memory, not yet opened: `async with memory_data_access() as dal`.
 
     clock   a FakeClock of the test's own, to let time pass; None gives one that stands still.
     new_id  gives the ids of new rows; None gives `sequential_ids()`.
+    files   the contents of files are kept too, under these options; None keeps their rows only.
     """
-    return DataAccess(MemoryStore(), clock=clock or FakeClock(), new_id=new_id or sequential_ids())
+    time = clock or FakeClock()
+    blobs = None if files is None else MemoryBlobStore(clock=time)
+    return DataAccess(MemoryStore(), clock=time, new_id=new_id or sequential_ids(), blobs=blobs, files=files)
