@@ -29,12 +29,14 @@ Command = Callable[..., Result]
 #: JSON, to be looked into by a test that knows what it holds.
 Document = dict[str, Any]
 TIMEOUT_S = 60.0
+#: How the names of settings begin that a test must not take from where it runs.
+OUTSIDE = tuple("AWS_ BLOB_ COLUMNS D1_ DAL_DEBUG DATABASE_ DATA_ DB_ FILE_ MIGRATION_ SQLITE_".split())
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
-        if name.startswith(("DATA_", "DB_", "D1_", "SQLITE_", "DATABASE_", "MIGRATION_", "DAL_DEBUG", "COLUMNS")):
+        if name.startswith(OUTSIDE):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
