@@ -189,6 +189,13 @@ async def test_rows_that_exchange_a_unique_key_are_exchanged(replica: Site) -> N
         entry("user_memory", rows.memory(8, 1, key="b")),
         entry("files", rows.file(9, 1, storage_key="a")),
         entry("files", rows.file(10, 1, storage_key="b")),
+        # A key of a parent alone, and one with little room.
+        entry("user_quotas", rows.whole("user_quotas", 11, user_id=ID(1))),
+        entry("user_quotas", rows.whole("user_quotas", 12, user_id=ID(2))),
+        entry(
+            "storage_metrics", rows.whole("storage_metrics", 13, metric="m", scope="s", period="2026-11")
+        ),  # a short one
+        entry("storage_metrics", rows.whole("storage_metrics", 14, metric="m", scope="s", period="2026-12")),
     ]
     await apply(replica, *first)
     swapped = []

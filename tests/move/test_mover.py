@@ -18,7 +18,7 @@ from dal.move.patience import Patience
 from dal.move.relay import copy_dirty, copy_keys
 from dal.move.sides import Sides, UnitGates, now_ms, read_gates, with_parents
 from dal.ops import Compare, Delete, Update
-from dal.replica import Key
+from dal.replica import UNITS, Key
 from dal.testing import rows
 from tests.move.moving import ALL, KilledError, Life, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite, Site
@@ -62,6 +62,19 @@ async def test_rows_from_before_the_move_are_copied(source: Site, target: Site) 
     assert await move.differences() == 0
     assert mover.progress.copied["messages"] == MANY_ROWS
     assert len(await target.rows("messages")) == MANY_ROWS
+
+
+async def test_a_quiet_round_asks_for_no_table_by_itself(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    gates = await move.settle()
+    life = Life()
+    mover = move.mover(mortal(move.sides, life))
+    await mover.step(gates)
+    asked = life.calls.copy()
+    assert asked.count("tables_with") == 2 + len(UNITS)  # one for the tail of each unit, now and then
+    life.calls.clear()
+    assert not await mover.step(gates)
+    assert life.calls == ["tables_with", "tables_with"]
 
 
 async def test_a_move_of_some_units_takes_what_they_refer_to_along(source: Site, target: Site) -> None:

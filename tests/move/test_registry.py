@@ -32,6 +32,19 @@ async def test_a_seed_registers_rows_page_by_page_at_the_lowest_version(site: Si
     assert await seed_all(site, "system_logs", 3) == [""]
 
 
+async def test_tables_with_entries_in_a_state_are_named(primary: Site) -> None:
+    assert await primary.replica.tables_with("dirty") == await primary.replica.tables_with("copied") == frozenset()
+    await primary.insert("users", rows.user(1), rows.user(2))
+    await primary.insert("user_quotas", rows.whole("user_quotas", 3, user_id=ID(1)))
+    assert await primary.replica.tables_with("dirty") == {"users", "user_quotas"}
+    quota = hashed(await primary.entry("user_quotas", ID(3)))
+    await primary.replica.acknowledge([copied(quota)])
+    assert await primary.replica.tables_with("dirty") == {"users"}
+    assert await primary.replica.tables_with("copied") == {"user_quotas"}
+    await primary.replica.mark_checked("user_quotas", {ID(3): quota.version})
+    assert await primary.replica.tables_with("copied") == frozenset()
+
+
 async def test_a_seed_leaves_what_is_registered_as_it_is(site: Site) -> None:
     await site.insert("users", *(rows.user(n) for n in range(1, 5)))
     await site.install("primary")
