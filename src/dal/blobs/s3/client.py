@@ -20,7 +20,7 @@ from dal.blobs.s3.signature import UNSIGNED_PAYLOAD, encode_query, presign_url, 
 from dal.blobs.urls import Bucket
 from dal.errors import DalError
 from dal.limits import (
-    BLOB_PIECE_BYTES,
+    BLOB_BLOCK_BYTES,
     CONNECT_TIMEOUT_S,
     POOL_WAIT_TIMEOUT_S,
     S3_ATTEMPTS,
@@ -124,7 +124,7 @@ class S3Client:
         url = self.url(call.key) + (f"?{encode_query(call.query)}" if call.query else "")
         # What is written at once lies in the connection's buffer a second time.
         content, headers = call.content, call.headers
-        if isinstance(content, bytes) and len(content) > BLOB_PIECE_BYTES:
+        if isinstance(content, bytes) and len(content) > BLOB_BLOCK_BYTES:
             headers = {**headers, "content-length": str(len(content))}
             content = _sliced(content)
         signed = sign_headers(
@@ -199,5 +199,5 @@ def base_url(bucket: Bucket) -> str:
 
 
 async def _sliced(content: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), BLOB_PIECE_BYTES):
-        yield content[start : start + BLOB_PIECE_BYTES]
+    for start in range(0, len(content), BLOB_BLOCK_BYTES):
+        yield content[start : start + BLOB_BLOCK_BYTES]
