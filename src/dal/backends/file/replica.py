@@ -279,10 +279,15 @@ class FileReplica:
     async def raise_versions(self, table: str, ids: Sequence[str]) -> int:
         distinct = sorted(set(ids))
         if distinct:
+            before = (await self._registry()).many(table, distinct)
+            present = await self._reader.present(table, distinct)
             async with self._opened.locks.exclusive("raise_versions"):
                 if not self._opened.image.registry.is_captured(table):
                     return len(distinct)
-                present = await self._reader.present(table, distinct)
+                after = self._opened.image.registry.many(table, distinct)
+                changed = {row_id for row_id in distinct if _version(after, row_id) != _version(before, row_id)}
+                if changed:  # since their rows were read, which writers need not wait for
+                    present = (present - changed) | await self._reader.present(table, sorted(changed))
                 versions = Versions(self._opened.image.registry)
                 entries = [
                     (row_id, Known(versions.next(table), row_id not in present, DIRTY, None)) for row_id in distinct
@@ -359,6 +364,10 @@ class FileReplica:
     async def obstacles(self) -> list[str]:
         opened = self._opened
         return [*opened.image.problems(), *opened.journal.problems, *opened.foreign.problems.values()]
+
+
+def _version(entries: Mapping[str, Known], row_id: str) -> int:
+    return entries[row_id].version if row_id in entries else 0
 
 
 def _registered(table: str, row_id: str, known: Known) -> Registered:
