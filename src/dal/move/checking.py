@@ -205,7 +205,7 @@ class _Deep:
                 check.watch.add(table, *pair)
         result.source += sum(entry.row is not None for entry in pages.source)
         result.target += sum(entry.row is not None for entry in pages.target)
-        result.equal += len(equal)
+        result.equal += sum(ours.row is not None for ours, _ in equal)  # not what is gone on both sides
         for orphans, entries in zip(self._orphans, (pages.source, pages.target), strict=True):
             await orphans.look(table, entries)
         if self._mark:

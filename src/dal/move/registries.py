@@ -23,7 +23,8 @@ class Compared(NamedTuple):
     """A part of two registries.
 
     primary, replica  entries of rows that it covers on either side.
-    equal             how many entries say the same; versions, where they were looked at one by one.
+    equal             how many entries of rows say the same; versions, where they were looked at one by one, also of
+                      rows that are gone.
     suspects          ids that may differ.
     """
 
@@ -77,7 +78,7 @@ def _compare(ours: Sequence[Registered], theirs: Sequence[Registered]) -> Compar
         suspects.append(entry.id)
     suspects += [row_id for row_id, entry in there.items() if not entry.deleted]
     live = sum(not entry.deleted for entry in ours), sum(not entry.deleted for entry in theirs)
-    return Compared(*live, len(equal), equal, suspects)
+    return Compared(*live, sum(not entry.deleted and entry.id in equal for entry in ours), equal, suspects)
 
 
 def _sums(bucket: Bucket) -> tuple[int, int, int]:
