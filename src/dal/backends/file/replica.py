@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from heapq import nsmallest
 from itertools import islice
+from operator import itemgetter
 from secrets import token_hex
 from typing import Final
 
@@ -51,6 +52,7 @@ from dal.replica import (
 from dal.tables import TABLES
 
 _BUCKET_CHARS: Final = 3
+_SUMMED: Final = ("live", "dead", "low", "high", "unhashed")
 _LOW_BITS: Final = (1 << 32) - 1
 _log = logging.getLogger("dal.file")
 
@@ -309,6 +311,13 @@ class FileReplica:
         return await apply_copies(self._opened, entries)
 
     # -- checking
+
+    async def total(self, table: str) -> Bucket:
+        buckets = await self.digest(table)
+        live, dead, low, high, unhashed = (
+            sum(map(itemgetter(place), buckets)) for place in map(Bucket._fields.index, _SUMMED)
+        )
+        return Bucket("", live, dead, low, high, max([bucket.newest for bucket in buckets], default=0), unhashed)
 
     async def digest(self, table: str) -> list[Bucket]:
         registry = await self._registry()
