@@ -281,6 +281,10 @@ class Replica(Protocol):
 
     # -- checking
 
+    async def total(self, table: str) -> Bucket:
+        """The registry of one table added up as a whole; the bucket has no name. In a third of the time of `digest`."""
+        ...
+
     async def digest(self, table: str) -> list[Bucket]:
         """The registry of one table added up, in at most 4096 buckets. Reads no row."""
         ...

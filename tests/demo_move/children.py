@@ -136,8 +136,7 @@ class WriterProcesses:
                 arguments = ("--count", str(share), "--name", f"writer-{number + 1}", "--pause", str(pause_s))
                 child = await Child(self._log, self._heard).start("tests.demo_move.writers", source, target, *arguments)
                 self._children.append(child)
-                # One after the other: whoever opens a large store of files has it to himself for seconds.
-                await child.until(lambda report: report.get("answered", 0) > 0)
+        await asyncio.gather(*(child.until(lambda report: report.get("answered", 0) > 0) for child in self._children))
 
     @property
     def answered(self) -> int:

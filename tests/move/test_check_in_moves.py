@@ -91,6 +91,16 @@ async def test_a_copy_is_found_equal(sites: Sites, mode: Mode) -> None:
     }
 
 
+@on_sqlite
+@pytest.mark.parametrize("mode", ["deep", "quick", "tail"])
+async def test_rows_that_are_gone_on_both_sides_are_not_counted(sites: Sites, mode: Mode) -> None:
+    await sites.source.store.commit([Delete("files", (Compare("id", "in", (ID(400), ID(401))),))])
+    await copy_all(sites.source, sites.target)
+    report, _ = await sites.find(mode)
+    result, count = report.tables["files"], COUNTS["files"] - 2
+    assert (result.source, result.target, result.equal) == (count, count, count)
+
+
 async def change_three(site: Site) -> None:
     await site.store.commit([Insert("user_memory", rows.memory(900, 1))])
     await site.store.commit([Update("users", {"id": ID(1)}, {"name": "Ada"})])

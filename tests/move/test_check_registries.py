@@ -26,6 +26,9 @@ class Registry:
     def __init__(self, *entries: Registered) -> None:
         self.entries = {entry.id: entry for entry in entries}
 
+    async def total(self, _table: Table) -> Bucket:
+        return self._bucket("", list(self.entries.values()))
+
     async def digest(self, _table: Table) -> list[Bucket]:
         found: dict[str, list[Registered]] = {}
         for entry in self.entries.values():
@@ -36,7 +39,7 @@ class Registry:
         live = [entry for entry in entries if not entry.deleted]
         hashes = [entry.hash for entry in live if entry.hash is not None]
         low, high = sum(h & (2**32 - 1) for h in hashes), sum(h >> 32 for h in hashes)
-        newest = max(entry.version for entry in entries)
+        newest = max([entry.version for entry in entries], default=0)
         return Bucket(name, len(live), len(entries) - len(live), low, high, newest, len(live) - len(hashes))
 
     async def bucket(self, _table: Table, buckets: Sequence[str]) -> list[Registered]:

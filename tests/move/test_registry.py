@@ -191,14 +191,20 @@ async def test_a_digest_adds_up_what_ends_alike(replica: Site) -> None:
         ID(0x4ABC),
     }
     assert await replica.replica.digest("files") == []
+    assert await replica.replica.total("files") == ("", 0, 0, 0, 0, 0, 0)
+    one, other = found["abc"], found["def"]
+    sums = [left + right for left, right in zip(one[1:5], other[1:5], strict=True)]
+    assert await replica.replica.total("users") == ("", *sums, EPOCH + 0x4ABC, 0)
 
 
 async def test_a_digest_tells_of_rows_that_changed_since(primary: Site) -> None:
     await primary.insert("users", rows.user(0xABC), rows.user(0x1ABC))
     await primary.drain()
     assert [one.unhashed for one in await primary.replica.digest("users")] == [0]
+    assert (await primary.replica.total("users")).unhashed == 0
     await primary.store.commit([Update("users", {"id": ID(0xABC)}, {"name": "Ada"})])
     (found,) = await primary.replica.digest("users")
+    assert (await primary.replica.total("users")).unhashed == found.unhashed
     (other,) = await primary.replica.registered("users", [ID(0x1ABC)])
     assert (found.live, found.dead, found.unhashed) == (2, 0, 1)
     assert found.newest == (await primary.entry("users", ID(0xABC))).version

@@ -388,3 +388,29 @@ async def test_the_newest_messages_cost_the_same_however_long_the_chat(
         monkeypatch.undo()
         await store.close()
     assert read[5_000] <= 2 * read[50]
+
+
+# -- the audit trail by id
+
+
+async def test_log_entries_are_read_page_after_page_by_id_whatever_happens_to_their_file(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    await store.open()
+    numbers = list(range(100, 160))
+    random.Random(7).shuffle(numbers)
+    await store.commit([Insert("system_logs", rows.log(number)) for number in numbers])
+    await store.close()
+    await store.open()
+    (day,) = (tmp_path / "audit").glob("*.jsonl")
+    found: list[int] = []
+    while page := await rows.numbers(store, Select("system_logs", order=("id",), after=_place(found), limit=7)):
+        found += page
+        lines = day.read_bytes().splitlines(keepends=True)
+        day.write_bytes(b"".join(reversed(lines)))  # where the last page was read to means nothing any more
+    assert found == sorted(numbers)
+    assert not (await store.health()).parts["problems"]
+    await store.close()
+
+
+def _place(found: list[int]) -> tuple[str, ...] | None:
+    return (rows.row_id(found[-1]),) if found else None

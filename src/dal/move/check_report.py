@@ -41,7 +41,7 @@ class TableResult:
     """One table, as far as it was compared.
 
     source, target  rows seen on either side; with `quick` and `tail`, registry entries of rows.
-    equal           ids under which both sides hold the same.
+    equal           ids under which both sides hold the same row.
     pending         rows that kept changing, or wait for their copy.
     """
 

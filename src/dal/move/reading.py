@@ -126,6 +126,10 @@ class ReplicaReader(Reader):
         }
         return {row_id: found.get(row_id) or Entry(table.name, row_id, 0, None) for row_id in ids}
 
+    async def total(self, table: Table) -> Bucket:
+        """The registry of the table, added up as a whole."""
+        return await self._patiently(table, lambda: self.replica.total(table.name))
+
     async def digest(self, table: Table) -> list[Bucket]:
         """The registry of the table, added up."""
         return await self._patiently(table, lambda: self.replica.digest(table.name))

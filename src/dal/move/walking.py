@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from operator import attrgetter
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from uuid import UUID
 
 from dal.limits import CHECK_PAGE_ROWS
+from dal.move.canonical import same_rows
 from dal.move.reading import Reader
+from dal.ops import Row
 from dal.replica import Entry
 from dal.tables import Table
 
@@ -30,6 +32,12 @@ class Pages(NamedTuple):
     target: list[Entry]
     last: str
 
+    def are_alike(self, table: Table) -> bool:
+        """Whether both sides hold the same rows, with the same content. False says nothing where there are
+        tombstones."""
+        ours, theirs = ([entry.row for entry in entries] for entries in (self.source, self.target))
+        return len(ours) == len(theirs) and None not in ours and None not in theirs and _same(table, ours, theirs)
+
     def pairs(self, table: Table) -> list[tuple[Entry, Entry]]:
         """Each id with what either side has of it."""
         if [entry.id for entry in self.source] == [entry.id for entry in self.target]:
@@ -41,6 +49,10 @@ class Pages(NamedTuple):
             pairs.append((entry, Entry(table.name, entry.id, 0, None) if other is None else other))
         pairs += [(Entry(table.name, row_id, 0, None), entry) for row_id, entry in theirs.items()]
         return pairs
+
+
+def _same(table: Table, ours: Sequence[Row | None], theirs: Sequence[Row | None]) -> bool:
+    return same_rows(table, cast("Sequence[Row]", ours), cast("Sequence[Row]", theirs))
 
 
 async def walk(source: Reader, target: Reader, table: Table, after: str = "") -> AsyncGenerator[Pages, None]:

@@ -160,9 +160,9 @@ class DocumentRows(MemoryRows):
             rows = [from_object(self.table, item) for item in value[_ITEMS]]
         else:
             rows = [from_object(self.table, value)]
-        for row in rows:
-            if self.path(row[self._place]) != path:
-                raise ValueError(f"holds {self.named_by} {row[self._place]!r}, which does not belong under this name")
+        for key in {row[self._place] for row in rows}:
+            if sharded(key, ".json") != "/".join(path.parts[-2:]):
+                raise ValueError(f"holds {self.named_by} {key!r}, which does not belong under this name")
         return rows
 
     def keys_by_name(self) -> Mapping[str, str]:

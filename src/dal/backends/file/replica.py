@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from heapq import nsmallest
 from itertools import islice
+from operator import itemgetter
 from secrets import token_hex
 from typing import Final, Literal
 
@@ -51,6 +52,7 @@ from dal.replica import (
 from dal.tables import TABLES
 
 _BUCKET_CHARS: Final = 3
+_SUMMED: Final = ("live", "dead", "low", "high", "unhashed")
 _LOW_BITS: Final = (1 << 32) - 1
 _log = logging.getLogger("dal.file")
 
@@ -288,10 +290,15 @@ class FileReplica:
     async def raise_versions(self, table: str, ids: Sequence[str]) -> int:
         distinct = sorted(set(ids))
         if distinct:
+            before = (await self._registry()).many(table, distinct)
+            present = await self._reader.present(table, distinct)
             async with self._opened.locks.exclusive("raise_versions"):
                 if not self._opened.image.registry.is_captured(table):
                     return len(distinct)
-                present = await self._reader.present(table, distinct)
+                after = self._opened.image.registry.many(table, distinct)
+                changed = {row_id for row_id in distinct if _version(after, row_id) != _version(before, row_id)}
+                if changed:  # since their rows were read, which writers need not wait for
+                    present = (present - changed) | await self._reader.present(table, sorted(changed))
                 versions = Versions(self._opened.image.registry)
                 entries = [
                     (row_id, Known(versions.next(table), row_id not in present, DIRTY, None)) for row_id in distinct
@@ -313,6 +320,13 @@ class FileReplica:
         return await apply_copies(self._opened, entries)
 
     # -- checking
+
+    async def total(self, table: str) -> Bucket:
+        buckets = await self.digest(table)
+        live, dead, low, high, unhashed = (
+            sum(map(itemgetter(place), buckets)) for place in map(Bucket._fields.index, _SUMMED)
+        )
+        return Bucket("", live, dead, low, high, max([bucket.newest for bucket in buckets], default=0), unhashed)
 
     async def digest(self, table: str) -> list[Bucket]:
         registry = await self._registry()
@@ -368,6 +382,10 @@ class FileReplica:
     async def obstacles(self) -> list[str]:
         opened = self._opened
         return [*opened.image.problems(), *opened.journal.problems, *opened.foreign.problems.values()]
+
+
+def _version(entries: Mapping[str, Known], row_id: str) -> int:
+    return entries[row_id].version if row_id in entries else 0
 
 
 def _registered(table: str, row_id: str, known: Known) -> Registered:

@@ -33,6 +33,7 @@ _KEYS: Final[Columns] = (("pk", Kind.ID),)
 _VERSIONS: Final[Columns] = (("entity", Kind.TEXT), ("pk", Kind.ID), ("ver", Kind.BIGINT))
 _REGISTERED: Final[Columns] = (*_VERSIONS, ("deleted", Kind.INT), ("state", Kind.INT), ("hash", Kind.BIGINT))
 _FIELDS: Final = "pk, ver, deleted, state, hash"
+_LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +125,20 @@ class Registry:
         return Statement(sql, self._sql.encode_given([(id_,) for id_ in ids]), returns=True)
 
     def scan(self, table: Table, after: str, limit: int) -> Statement:
-        """Both lists are cut before they become one: each is a walk along its own key."""
-        mark = self._mark
-        behind, tombstones = (f" WHERE id > {mark}", f" AND pk > {mark}") if after else ("", "")
+        """The next rows, and the tombstones among them and behind the last of them: two walks, in no promised order."""
+        mark, name = self._mark, table.name
+        behind, behind_too = (f" WHERE t.id > {mark}", f" AND s.pk > {mark}") if after else ("", "")
+        entries = f"s.entity = '{name}' AND s.pk"
+        end = f"(SELECT t.id FROM {name} AS t{behind} ORDER BY t.id LIMIT 1 OFFSET {mark})"
         sql = (
-            f"SELECT {self._entry(table, 'k.id')} FROM (SELECT id FROM (SELECT id FROM {table.name}{behind} "
-            f"ORDER BY id LIMIT {mark}) AS a UNION SELECT pk FROM (SELECT pk FROM dal_sync "
-            f"WHERE entity = '{table.name}'{tombstones} ORDER BY pk LIMIT {mark}) AS b ORDER BY 1 LIMIT {mark}) AS k "
-            f"LEFT JOIN dal_sync AS s ON s.entity = '{table.name}' AND s.pk = k.id "
-            f"LEFT JOIN {table.name} AS t ON t.id = k.id ORDER BY k.id"
+            f"SELECT * FROM (SELECT {self._entry(table, 't.id')} FROM {name} AS t LEFT JOIN dal_sync AS s "
+            f"ON {entries} = t.id{behind} ORDER BY t.id LIMIT {mark}) AS live UNION ALL "
+            f"SELECT * FROM (SELECT {self._entry(table, 's.pk')} FROM dal_sync AS s LEFT JOIN {name} AS t "
+            f"ON t.id = s.pk WHERE {entries} <= coalesce({end}, '{_LAST_ID}'){behind_too} "
+            f"AND s.deleted = 1 AND t.id IS NULL ORDER BY s.pk LIMIT {mark}) AS dead"
         )
-        return Statement(sql, [after, limit, after, limit, limit] if after else [limit, limit, limit], returns=True)
+        place = [after] if after else []
+        return Statement(sql, [*place, limit, *place, limit - 1, *place, limit], returns=True)
 
     def rows(self, table: Table, after: str, limit: int) -> Statement:
         """As `scan`, in a database without a registry."""
@@ -196,13 +200,8 @@ class Registry:
         return Statement(sql, [self._compiler.dialect.encode_list(list(buckets))], returns=True)
 
     def digest(self, table: Table) -> Statement:
-        total = self._sql.total.format
-        sql = (
-            f"SELECT {self._sql.bucket.format('pk')}, {total('sum(1 - deleted)')}, {total('sum(deleted)')}, "
-            f"coalesce({total('sum(hash & 4294967295)')}, 0), coalesce({total('sum(hash >> 32)')}, 0), max(ver), "
-            f"{total('sum(CASE WHEN deleted = 0 AND hash IS NULL THEN 1 ELSE 0 END)')} "
-            f"FROM dal_sync WHERE entity = '{table.name}' GROUP BY 1"
-        )
+        bucket = self._sql.bucket.format("pk")
+        sql = f"SELECT {bucket}, {self._sums()} FROM dal_sync WHERE entity = '{table.name}' GROUP BY 1"
         return Statement(sql, returns=True)
 
     def tables_with(self, state: State) -> Statement:
@@ -210,6 +209,23 @@ class Registry:
         at = f"s.state > 0 AND s.state = {STATES.index(state)}"
         each = [f"EXISTS (SELECT 1 FROM dal_sync AS s WHERE s.entity = '{name}' AND {at})" for name in TABLES]
         return Statement(f"SELECT {', '.join(each)}", returns=True)
+
+    def total(self, table: Table) -> Statement:
+        return Statement(f"SELECT '', {self._sums()} FROM dal_sync WHERE entity = '{table.name}'", returns=True)
+
+    def _sums(self) -> str:
+        """In whole numbers throughout: how many entries, tombstones among them, and live entries with a hash, are
+        counted, which is the cheapest that an engine does."""
+        total = self._sql.total.format
+        sums = (
+            f"count(*) - {total('sum(deleted)')}",
+            total("sum(deleted)"),
+            total("sum(hash & 4294967295)"),
+            total("sum(hash >> 32)"),
+            "max(ver)",
+            f"count(*) - {total('sum(deleted)')} - count(CASE WHEN deleted = 0 THEN hash END)",
+        )
+        return ", ".join([f"coalesce({one}, 0)" for one in sums])
 
     def backlog(self) -> Statement:
         total = self._sql.total.format

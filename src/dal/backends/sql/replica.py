@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from dal.backends.sql.compiler import Compiler
@@ -93,7 +94,8 @@ class SqlReplica(ABC):
 
     async def scan(self, table: str, after: str, limit: int) -> list[Entry]:
         try:
-            return await self._entries(table, self._registry.scan(table_of(table), after, limit))
+            found = await self._entries(table, self._registry.scan(table_of(table), after, limit))
+            return sorted(found, key=attrgetter("id"))[:limit]
         except SchemaError:
             if await self._is_installed():
                 raise
@@ -133,6 +135,10 @@ class SqlReplica(ABC):
         return await self._copies.apply(entries)
 
     # Checking --------------------------------------------------------------------------------------------------------
+
+    async def total(self, table: str) -> Bucket:
+        ((name, *sums),) = await self._executor.fetch(self._registry.total(table_of(table)))
+        return Bucket(name, *sums)  # type: ignore[arg-type]
 
     async def digest(self, table: str) -> list[Bucket]:
         rows = await self._executor.fetch(self._registry.digest(table_of(table)))

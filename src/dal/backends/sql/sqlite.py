@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, cast
+from typing import Final
 
 import orjson
 
@@ -26,16 +26,8 @@ def encode_time(value: datetime) -> str:
     return text if len(text) == _TIME_CHARS else f"{text[:-1]}.000000Z"
 
 
-def decode_time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
 def encode_json(value: JsonValue) -> str:
     return orjson.dumps(value).decode()
-
-
-def decode_json(text: str) -> JsonValue:
-    return cast(JsonValue, orjson.loads(text))
 
 
 def _contains(column: str, _kind: Kind) -> str:
@@ -84,7 +76,7 @@ def sqlite_dialect(plan: Planner) -> Dialect:
         placeholder="?",
         placeholders={},
         encoders={Kind.TIME: encode_time, Kind.JSON: encode_json},
-        decoders={Kind.TIME: decode_time, Kind.JSON: decode_json, Kind.BOOL: bool},
+        decoders={Kind.TIME: datetime.fromisoformat, Kind.JSON: orjson.loads, Kind.BOOL: bool},
         contains=_contains,
         encode_list=_encode_list,
         distinct="IS NOT",

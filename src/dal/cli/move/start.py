@@ -255,7 +255,8 @@ class _Run:
 
         self._has_said_verified = True
         rows = sum(unit.total for unit in status.units.values())
-        follows = "source" if not status.living_on("source") else "target"
-        complain(f"verified: {rows:,} rows: both stores hold the same, and the {follows} follows")
+        here, there = status.living_on("source"), status.living_on("target")
+        follows = "the other store of each unit" if here and there else "the target" if here else "the source"
+        complain(f"verified: {rows:,} rows: both stores hold the same, and {follows} follows")
         for line in next_steps(status, self._places, copies=True):
             complain(line)
