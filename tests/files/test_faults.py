@@ -19,7 +19,7 @@ from dal.files.options import FileOptions
 from dal.layers.base import Layer
 from dal.layers.retry import Retry
 from dal.limits import FILE_GRACE_S, FILE_LOG_ROWS
-from dal.ops import Insert, Op, Receipt
+from dal.ops import Insert, Op, Query, Receipt, Row, Select
 from dal.store import Store
 from dal.values import now
 from tests.files.conftest import keys
@@ -272,6 +272,29 @@ async def test_a_name_that_is_taken_between_the_look_and_the_commit_is_refused(
         await dal.files.upload(ada.id, "name", pieces(content(size)), if_absent=True)
     assert len(await keys(blobs)) == 1
     assert (await dal.files.usage(ada.id)).reserved_files == 0
+
+
+async def test_shared_content_that_is_used_again_while_it_is_swept_stays(
+    store: Faulty, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with DataAccess(store, blobs=blobs, files=FileOptions(deduplicate=True, retention_s=0.0)) as dal:
+        ada = await dal.users.create()
+        await dal.files.delete((await dal.files.upload(ada.id, "a", b"content")).id)
+        read = store.read
+        made: list[Any] = []
+
+        async def racing(query: Query) -> list[Row]:
+            rows = await read(query)
+            if type(query) is Select and query.columns == ("storage_key",) and query.table == "files" and not made:
+                made.append(query)
+                made.append(await dal.files.upload(ada.id, "b", b"content"))
+            return rows
+
+        monkeypatch.setattr(store, "read", racing)
+        report = await dal.files.sweep()
+        assert (report.purged_files, report.unused_contents, len(made)) == (1, 0, 2)
+        assert await dal.files.read(made[1].id, verify=True) == b"content"
+        assert (await dal.files.sweep()).model_dump(exclude_defaults=True) == {}
 
 
 async def test_a_full_log_drops_rows_and_counts_them() -> None:

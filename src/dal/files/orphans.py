@@ -114,6 +114,9 @@ class Orphans:
             self._tally.is_missing(file_id)
 
     async def _abort_parts(self) -> None:
+        """Aborts uploads in parts that no row knows, where the blob store can tell of them."""
+        if not self._core.blobs.capabilities.list_parts:
+            return
         async with aclosing(self._core.blobs.list_uploads(PLAIN)) as uploads:  # type: ignore[type-var]  # a generator
             found = [u async for u in uploads if u.started_at < self._before]
         for upload in found:
