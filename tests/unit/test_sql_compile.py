@@ -225,6 +225,12 @@ async def test_every_everyday_read_uses_its_index_and_sorts_nothing(watched: tup
     logs = await dal.audit.list(user_id=user.id, limit=1)
     await dal.audit.list(user_id=user.id, limit=1, after=logs.next)
     await check("idx_system_logs_user")
+    for column in ("file_id", "user_id", "action"):
+        where = (Compare(column, "=", "x"), Compare("created_at", ">=", rows.moment(1)))
+        await dal.store.read(Select("file_access_logs", where, ("-created_at", "-id"), limit=5))
+        await check(f"idx_file_access_logs_{column.removesuffix('_id')}")
+    assert await dal.files.queue.take("worker") == []
+    await check("idx_file_processing_queue_due")
 
 
 async def test_search_starts_from_the_terms(watched: tuple[DataAccess, Watched]) -> None:
