@@ -30,7 +30,7 @@ Command = Callable[..., Result]
 Document = dict[str, Any]
 TIMEOUT_S = 60.0
 #: How the names of settings begin that a test must not take from where it runs.
-OUTSIDE = tuple("AWS_ BLOB_ COLUMNS D1_ DAL_DEBUG DATABASE_ DATA_ DB_ FILE_ MIGRATION_ SQLITE_".split())
+OUTSIDE = ("AWS_", "BLOB_", "COLUMNS", "D1_", "DAL_DEBUG", "DATA", "DB_", "FILE_", "MIGRATION_", "SQLITE_")
 
 
 @pytest.fixture(autouse=True)
