@@ -98,7 +98,7 @@ async def test_a_file_that_was_cut_short_or_is_foreign_is_named_and_not_guessed_
     store: LocalBlobStore, tmp_path: Path
 ) -> None:
     place = file_of(tmp_path / "blobs", "a")
-    for damage in ("cut", "grown", "emptied", "foreign"):
+    for damage in ("cut", "grown", "emptied", "foreign", "shortened"):
         await store.put("a", content(1000))
         with place.open("r+b") as file:
             if damage == "cut":
@@ -106,6 +106,11 @@ async def test_a_file_that_was_cut_short_or_is_foreign_is_named_and_not_guessed_
             elif damage == "grown":
                 file.seek(0, os.SEEK_END)
                 file.write(b"x")
+            elif damage == "shortened":
+                whole = file.read()
+                file.seek(500)
+                file.write(whole[1000:])
+                file.truncate()
             elif damage == "emptied":
                 file.truncate(0)
             else:
