@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dal import AlreadyExistsError, DataAccess, FencedError, UnavailableError, User
+from dal import AlreadyExistsError, DataAccess, FencedError, NotFoundError, UnavailableError, User
 from dal.backends.memory import MemoryStore
 from dal.blobs.memory import MemoryBlobStore
 from dal.files import log as log_module
@@ -295,6 +295,24 @@ async def test_shared_content_that_is_used_again_while_it_is_swept_stays(
         assert (report.purged_files, report.unused_contents, len(made)) == (1, 0, 2)
         assert await dal.files.read(made[1].id, verify=True) == b"content"
         assert (await dal.files.sweep()).model_dump(exclude_defaults=True) == {}
+
+
+async def test_a_part_that_comes_after_the_end_of_its_upload_is_not_noted(
+    dal: DataAccess, ada: User, blobs: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = await dal.files.start_upload(ada.id, "a", total_size=5)
+    put_part = blobs.put_part
+
+    async def late(*given: Any, **named: Any) -> Any:
+        part = await put_part(*given, **named)
+        await dal.files.abort_upload(upload.upload_id)
+        return part
+
+    monkeypatch.setattr(blobs, "put_part", late)
+    with pytest.raises(NotFoundError):
+        await dal.files.upload_part(upload.upload_id, 1, b"parts")
+    assert await dal.store.read(Select("multipart_parts", columns=("id",))) == []
+    assert (await dal.files.usage(ada.id)).reserved_files == 0
 
 
 async def test_a_full_log_drops_rows_and_counts_them() -> None:

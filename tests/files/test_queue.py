@@ -157,6 +157,21 @@ async def test_a_file_is_quarantined_until_the_scanner_found_it_clean(opened: Op
         await dal.files.read(evil.id)
 
 
+async def test_a_file_that_is_deleted_while_it_is_looked_at_stays_deleted(opened: Opened) -> None:
+    async def scanner(reader: FileReader) -> str | None:
+        await dal.files.delete(reader.record.id)
+        return None
+
+    dal = await opened(scanner=scanner)
+    ada = await dal.users.create()
+    file = await dal.files.upload(ada.id, "a.txt", b"text")
+    assert await dal.files.scan(limit=1) == 1
+    assert [f.id for f in (await dal.files.list(status="deleted")).items] == [file.id]
+    assert await dal.files.scan(limit=1) == 1
+    assert (await dal.files.queue.list(status="done")).items[0].file_id == file.id
+    assert (await dal.files.usage(ada.id)).used_files == 0
+
+
 async def test_without_a_scanner_there_is_nothing_to_scan_with(dal: DataAccess) -> None:
     with pytest.raises(ConfigurationError, match="scanner"):
         await dal.files.scan()

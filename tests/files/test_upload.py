@@ -230,7 +230,7 @@ async def test_equal_contents_are_stored_once_and_go_with_their_last_file(opened
     assert (await dal.files.usage(ada.id)).used_bytes == 2 * len(data)
     for file in (first, second):
         await dal.files.delete(file.id)
-    assert (await dal.files.sweep()).purged_files == 2
+    assert (await dal.files.sweep()).model_dump(exclude_defaults=True) == {"purged_files": 2}
     assert await dal.files.read(third.id, verify=True) == data
     await dal.files.delete(third.id)
     report = await dal.files.sweep()
