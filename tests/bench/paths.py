@@ -42,6 +42,7 @@ class Row(NamedTuple):
     who     the library's subject; in a control, the baseline that is measured beside its twin.
     writes  both sides make the same number of calls.
     calls   in each round; None fills its time.
+    rounds  at most; None: as many as the pace asks for.
     bulk    a call handles a whole file.
     """
 
@@ -52,6 +53,7 @@ class Row(NamedTuple):
     who: str = DAL
     writes: bool = False
     calls: int | None = None
+    rounds: int | None = None
     bulk: bool = False
 
 

@@ -16,7 +16,7 @@ from tests.bench.on_blobs import BlobsStage
 from tests.bench.on_d1 import D1Stage
 from tests.bench.on_file import FileStage
 from tests.bench.on_files import FilesStage
-from tests.bench.on_moves import MovesStage
+from tests.bench.on_moves import BACKFILL_FILES, MovesStage
 from tests.bench.on_nothing import NothingStage
 from tests.bench.on_postgresql import PostgresqlStage
 from tests.bench.on_sqlite import SqliteStage
@@ -88,12 +88,13 @@ async def _run_stage(
     found = []
     with tempfile.TemporaryDirectory(prefix="dal-bench-") as directory:
         if any(row.bulk for _, row in rows):
-            data.write_bulk_files(Path(directory), pace.rounds + 1)
+            data.write_bulk_files(Path(directory), max(pace.rounds + 1, BACKFILL_FILES))
         async with stage_type(Path(directory), data) as stage:
             for title, row in rows:
                 with console.status(f"{stage_type.backend}: {title}"):
                     sides = await stage.sides(row)
-                    ours, *theirs = await compare(sides, pace, same_calls=row.writes)
+                    rounds = min(pace.rounds, row.rounds or pace.rounds)
+                    ours, *theirs = await compare(sides, pace._replace(rounds=rounds), same_calls=row.writes)
                 for stats, against in zip(theirs, row.against, strict=True):
                     found.append(Comparison(stage_type.backend, title, ours, stats, against.targets))
             if stage.engine:

@@ -15,7 +15,9 @@ import pytest
 
 from dal.factory import create_store
 from dal.move.mover import Mover
+from dal.move.rehearsing import MARK, _is_at_work
 from dal.ops import Insert
+from dal.replica import Gate, Movable
 from dal.testing import rows
 from tests.cli.conftest import TIMEOUT_S, Command, command_line, document
 from tests.cli.move_stores import ROWS, Stores, counts, gates, make_source, new_user
@@ -208,14 +210,34 @@ def test_a_rehearsal_that_is_broken_off_leaves_nothing(
             Path(scratch.removeprefix("sqlite:")).unlink()
     # Nobody can clean up behind a kill -9: whoever comes next does, once it is surely dead.
     assert gates(many.source)
-    second = run("move", "rehearse", "--from", many.source)
-    assert second.exit_code == 1
-    assert "another rehearsal is under way" in second.stderr
     assert run("move", "start", "--from", many.source, "--to", many.target).exit_code == 1
     done = run("move", "abort", "--from", many.source)
     assert done.exit_code == 0, done.output
     assert "what a rehearsal left" in done.stderr
     assert gates(many.source) == {}
+
+
+async def test_the_next_rehearsal_waits_until_the_last_one_is_surely_dead(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dal.move.rehearsing.MOVE_LEASE_S", 0.4)
+    store = create_store(stores.source)
+    await store.open()
+    assert isinstance(store, Movable)
+    replica = store.replica()
+    gate = Gate("memory", f"{MARK}1", "source", "primary", 1, 2, "CAPTURE", lease_owner="other", lease_until_ms=1)
+    await replica.install([gate])
+
+    async def renew() -> None:
+        await asyncio.sleep(0)
+        await replica.change_gate("memory", expect={}, change={"lease_until_ms": 2})
+
+    renewing = asyncio.create_task(renew())
+    assert await _is_at_work(replica, await replica.gates())
+    await renewing
+    assert not await _is_at_work(replica, await replica.gates()), "it is renewed no more"
+    await replica.uninstall(keep_fence=False)
+    await store.close()
 
 
 def wait_for_rows(process: Process, url: str) -> None:

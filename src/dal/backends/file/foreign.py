@@ -146,7 +146,9 @@ class Foreign:
         count = await self._take_in(found)
         lines = await asyncio.to_thread(foreign_lines.look, self._opened.layout, image, tables, known, names)
         self.problems.update(lines.problems)
-        changed = [*found.marked, *await asyncio.to_thread(_messages_of_lost_chats, image, found), *lines.changed]
+        lost = await asyncio.to_thread(_messages_of_lost_chats, image, found)
+        gone = [("messages", row_id, True) for row_id in image.registry.many("messages", lost)]
+        changed = [*found.marked, *gone, *lines.changed]
         if any(lines.places.values()):
             await asyncio.to_thread(lines.put_places, image.index)  # first: who is told of them finds them
         if changed:
@@ -315,12 +317,11 @@ class _Documents:
                 self._found.marked.append((self._rows.table.name, row_id, True))
 
 
-def _messages_of_lost_chats(image: Image, found: Found) -> list[tuple[str, str, bool]]:
-    """The messages that went with a chat whose document was gone when this process read the documents."""
+def _messages_of_lost_chats(image: Image, found: Found) -> list[str]:
+    """The ids of the messages that went with a chat whose document was gone when this process read the documents."""
     chats = {row_id for table, row_id, is_gone in found.marked if is_gone and table == "chat_sessions"}
     places = image.index.ids_in(MESSAGES, chats) if chats else {}
-    lost = [row_id for row_ids in places.values() for row_id in row_ids]
-    return [("messages", row_id, True) for row_id in image.registry.many("messages", lost)]
+    return [row_id for row_ids in places.values() for row_id in row_ids]
 
 
 def _watch(index: Index, documents: list[str] | None) -> None:

@@ -92,7 +92,7 @@ class Registry:
             return False
         return gate.role == "primary" or (with_fenced and gate.role == "fenced")
 
-    # -- looking up
+    # -- looking up, in the thread of the event loop
 
     def get(self, table: str, row_id: str) -> Known | None:
         return self.many(table, (row_id,)).get(row_id)

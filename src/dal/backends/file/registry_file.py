@@ -77,6 +77,7 @@ class RegistryFile:
         self.path = directory / (name + SUFFIX)
         self._lock_path = directory / LOCK
         self._timeout_s = timeout_s
+        # For one thread alone: what a statement of another is still reading would be what this one sees, however old.
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None  # used under the lock alone
 
@@ -96,7 +97,8 @@ class RegistryFile:
         with self._translated():
             try:
                 size = self.path.stat().st_size
-                tables = self._read().execute("SELECT count(*) FROM counts").fetchone()[0]
+                with closing(self._connect()) as connection:
+                    ((tables,),) = connection.execute("SELECT count(*) FROM counts").fetchall()
             except (FileNotFoundError, sqlite3.OperationalError) as error:
                 raise damaged(self.path) from error
         if size % _PAGE_BYTES or tables != len(_NUMBERS):
@@ -108,7 +110,7 @@ class RegistryFile:
                 connection.close()
         self._reader = self._writer = None
 
-    # -- looking up
+    # -- looking up, in the thread of the event loop
 
     def many(self, table: str, ids: Collection[str]) -> dict[str, Known]:
         """The entries of these ids that are there."""

@@ -189,7 +189,7 @@ class FileReplica:
     async def seed(self, table: str, after: str, limit: int) -> str:
         ids = await self._reader.behind(table, after, limit)
         registry = await self._registry()
-        known = await asyncio.to_thread(registry.many, table, ids)
+        known = registry.many(table, ids)
         unknown = [row_id for row_id in ids if row_id not in known]
         gate = registry.gates.get(UNIT_OF[table])
         if unknown and registry.file is not None and gate is not None:
@@ -349,7 +349,7 @@ class FileReplica:
         return [_registered(table, row_id, known) for row_id, known in found]
 
     async def registered(self, table: str, ids: Sequence[str]) -> list[Registered]:
-        known = await asyncio.to_thread((await self._registry()).many, table, ids)
+        known = (await self._registry()).many(table, ids)
         return [_registered(table, row_id, known[row_id]) for row_id in dict.fromkeys(ids) if row_id in known]
 
     async def copied(self, table: str, after: str, limit: int) -> list[Registered]:
