@@ -207,7 +207,8 @@ def show_check(found: CheckReport, names: tuple[str, str], repaired: Repair | No
         (name, r.source, r.target, r.equal, *(r.counts.get(kind, 0) for kind in KINDS), r.pending)
         for name, r in found.tables.items()
     ]
-    out.print(table(f"{names[0]} and {names[1]}", heads, rows))
+    with_rows = [row for row in rows if any(row[1:])]
+    out.print(table(f"{names[0]} and {names[1]}", heads, with_rows or rows))
     samples = [sample for result in found.tables.values() for sample in result.samples][:_SHOWN_DIFFERENCES]
     if samples:
         shown = [(d.kind.replace("_", " "), d.side, d.table, one_line(d.id), ", ".join(d.fields)) for d in samples]

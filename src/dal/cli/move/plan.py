@@ -108,7 +108,8 @@ def print_plan(made: Plan, places: Places) -> None:
 
     out = console()
     rows = [(name, made.rows[name], size(made.bytes.get(name, 0))) for name in made.rows]
-    out.print(table("what moves", ("table", "rows>", "text and documents>"), rows))
+    with_rows = [row for row in rows if row[1]]
+    out.print(table("what moves", ("table", "rows>", "text and documents>"), with_rows or rows))
     stores = [
         (name, place.shown, f"{speed.latency_ms:.2f}", f"{speed.rows_s:,.0f}" if speed.rows_s else "")
         for name, place, speed in (("source", places.source, made.source), ("target", places.target, made.target))
