@@ -274,7 +274,7 @@ async def mover(run: Run, number: int) -> None:
                     run.event("copied", rows=copied - told)
                     told = copied
                 if work.progress.different:
-                    run.event("different", keys=work.progress.different)
+                    run.event("different", keys=[list(key) for key in work.progress.different])
             ended.result()
         except DalError as error:
             run.event("mover ended", error=type(error).__name__, message=str(error), retryable=error.retryable)
