@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import IO, ClassVar, Final
 
 import httpx
-from dal.blobs.s3.uploads import bucket_capabilities
 
 from dal.blobs.base import BlobCapabilities
 from dal.blobs.s3 import S3BlobStore
 from dal.blobs.s3.credentials import Credentials
 from dal.blobs.s3.signature import UNSIGNED_PAYLOAD, sign_headers
+from dal.blobs.s3.uploads import bucket_capabilities
 from dal.blobs.urls import Bucket, Provider, parse_blob_url
 from dal.values import now
 from tests.engines import child, node
@@ -155,6 +155,12 @@ class R2Engine(S3Engine):
             "data": str(self.data),
         }
         return [program, source, json.dumps(given)]
+
+    def _settings(self) -> Mapping[str, str]:
+        scratch = self.directory / "tmp"  # what a killed Miniflare leaves goes with the rest
+        scratch.mkdir(exist_ok=True)
+        child.give_to_child(scratch)
+        return {"TMPDIR": str(scratch)}
 
 
 class RcloneEngine(S3Engine):
