@@ -267,12 +267,11 @@ class FileReplica:
 
     async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
         registry = await self._registry()
-        found = {
-            name for name, entries in registry.recent.items() if any(STATES[e.state] == state for e in entries.values())
-        }
-        if registry.file is not None:
-            found |= await asyncio.to_thread(registry.file.tables_with, DIRTY if state == "dirty" else COPIED)
-        return frozenset(found)
+        in_file = registry.file.tables_with(DIRTY if state == "dirty" else COPIED) if registry.file else set()
+        near = {name for name, entries in registry.recent.items() if entries} | in_file  # the journal's hide the file's
+        if state == "dirty":
+            return frozenset(name for name in near if any(True for _ in registry.dirty(name)))
+        return frozenset(name for name in near if registry.copied(name, "", 1))
 
     async def backlog(self) -> Mapping[str, Backlog]:
         registry = await self._registry()
