@@ -471,7 +471,7 @@ async def test_health_tells_ok_degraded_and_down(path: Path, monkeypatch: pytest
     await store.open()
     health = await store.health()
     assert health.status == "ok"
-    assert health.parts["schema"] == "0002_search"
+    assert health.parts["schema"] == "0003_files"
     assert health.parts["problems"] == []
     assert isinstance(health.parts["disk_free_bytes"], int)
     monkeypatch.setattr("dal.backends.sqlite.executor.DEGRADED_DISK_FREE_BYTES", 1 << 62)

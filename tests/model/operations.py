@@ -34,7 +34,6 @@ _BY_COLUMN: Final[dict[str, SearchStrategy[Value]]] = {
     "content": _WORDS,
     "token_count": st.sampled_from([None, 0, 7]),
     "file_size": st.sampled_from([0, 1, 2**40]),
-    "expires_at": st.one_of(st.none(), _MOMENTS),
     "part_number": st.integers(1, 2),
     "grantee_id": st.sampled_from([None, "k", "K"]),
     "token_hash": st.sampled_from([None, "k", "K"]),

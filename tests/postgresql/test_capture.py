@@ -412,7 +412,7 @@ async def test_missing_rights_are_named(
     poor = (await open_store(await role(nearly))).replica()
     create, own = await poor.obstacles()
     assert "GRANT CREATE ON SCHEMA" in create
-    assert "does not own chat_sessions, files" in own
+    assert "does not own chat_sessions, cost_tracking, file_access_logs" in own
     assert re.search(r'GRANT SELECT, .*, TRIGGER ON chat_sessions, .* TO "role_', own)
     with pytest.raises(UnsupportedError, match="does not own"):
         await poor.install(gates())

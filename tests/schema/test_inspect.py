@@ -282,7 +282,7 @@ async def test_d1_shows_what_sqlite_shows(connection: Connection, d1_engine: D1E
     await up(connection)
     await make(connection, f"CREATE TABLE {quoted(ODD_NAMES[2])} (a TEXT COLLATE NOCASE UNIQUE)")
     found = await snapshot(d1)
-    assert found.counts()["tables"] == 10
+    assert found.counts()["tables"] == 20
     assert differences(await snapshot(connection), found, column_order=True) == []
 
 
