@@ -232,8 +232,9 @@ async def test_the_next_rehearsal_waits_until_the_last_one_is_surely_dead(
         await asyncio.sleep(0)
         await replica.change_gate("memory", expect={}, change={"lease_until_ms": 2})
 
+    seen = await replica.gates()  # before: what was renewed earlier says nothing
     renewing = asyncio.create_task(renew())
-    assert await _is_at_work(replica, await replica.gates())
+    assert await _is_at_work(replica, seen)
     await renewing
     assert not await _is_at_work(replica, await replica.gates()), "it is renewed no more"
     await replica.uninstall(keep_fence=False)
