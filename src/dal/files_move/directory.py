@@ -22,7 +22,7 @@ from dal.files_move.throttle import Sleep, Timer
 from dal.files_move.transfer import OnBytes
 from dal.files_move.tree import ChangedError, Leaf, checksum_of_leaf, leaves, look_again, read_leaf
 from dal.files_move.turn import turn
-from dal.files_move.work import Work, side_by_side
+from dal.files_move.work import Passing, Work, side_by_side
 from dal.limits import CONTENTS_LOOKS, CONTENTS_PAGE_ROWS, CONTENTS_TRANSFERS, CONTENTS_WHOLE_BYTES
 from dal.models import FileRecord
 from dal.ops import Compare, JsonValue, Select
@@ -161,27 +161,17 @@ class _Mover:
     async def one(self, path: PathToMove) -> None:
         """Makes a file of the path, or sees that there is one."""
         leaf, owner, moved = path
-        passed = 0
-
-        def on_bytes(size: int) -> None:
-            nonlocal passed
-            passed += size
-            self._work.passed(size)
-
-        async def attempt() -> None:
-            nonlocal passed
-            self._work.forget(passed)
-            passed = 0
-            await (self._upload(leaf, owner, on_bytes) if moved is None else self._compare(leaf, moved, on_bytes))
-
+        passing = Passing(self._work)
         for _ in range(CONTENTS_LOOKS):
             try:
-                await self._work.patiently(attempt)
+                await passing.patiently(
+                    partial(self._upload, leaf, owner) if moved is None else partial(self._compare, leaf, moved)
+                )
                 break
             except ChangedError:
                 seen = await look_again(self._root, leaf)
                 if seen is None:
-                    return self._work.forget(passed)  # deleted meanwhile
+                    return passing.end()  # deleted meanwhile
                 leaf = seen
             except DalError as error:
                 if error.retryable:
@@ -191,10 +181,8 @@ class _Mover:
                 break
         else:
             self._work.problem("changing", leaf.path, f"it was written to {CONTENTS_LOOKS} times while it was read")
-        self._work.report.files += 1
-        self._work.report.bytes += leaf.size
-        self._work.done(leaf.size, passed=passed)
-        return None
+        passing.end()
+        return self._work.done(leaf.size)
 
     async def _upload(self, leaf: Leaf, owner: str, on_bytes: OnBytes) -> None:
         """Stores the file, whose bytes are hashed here as well."""

@@ -19,7 +19,7 @@ from dal.files_move.directory import SOURCE
 from dal.files_move.report import ContentsReport, OnProblem, OnProgress, ProblemKind
 from dal.files_move.throttle import Sleep, Timer
 from dal.files_move.work import Work, side_by_side
-from dal.limits import BLOB_PIECE_BYTES, CONTENTS_TRANSFERS, MAX_PAGE_ROWS
+from dal.limits import CONTENTS_TRANSFERS, MAX_PAGE_ROWS
 from dal.models import FileRecord, Page
 from dal.values import Clock, now
 
@@ -88,18 +88,13 @@ async def _one(root: Path, files: Downloads, work: Work, record: FileRecord) -> 
         work.problem(kind, record.storage_key, f"file {record.id}: {type(error).__name__}: {error.message}")
     except OSError as error:
         work.problem("failed", record.storage_key, f"file {record.id} cannot be written: {error.strerror}")
-    report.files += 1
-    report.bytes += record.file_size
     work.done(record.file_size)
 
 
 def _checksum(path: Path) -> str | None:
     """`sha256:…` of a file; None where there is none."""
-    found = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while piece := file.read(BLOB_PIECE_BYTES):
-                found.update(piece)
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except FileNotFoundError:
         return None
-    return f"sha256:{found.hexdigest()}"

@@ -118,7 +118,7 @@ class _Check:
 
     async def one(self, path: PathToMove) -> None:
         """Compares a path with its file, and that with its bytes."""
-        leaf, report = path.leaf, self._work.report
+        leaf = path.leaf
         try:
             wrong = await self._work.patiently(partial(self._look, leaf, path.moved))
         except ChangedError:
@@ -128,11 +128,9 @@ class _Check:
                 raise
             wrong = Problem("failed", leaf.path, f"{type(error).__name__}: {error.message}")
         if wrong is None:
-            report.there += 1
+            self._work.report.there += 1
         else:
             self._work.found(wrong)
-        report.files += 1
-        report.bytes += leaf.size
         self._work.done(leaf.size)
 
     async def _look(self, leaf: Leaf, moved: MovedFile | None) -> Problem | None:

@@ -25,7 +25,7 @@ from dal.files_move.throttle import Sleep, Timer
 from dal.files_move.transfer import OnBytes, copy_blob
 from dal.files_move.turn import turn
 from dal.files_move.walking import OWN_PREFIX, Found, expected_of, walk
-from dal.files_move.work import Work, side_by_side
+from dal.files_move.work import Passing, Work, side_by_side
 from dal.limits import CONTENTS_LOOKS, CONTENTS_RANGE_KEYS, CONTENTS_RANGES, CONTENTS_TRANSFERS
 from dal.store import ReadCommit
 from dal.values import Clock, now
@@ -117,16 +117,8 @@ class _Move:
         key = found.key
         if found.row is None or await expected_of(self._rows, key) is None:
             return  # the row went meanwhile
-        if not (await self._head(self._source, key) or await self._head(self._target, key)):
+        if not (await self._work.head(self._source, key) or await self._work.head(self._target, key)):
             self._work.problem("missing", key, f"a row names it (file {found.row.file_id}), and neither store has it")
-
-    async def _head(self, store: BlobStore, key: str) -> BlobInfo | None:
-        try:
-            return await self._work.patiently(partial(store.head, key))
-        except DalError as error:
-            if error.retryable:
-                raise
-            return None  # a name that no store takes
 
     async def _range(self, part: _Range) -> None:
         await self._copy_all(part, part.found)
@@ -177,22 +169,10 @@ class _Move:
 
     async def _one(self, part: _Range, found: Found) -> None:
         """Copies a blob, where it has to be."""
-        passed = 0
-
-        def on_bytes(size: int) -> None:
-            nonlocal passed
-            passed += size
-            self._work.passed(size)
-
-        async def attempt() -> None:
-            nonlocal passed
-            self._work.forget(passed)
-            passed = 0
-            await self._settle(part, found, on_bytes)
-
+        passing = Passing(self._work)
         assert found.source is not None  # noqa: S101  # `run` and `_look_again` see to it
         try:
-            await self._work.patiently(attempt)
+            await passing.patiently(partial(self._settle, part, found))
         except NotFoundError:
             pass  # deleted meanwhile: the next look at the range says so
         except CorruptDataError as error:
@@ -201,12 +181,10 @@ class _Move:
             if error.retryable:
                 raise
             self._work.problem("failed", found.key, f"{type(error).__name__}: {error.message}")
-        if found.key in part.counted:
-            return self._work.forget(passed)
-        part.counted.add(found.key)
-        self._work.report.files += 1
-        self._work.report.bytes += found.source.size
-        return self._work.done(found.source.size, passed=passed)
+        passing.end()
+        if found.key not in part.counted:
+            part.counted.add(found.key)
+            self._work.done(found.source.size)
 
     async def _settle(self, part: _Range, found: Found, on_bytes: OnBytes) -> None:
         report, key = self._work.report, found.key

@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from time import monotonic
 
-from dal.blobs.base import BlobInfo, BlobStore
+from dal.blobs.base import BlobStore
 from dal.errors import CorruptDataError, DalError, NotFoundError
 from dal.files_move.comparing import Verdict, checksum_of, compare
 from dal.files_move.report import ContentsReport, OnProblem, OnProgress, Problem
@@ -82,15 +82,12 @@ class _Check:
             found = await self._again(found.key)
             wrong = await self._look(found, looks_into=looks_into)
         info = found.source or found.target
-        report = self._work.report
         if wrong is not None:
             self._work.problem(*wrong)
         elif info is None:
             return  # its row, or its bytes, went meanwhile
         else:
-            report.there += 1
-        report.files += 1
-        report.bytes += 0 if info is None else info.size
+            self._work.report.there += 1
         self._work.done(0 if info is None else info.size)
 
     async def _look(self, found: Found, *, looks_into: bool) -> Problem | None:
@@ -108,18 +105,10 @@ class _Check:
     async def _again(self, key: str) -> Found:
         return Found(
             key,
-            await self._head(self._source, key),
-            await self._head(self._target, key),
+            await self._work.head(self._source, key),
+            await self._work.head(self._target, key),
             await expected_of(self._rows, key),
         )
-
-    async def _head(self, store: BlobStore, key: str) -> BlobInfo | None:
-        try:
-            return await self._work.patiently(partial(store.head, key))
-        except DalError as error:
-            if error.retryable:
-                raise
-            return None  # a name that no store takes
 
     async def _compare(self, found: Found, *, looks_into: bool) -> Problem | None:
         """What is wrong with a key; None where nothing is."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from dal.blobs.base import BlobInfo, BlobStore
 from dal.errors import DalError
 from dal.files_move.pace import Pace, seconds_left
 from dal.files_move.report import ContentsProgress, ContentsReport, OnProblem, OnProgress, Problem, ProblemKind
 from dal.files_move.throttle import Sleep, Throttle, Timer
+from dal.files_move.transfer import OnBytes
 from dal.limits import CONTENTS_FIRST_WAIT_S, CONTENTS_MAX_WAIT_S, CONTENTS_TRIES
 from dal.ops import Count, Sum
 from dal.store import ReadCommit
@@ -51,8 +54,6 @@ class Work:
         self._sleep = sleep
         self._began = timer()
         self._pace = Pace(timer)
-        self._done_files = 0
-        self._done_bytes = 0
         self._passing = 0  # bytes of blobs that are under way
 
     async def expect(self, rows: ReadCommit) -> None:
@@ -63,7 +64,7 @@ class Work:
 
     def end(self) -> ContentsReport:
         self.report.seconds = self._timer() - self._began
-        self.total_files, self.total_bytes = self._done_files, self._done_bytes
+        self.total_files, self.total_bytes = self.report.files, self.report.bytes
         self.tell()
         return self.report
 
@@ -72,15 +73,14 @@ class Work:
         self._passing += size
         self.tell()
 
-    def done(self, size: int, *, passed: int = 0) -> None:
-        """A blob of this size is dealt with; `passed` bytes of it were told of on their way."""
-        self._passing -= passed
-        self._done_files += 1
-        self._done_bytes += size
+    def done(self, size: int) -> None:
+        """A blob of this size is dealt with."""
+        self.report.files += 1
+        self.report.bytes += size
         self.tell()
 
     def forget(self, passed: int) -> None:
-        """Bytes that passed will pass again."""
+        """Bytes that were told of pass again, or are those of a blob that is done."""
         self._passing -= passed
 
     def problem(self, kind: ProblemKind, key: str, text: str) -> None:
@@ -94,13 +94,13 @@ class Work:
     def tell(self) -> None:
         if self._on_progress is None:
             return
-        size = self._done_bytes + self._passing
-        total_files, total_bytes = max(self.total_files, self._done_files), max(self.total_bytes, size)
-        rate = self._pace.look(size, self._done_files)
+        files, size = self.report.files, self.report.bytes + self._passing
+        total_files, total_bytes = max(self.total_files, files), max(self.total_bytes, size)
+        rate = self._pace.look(size, files)
         self._on_progress(
             ContentsProgress(
                 self.report.action,
-                self._done_files,
+                files,
                 size,
                 total_files,
                 total_bytes,
@@ -109,9 +109,18 @@ class Work:
                 self.report.problems.total,
                 rate.bytes_s,
                 rate.files_s,
-                seconds_left(rate, total_bytes - size, total_files - self._done_files),
+                seconds_left(rate, total_bytes - size, total_files - files),
             )
         )
+
+    async def head(self, store: BlobStore, key: str) -> BlobInfo | None:
+        """What a store says of a key, asked patiently; None too for what cannot be a key."""
+        try:
+            return await self.patiently(partial(store.head, key))
+        except DalError as error:
+            if error.retryable:
+                raise
+            return None
 
     async def _rest(self, seconds: float) -> None:
         await self._sleep(seconds)
@@ -128,6 +137,32 @@ class Work:
             with attempt:
                 return await call()
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class Passing:
+    """The bytes of one blob on their way, counted once however often it is tried."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._size = 0
+
+    def on_bytes(self, size: int) -> None:
+        self._size += size
+        self._work.passed(size)
+
+    def end(self) -> None:
+        """Nothing of it is on its way any more."""
+        size, self._size = self._size, 0
+        self._work.forget(size)
+
+    async def patiently(self, call: Callable[[OnBytes], Awaitable[None]]) -> None:
+        """As `Work.patiently`, counting anew at each try."""
+
+        async def attempt() -> None:
+            self.end()
+            await call(self.on_bytes)
+
+        await self._work.patiently(attempt)
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dal.cli.files.options import (
-    DEFAULT_JOBS,
     From,
     FromDir,
     Jobs,
@@ -23,6 +22,7 @@ from dal.cli.files.places import Ends, check_ends, opened_ends
 from dal.cli.options import AsJson, Url
 from dal.cli.output import console, one_line, print_json, table
 from dal.cli.running import FAILED, complain, run
+from dal.limits import CONTENTS_TRANSFERS
 
 if TYPE_CHECKING:
     from dal.files_move.assessing import Assessment
@@ -47,7 +47,7 @@ def assess(
     no_trial: Annotated[
         bool, typer.Option("--no-trial", help="Copy nothing, not even for a trial; then no time is told.")
     ] = False,
-    jobs: Jobs = DEFAULT_JOBS,
+    jobs: Jobs = CONTENTS_TRANSFERS,
     report: ReportFile = None,
     json: AsJson = False,
 ) -> None:
@@ -93,7 +93,7 @@ def move(
     target: To = None,
     user: Owner = None,
     paths: Map = None,
-    jobs: Jobs = DEFAULT_JOBS,
+    jobs: Jobs = CONTENTS_TRANSFERS,
     limit: Rate = None,
     report: ReportFile = None,
     json: JsonLines = False,
@@ -162,7 +162,7 @@ def verify(
         ),
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read the bytes, instead of believing kept checksums.")] = False,
-    jobs: Jobs = DEFAULT_JOBS,
+    jobs: Jobs = CONTENTS_TRANSFERS,
     limit: Rate = None,
     report: ReportFile = None,
     json: JsonLines = False,
@@ -220,7 +220,7 @@ def rollback(
     target: To = None,
     user: Owner = None,
     paths: Map = None,
-    jobs: Jobs = DEFAULT_JOBS,
+    jobs: Jobs = CONTENTS_TRANSFERS,
     limit: Rate = None,
     report: ReportFile = None,
     json: JsonLines = False,

@@ -75,8 +75,6 @@ ReportFile = Annotated[
         show_default=False,
     ),
 ]
-#: As dal.limits has it; reading it there would cost every command its start.
-DEFAULT_JOBS: Final = 16
 
 
 def size_of(text: str) -> int:
