@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Final
@@ -15,12 +15,12 @@ from dal.file_models import Caller
 from dal.file_tables import FILE_ACCESS_LOGS, FILES
 from dal.files.log import AccessLog
 from dal.files.options import FileOptions
-from dal.limits import FILE_MAX_ERROR_CHARS, MAX_INT32, MAX_KEY_CHARS
+from dal.limits import FILE_MAX_ERROR_CHARS, FILE_SWEEP_ROWS, MAX_INT32, MAX_KEY_CHARS
 from dal.models import FileRecord, build
 from dal.ops import Compare, Insert, JsonValue, Op, Receipt, Row, Select, Value
-from dal.repositories.base import Context, known_id
+from dal.repositories.base import Context, known_id, whole_row
 from dal.table import Table
-from dal.values import as_id, canonical_ip, check_column
+from dal.values import as_id, canonical_ip
 
 DELETED: Final = "deleted"
 QUARANTINED: Final = "quarantined"
@@ -51,7 +51,7 @@ class Operation:
         """Its row: done, or failed with this error. Nothing in it can make a commit fail."""
         by = self.by
         metadata = self.metadata if by is not None else {**self.metadata, "by": "application"}
-        return self._core.insert(
+        return whole_row(
             FILE_ACCESS_LOGS,
             {
                 "id": self._core.new_id(),
@@ -117,14 +117,23 @@ class Core:
             raise
         operation.end(None)
 
-    def insert(self, table: Table, values: Mapping[str, Value]) -> Insert:
-        """The insert of a whole row, each value checked by the table's declaration."""
-        return Insert(table.name, {c: check_column(table, c, values[c]) for c in table.names})
-
     async def one(self, table: Table, *where: Compare) -> dict[str, Value] | None:
         """The row that meets the conditions, by column; None where there is none."""
         rows = await self.store.read(Select(table.name, where, limit=1, columns=table.names))
         return dict(zip(table.names, rows[0], strict=True)) if rows else None
+
+    async def pages(
+        self, table: str, columns: tuple[str, ...], order: str, *where: Compare
+    ) -> AsyncIterator[list[dict[str, Value]]]:
+        """The rows that meet the conditions, by column, FILE_SWEEP_ROWS at a time, in the order of a unique column."""
+        after: tuple[Value, ...] | None = None
+        while True:
+            rows = await self.store.read(Select(table, where, (order,), after, FILE_SWEEP_ROWS, columns))
+            if rows:
+                yield [dict(zip(columns, row, strict=True)) for row in rows]
+            if len(rows) < FILE_SWEEP_ROWS:
+                return
+            after = (rows[-1][columns.index(order)],)
 
     async def record(self, file_id: str) -> FileRecord | None:
         """The file with this id, whatever its status."""

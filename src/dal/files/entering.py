@@ -19,6 +19,7 @@ from dal.files.storing import Stored, discard
 from dal.limits import FILE_COMMIT_TRIES, FILE_GRACE_S
 from dal.models import FileRecord, build
 from dal.ops import Compare, Guard, Insert, JsonValue, Op, Select, Update, Value
+from dal.repositories.base import whole_row
 from dal.repositories.file_queue import FileQueue
 
 SCAN: Final = "scan"
@@ -110,7 +111,7 @@ class Entering:
 
     def _row(self, new: NewFile, storage_key: str, size: int, checksum: str) -> Insert:
         now = self._core.now()
-        return self._core.insert(
+        return whole_row(
             FILES,
             {
                 "id": new.id,
@@ -145,7 +146,7 @@ class Entering:
             ]
         assert isinstance(stored, Stored)  # noqa: S101  # without such content it was stored
         return [
-            self._core.insert(
+            whole_row(
                 FILE_CONTENTS,
                 {
                     "id": self._core.new_id(),

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequen
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dal.errors import CorruptDataError
+from dal.files.sniffing import essence_of
 from dal.limits import BLOB_PIECE_BYTES, FILE_FRAME_BYTES, FILE_MIN_COMPRESSED_BYTES, FILE_MIN_GAIN
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Frame(NamedTuple):
 
 def pays(mime_type: str, head: bytes) -> bool:
     """Whether compressing is worth it: by the type, and by trying the first block. Cost: 0.2 ms."""
-    essence = mime_type.partition(";")[0].strip().lower()
+    essence = essence_of(mime_type)
     if len(head) < FILE_MIN_COMPRESSED_BYTES or (essence.startswith(_DENSE) and essence not in _LOOSE):
         return False
     return len(_compress(head)) < FILE_MIN_GAIN * len(head)

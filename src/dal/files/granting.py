@@ -13,6 +13,7 @@ from dal.files.rights import HOLDERS, find, token_hash
 from dal.limits import FILE_MAX_PERMISSIONS, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Count, Delete, Guard, Row, Select, Upsert, Value
+from dal.repositories.base import whole_row
 from dal.values import check_text, check_time
 
 _FIELDS = tuple(name for name in FilePermission.model_fields if name != "token")
@@ -74,7 +75,7 @@ class Granting:
             token = secrets.token_urlsafe(32)
             operation.metadata |= {"link": str(row["id"]), "permission": permission}
             row |= {"file_id": record.id, "token_hash": token_hash(token)}
-            insert = self._core.insert(FILE_PERMISSIONS, row)
+            insert = whole_row(FILE_PERMISSIONS, row)
             await self._core.commit(operation, (Guard("files", {"id": record.id}), insert))
             return build(FilePermission, {**{c: insert.row[c] for c in _FIELDS}, "token": token})
 

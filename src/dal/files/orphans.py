@@ -17,7 +17,7 @@ from dal.files.core import Core, Operation
 from dal.files.keys import PLAIN, SHARED, STAGED, is_own_blob
 from dal.files.tally import Tally
 from dal.limits import FILE_GRACE_S, FILE_SWEEP_ROWS
-from dal.ops import Compare, Select, Value
+from dal.ops import Compare, Select
 
 #: Uploads that still write, or wait for more.
 UNDER_WAY: Final = ("active", "storing")
@@ -72,15 +72,9 @@ class Orphans:
             yield page
 
     async def _rows(self, table: str, column: str, after: str, end: Compare) -> AsyncIterator[tuple[str, str]]:
-        where = (Compare(column, ">", after), end)
-        place: tuple[Value, ...] | None = None
-        while True:
-            rows = await self._core.store.read(Select(table, where, (column,), place, FILE_SWEEP_ROWS, (column, "id")))
-            for key, row_id in rows:
-                yield str(key), str(row_id)
-            if len(rows) < FILE_SWEEP_ROWS:
-                return
-            place = (rows[-1][0],)
+        async for page in self._core.pages(table, (column, "id"), column, Compare(column, ">", after), end):
+            for row in page:
+                yield str(row[column]), str(row["id"])
 
     async def _remove(self, blobs: list[BlobInfo]) -> None:
         """Removes those that no upload under way is about to make a file of."""

@@ -27,11 +27,11 @@ from dal.files.keys import PLAIN
 from dal.files.names import display_name
 from dal.files.reservations import Reservations, UploadRow, no_upload
 from dal.files.rights import check_owner
-from dal.files.sniffing import BINARY, check_declared
+from dal.files.sniffing import BINARY, check_declared, essence_of
 from dal.limits import FILE_COMMIT_TRIES, FILE_PART_BYTES, FILE_UPLOAD_LIFE_S, MAX_INT32, MAX_INT64, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Guard, JsonValue, Op, Select, Update, Value
-from dal.repositories.base import known_id
+from dal.repositories.base import known_id, whole_row
 from dal.values import check_int, check_object, check_text
 
 #: The tag of a part that has room but did not arrive yet.
@@ -73,7 +73,7 @@ class Parts:
             check_owner(by, owner)
             declared = check_declared(mime_type)
             if total_size is not None:
-                self._check_total(total_size)
+                check_announced(self._core, "total_size", total_size)
             part_size = self._part_size(total_size, part_size)
             operation.file_id = self._core.new_id()
             new = NewFile(
@@ -85,7 +85,7 @@ class Parts:
             )
             key = f"{PLAIN}{self._core.new_id()}"
             session: dict[str, JsonValue] = {"kind": "parts", "checksum": check_checksum(checksum)}
-            session["upload"] = await blobs.start_parts(key, content_type=essence_of(declared))
+            session["upload"] = await blobs.start_parts(key, content_type=essence_of(declared or BINARY))
             try:
                 row = await self._reservations.begin(
                     new,
@@ -201,12 +201,6 @@ class Parts:
 
     # -- sizes and room
 
-    def _check_total(self, total_size: int) -> None:
-        check_int("total_size", total_size, 0, MAX_INT64)
-        most = min(self._core.options.max_file_bytes, self._core.blobs.capabilities.max_bytes)
-        if total_size > most:
-            raise LimitExceededError(f"total_size: {total_size} bytes, at most {most} allowed")
-
     def _part_size(self, total: int | None, wanted: int | None) -> int | None:
         """The size of every part but the last; None where parts may have any."""
         can = self._core.blobs.capabilities
@@ -293,7 +287,7 @@ class Parts:
         raise last
 
     def _insert(self, upload_id: str, part: Part, checksum: str | None) -> Op:
-        return self._core.insert(
+        return whole_row(
             MULTIPART_PARTS,
             {
                 "id": self._core.new_id(),
@@ -359,9 +353,12 @@ def record_of_upload(row: UploadRow) -> MultipartUpload:
     return build(MultipartUpload, {name: values[name] for name in MultipartUpload.model_fields})
 
 
-def essence_of(mime_type: str | None) -> str:
-    """A media type without its parameters, as blob stores keep it."""
-    return BINARY if mime_type is None else mime_type.partition(";")[0].strip().lower()
+def check_announced(core: Core, name: str, size: int) -> None:
+    """The size of a file that is to come. Raises InvalidInputError, LimitExceededError."""
+    check_int(name, size, 0, MAX_INT64)
+    most = min(core.options.max_file_bytes, core.blobs.capabilities.max_bytes)
+    if size > most:
+        raise LimitExceededError(f"{name}: {size} bytes, at most {most} allowed")
 
 
 def check_checksum(checksum: str | None) -> str | None:

@@ -8,7 +8,6 @@ holds only at the version at which the counter was read, before its files were.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
 from dal.errors import ConflictError, DalError
 from dal.file_tables import FILE_CONTENTS, USER_QUOTAS
@@ -16,8 +15,7 @@ from dal.files.core import DELETED, Core
 from dal.files.keys import place_of
 from dal.files.orphans import UNDER_WAY
 from dal.files.tally import Tally
-from dal.limits import FILE_SWEEP_ROWS
-from dal.ops import Compare, Delete, Guard, Select, Update, Value
+from dal.ops import Compare, Delete, Guard, Update, Value
 
 _Columns = dict[str, Value]
 
@@ -31,7 +29,7 @@ class Recounting:
 
     async def quotas(self) -> None:
         """Every user's counters against their files and uploads under way."""
-        async for page in self._pages("user_quotas", USER_QUOTAS.names, "user_id"):
+        async for page in self._core.pages("user_quotas", USER_QUOTAS.names, "user_id"):
             span = (
                 Compare("user_id", ">=", page[0]["user_id"]),
                 Compare("user_id", "<=", page[-1]["user_id"]),
@@ -41,12 +39,12 @@ class Recounting:
             held: Counter[Value] = Counter()
             waiting: Counter[Value] = Counter()
             columns = ("id", "user_id", "file_size", "storage_key")
-            async for rows in self._pages("files", columns, "id", *span, Compare("status", "!=", DELETED)):
+            async for rows in self._core.pages("files", columns, "id", *span, Compare("status", "!=", DELETED)):
                 for row in rows:
                     if place_of(str(row["storage_key"])).is_own:
                         size[row["user_id"]] += _int(row["file_size"])
                         files[row["user_id"]] += 1
-            async for rows in self._pages(
+            async for rows in self._core.pages(
                 "multipart_uploads",
                 ("id", "user_id", "reserved_bytes"),
                 "id",
@@ -69,13 +67,13 @@ class Recounting:
 
     async def contents(self) -> None:
         """Every shared content against its files; what none shares is removed, its row before its bytes."""
-        async for page in self._pages("file_contents", FILE_CONTENTS.names, "blob_key"):
+        async for page in self._core.pages("file_contents", FILE_CONTENTS.names, "blob_key"):
             span = (
                 Compare("storage_key", ">=", page[0]["blob_key"]),
                 Compare("storage_key", "<", f"{page[-1]['blob_key']}A"),  # the character behind "@"
             )
             shares: Counter[str] = Counter()
-            async for rows in self._pages("files", ("storage_key",), "storage_key", *span):
+            async for rows in self._core.pages("files", ("storage_key",), "storage_key", *span):
                 shares.update(place_of(str(row["storage_key"])).blob_key for row in rows)
             for content in page:
                 right = shares[str(content["blob_key"])]
@@ -116,18 +114,6 @@ class Recounting:
                 self._tally.failed(f"{table}[{row['id']}]", error)
                 return
         self._tally.counts[count] += 1
-
-    async def _pages(
-        self, table: str, columns: tuple[str, ...], order: str, *where: Compare
-    ) -> AsyncIterator[list[_Columns]]:
-        after: tuple[Value, ...] | None = None
-        while True:
-            rows = await self._core.store.read(Select(table, where, (order,), after, FILE_SWEEP_ROWS, columns))
-            if rows:
-                yield [dict(zip(columns, row, strict=True)) for row in rows]
-            if len(rows) < FILE_SWEEP_ROWS:
-                return
-            after = (rows[-1][columns.index(order)],)
 
 
 def _int(value: Value) -> int:

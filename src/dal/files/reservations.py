@@ -17,6 +17,7 @@ from dal.files.entering import NewFile, Reserved
 from dal.files.quotas import Quotas
 from dal.limits import FILE_COMMIT_TRIES, FILE_RESERVE_BYTES, FILE_UPLOAD_LIFE_S
 from dal.ops import Compare, Delete, Guard, JsonValue, Op, Update, Value
+from dal.repositories.base import whole_row
 
 
 class UploadRow(NamedTuple):
@@ -58,7 +59,7 @@ class Reservations:
     ) -> UploadRow:
         """Reserves room for a file. Raises QuotaExceededError, MissingReferenceError: no such user."""
         now = self._core.now()
-        insert = self._core.insert(
+        insert = whole_row(
             MULTIPART_UPLOADS,
             {
                 "id": upload_id or self._core.new_id(),
@@ -116,22 +117,9 @@ class Reservations:
     async def release(self, row: UploadRow, status: str, *also: Op) -> bool:
         """Ends an upload and gives its room back; False where somebody else has ended it."""
         for _ in range(FILE_COMMIT_TRIES):
-            key = {"id": row.id}
-            end: Op = (
-                Delete("multipart_uploads", (Compare("id", "=", row.id),))
-                if row.status == "storing"
-                else Update(
-                    "multipart_uploads", key, {"status": status, "updated_at": self._core.now()}, {"version": 1}
-                )
-            )
-            ops = [
-                Guard("multipart_uploads", key, self._held(row)),
-                end,
-                self._quotas_back(row),
-                *also,
-            ]
+            back = self._quotas.change(row.new.user_id, -row.reserved_bytes, -1, reserve=True)
             try:
-                await self._core.store.commit(ops)
+                await self._core.store.commit((*self._end(row, {"status": status}), back, *also))
             except ConflictError:
                 found = await self.find(row.id)
                 if found is None or found.status != row.status:
@@ -144,19 +132,17 @@ class Reservations:
     def settled(self, row: UploadRow) -> Reserved:
         """The room of this row as the file's commit takes it over."""
         held = (Compare("id", "=", row.id), *(Compare(c, "=", v) for c, v in self._held(row).items()))
-        key, now = {"id": row.id}, self._core.now()
-        guard = Guard("multipart_uploads", key, self._held(row))
-        end: Op = (
-            Delete("multipart_uploads", (Compare("id", "=", row.id),))
-            if row.status == "storing"
-            else Update(
-                "multipart_uploads",
-                key,
-                {"status": "completed", "updated_at": now, "completed_at": now},
-                {"version": 1},
-            )
-        )
-        return Reserved(row.reserved_bytes, (guard, end), held)
+        ops = self._end(row, {"status": "completed", "completed_at": self._core.now()})
+        return Reserved(row.reserved_bytes, ops, held)
+
+    def _end(self, row: UploadRow, values: dict[str, Value]) -> tuple[Op, Op]:
+        """Ends the row, if it is as it was seen. Of a whole upload nobody asks afterwards."""
+        key = {"id": row.id}
+        changed = {**values, "updated_at": self._core.now()}
+        end: Op = Update("multipart_uploads", key, changed, {"version": 1})
+        if row.status == "storing":
+            end = Delete("multipart_uploads", (Compare("id", "=", row.id),))
+        return Guard("multipart_uploads", key, self._held(row)), end
 
     async def _grow_to(self, row: UploadRow, size: int) -> UploadRow:
         more = size - row.reserved_bytes
@@ -178,9 +164,6 @@ class Reservations:
     def _held(self, row: UploadRow) -> dict[str, Value]:
         """What is true as long as the upload goes on and holds so much room; parts that arrive do not change it."""
         return {"status": row.status, "reserved_bytes": row.reserved_bytes}
-
-    def _quotas_back(self, row: UploadRow) -> Op:
-        return self._quotas.change(row.new.user_id, -row.reserved_bytes, -1, reserve=True)
 
 
 def upload_row(values: dict[str, Value]) -> UploadRow:

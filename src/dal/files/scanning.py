@@ -53,25 +53,18 @@ class Scanning:
             operation.end(error)
             await self._queue.fail(task, f"{type(error).__name__}: {error}"[:FILE_MAX_ERROR_CHARS])
             return
-        now = self._core.now()
-        status: dict[str, Value] = {"status": "active" if found is None else INFECTED, "updated_at": now}
+        status: dict[str, Value] = {
+            "status": "active" if found is None else INFECTED,
+            "updated_at": self._core.now(),
+        }
         if found is not None:
             operation.metadata["found"] = found[:FILE_MAX_ERROR_CHARS]
         key = {"id": file_id}
-        done: dict[str, Value] = {
-            "status": "done",
-            "lease_owner": None,
-            "lease_until": None,
-            "last_error": None,
-            "completed_at": now,
-            "updated_at": now,
-        }
         ops = (
-            # Its lease: a worker that was too slow leaves the verdict to whoever has the task now.
-            Guard("file_processing_queue", {"id": task.id}, {"version": task.version}),
+            # It is refused without the lease: who was too slow leaves the verdict to whoever has the task now.
+            *self._queue.finishing(task),
             Guard("files", key, {"status": QUARANTINED, "version": record.version}),
             Update("files", key, status, {"version": 1}),
-            Update("file_processing_queue", {"id": task.id}, done, {"version": 1}),
             operation.entry(),
         )
         try:

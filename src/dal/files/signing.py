@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dal.blobs.base import SignedRequest
-from dal.errors import LimitExceededError, UnsupportedError
+from dal.errors import UnsupportedError
 from dal.file_models import Caller, MultipartUpload
 from dal.files.core import Core
 from dal.files.entering import NewFile
 from dal.files.keys import STAGED, place_of
 from dal.files.names import display_name
-from dal.files.parts import check_checksum, essence_of, record_of_upload
+from dal.files.parts import check_announced, check_checksum, record_of_upload
 from dal.files.reservations import Reservations
 from dal.files.rights import check_owner, check_readable, find
-from dal.files.sniffing import BINARY, check_declared
-from dal.limits import FILE_GRACE_S, MAX_INT64
+from dal.files.sniffing import BINARY, check_declared, essence_of
+from dal.limits import FILE_GRACE_S
 from dal.ops import JsonValue
-from dal.values import check_int, check_object
+from dal.values import check_object
 
 
 class SignedUpload(NamedTuple):
@@ -67,16 +67,14 @@ class Signing:
             core, blobs = self._core, self._core.blobs
             owner = operation.owner = core.owner(user_id)
             check_owner(by, owner)
-            check_int("size", size, 0, MAX_INT64)
-            if size > min(core.options.max_file_bytes, blobs.capabilities.max_bytes):
-                raise LimitExceededError(f"size: {size} bytes, at most {core.options.max_file_bytes} allowed")
+            check_announced(core, "size", size)
             declared = check_declared(mime_type)
             operation.file_id = core.new_id()
             name, document = display_name(filename), check_object("metadata", metadata)
             new = NewFile(operation.file_id, owner, name, declared or BINARY, document)
             key = f"{STAGED}{core.new_id()}"
             request = await blobs.presign(
-                "PUT", key, expires_in=expires_in, size=size, content_type=essence_of(declared)
+                "PUT", key, expires_in=expires_in, size=size, content_type=essence_of(declared or BINARY)
             )
             operation.metadata["expires_at"] = request.expires_at.isoformat()
             row = await self._reservations.begin(

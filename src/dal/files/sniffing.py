@@ -136,9 +136,14 @@ def fits(declared: str, found: str | None) -> bool:
     return found in _CONTAINERS and declared.startswith("application/") and declared not in _signed()
 
 
+def essence_of(mime_type: str) -> str:
+    """A media type without its parameters, as blob stores keep it; not every store takes them."""
+    return mime_type.partition(";")[0].strip().lower() or BINARY
+
+
 def is_allowed(mime_type: str, found: str | None, allowed: tuple[str, ...], *, is_empty: bool = False) -> bool:
     """Whether a list of types allows this one, in whose content `found` was seen: a name alone opens no door."""
-    essence = mime_type.partition(";")[0].strip().lower()
+    essence = essence_of(mime_type)
     if not allowed:
         return True
     if not any(_matches(essence, pattern) for pattern in allowed):

@@ -13,7 +13,7 @@ from dal.files.core import Core
 from dal.files.frames import compressed, pays
 from dal.files.incoming import Incoming
 from dal.files.keys import COMPRESSED, PLAIN, SHARED
-from dal.files.sniffing import BINARY, is_allowed, type_of
+from dal.files.sniffing import essence_of, is_allowed, type_of
 
 
 class Stored(NamedTuple):
@@ -51,14 +51,16 @@ async def put(core: Core, key: str, incoming: Incoming, mime_type: str) -> Store
     """Stores the content under that key; its ending says whether it is compressed."""
     if incoming.whole is not None and not key.endswith(COMPRESSED):
         info = await core.blobs.put(
-            key, incoming.whole, size=incoming.size, content_type=_header(mime_type), checksum=incoming.checksum
+            key, incoming.whole, size=incoming.size, content_type=essence_of(mime_type), checksum=incoming.checksum
         )
     else:
         with incoming.told():
             if key.endswith(COMPRESSED):
                 info = await core.blobs.put(key, compressed(incoming.stream()), content_type="application/zstd")
             else:
-                info = await core.blobs.put(key, incoming.stream(), size=incoming.size, content_type=_header(mime_type))
+                info = await core.blobs.put(
+                    key, incoming.stream(), size=incoming.size, content_type=essence_of(mime_type)
+                )
     return Stored(key, incoming.passed, incoming.checksum, info.size, key.startswith(SHARED))
 
 
@@ -81,8 +83,3 @@ async def passing(core: Core, key: str) -> AsyncGenerator[bytes, None]:
     async with aclosing(reading.data):
         async for piece in reading.data:
             yield piece
-
-
-def _header(mime_type: str) -> str:
-    """The type as the blob store keeps it: without parameters, which not every store takes."""
-    return mime_type.partition(";")[0].strip().lower() or BINARY

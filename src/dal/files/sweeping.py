@@ -11,7 +11,7 @@ from datetime import timedelta
 from dal.errors import ConflictError, DalError
 from dal.file_models import SweepReport
 from dal.file_tables import FILES, MULTIPART_UPLOADS
-from dal.files.core import DELETED, Core, Operation, record_of
+from dal.files.core import DELETED, Core, Operation
 from dal.files.keys import place_of
 from dal.files.orphans import UNDER_WAY, Orphans
 from dal.files.parts import forget
@@ -20,7 +20,7 @@ from dal.files.reservations import Reservations, upload_row
 from dal.files.storing import discard
 from dal.files.tally import Tally
 from dal.limits import FILE_SWEEP_ROWS, FILE_UPLOAD_LIFE_S
-from dal.models import FileRecord
+from dal.models import FileRecord, build
 from dal.ops import Compare, Delete, Guard, Op, Select, Update
 
 
@@ -48,13 +48,8 @@ class Sweeping:
         """Ends uploads whose time is over; forgets those that ended long ago."""
         now = self._core.now()
         over = (Compare("status", "in", UNDER_WAY), Compare("expires_at", "<=", now))
-        after = None
-        while True:
-            rows = await self._core.store.read(
-                Select("multipart_uploads", over, ("id",), after, FILE_SWEEP_ROWS, MULTIPART_UPLOADS.names)
-            )
-            for values in rows:
-                row = upload_row(dict(zip(MULTIPART_UPLOADS.names, values, strict=True)))
+        async for page in self._core.pages("multipart_uploads", MULTIPART_UPLOADS.names, "id", *over):
+            for row in map(upload_row, page):
                 try:
                     if not tally.dry_run:
                         if not await self._reservations.release(row, "expired"):
@@ -63,9 +58,6 @@ class Sweeping:
                     tally.counts["expired_uploads"] += 1
                 except DalError as error:
                     tally.failed(f"the upload {row.id}", error)
-            if len(rows) < FILE_SWEEP_ROWS:
-                break
-            after = (rows[-1][0],)
         if not tally.dry_run:
             long_ago = Compare("updated_at", "<=", now - timedelta(seconds=FILE_UPLOAD_LIFE_S))
             ended = (Compare("status", "in", ("completed", "aborted", "expired")), long_ago)
@@ -75,19 +67,13 @@ class Sweeping:
         """Removes deleted files for good, once they can no longer be restored."""
         before = self._core.now() - timedelta(seconds=self._core.options.retention_s)
         over = (Compare("status", "=", DELETED), Compare("updated_at", "<=", before))
-        after = None
-        while True:
-            rows = await self._core.store.read(Select("files", over, ("id",), after, FILE_SWEEP_ROWS, FILES.names))
-            for row in rows:
-                record = record_of(row)
+        async for page in self._core.pages("files", FILES.names, "id", *over):
+            for record in (build(FileRecord, row) for row in page):
                 try:
                     if tally.dry_run or await self._purge(record):
                         tally.counts["purged_files"] += 1
                 except DalError as error:
                     tally.failed(f"the deleted file {record.id}", error)
-            if len(rows) < FILE_SWEEP_ROWS:
-                return
-            after = (rows[-1][0],)
 
     async def _purge(self, record: FileRecord) -> bool:
         place = place_of(record.storage_key)

@@ -44,6 +44,11 @@ class Context(NamedTuple):
     backend: str
 
 
+def whole_row(table: Table, values: Mapping[str, Value]) -> Insert:
+    """The insert of a whole row, each value checked by the table's declaration."""
+    return Insert(table.name, {c: check_column(table, c, values[c]) for c in table.names})
+
+
 class Repository:
     """Base of the typed repositories. Its subclasses' public calls name themselves in every error they raise."""
 
@@ -74,8 +79,7 @@ class Repository:
         return build(model, zip(self.table.names, row, strict=True))
 
     def _insert(self, values: Mapping[str, Value]) -> Insert:
-        """The insert of a whole row, each value checked by the table's declaration."""
-        return Insert(self.table.name, {c: check_column(self.table, c, values[c]) for c in self.table.names})
+        return whole_row(self.table, values)
 
     async def _create(self, model: type[R], values: Mapping[str, Value], *, given_id: bool = False) -> R:
         """Inserts a row and gives it back.

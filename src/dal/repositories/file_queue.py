@@ -16,11 +16,12 @@ from dal.file_models import FileTask
 from dal.file_tables import FILE_PROCESSING_QUEUE
 from dal.limits import FILE_TASK_MAX_LEASE_S, FILE_TASK_MAX_TAKEN, FILE_TASK_RETRY_MAX_S, FILE_TASK_RETRY_S, MAX_INT32
 from dal.models import Page
-from dal.ops import Compare, Delete, Guard, Insert, JsonValue, Select, Update, Value
+from dal.ops import Compare, Delete, Guard, Insert, JsonValue, Op, Select, Update, Value
 from dal.repositories.base import Repository, known_id
 from dal.values import check_int, check_limit, check_object, check_text, check_time
 
 _NAME = FILE_PROCESSING_QUEUE.name
+_URGENT = ("-priority", "run_at", "id")
 
 
 class FileQueue(Repository):
@@ -106,11 +107,11 @@ class FileQueue(Repository):
         until = self._now() + self._lease(lease_s)
         only = () if tasks is None else (Compare("task", "in", tuple(check_text("task", t) for t in tasks)),)
         taken: builtins.list[FileTask] = []
-        for where, order in self._waiting(only):
+        for where in self._waiting(only):
             if len(taken) == count:
                 break
             rows = await self._store.read(
-                Select(_NAME, where, order, limit=count - len(taken), columns=self.table.names)
+                Select(_NAME, where, _URGENT, limit=count - len(taken), columns=self.table.names)
             )
             for found in [self._record(FileTask, row) for row in rows]:
                 if found.attempts >= found.max_attempts:  # its worker died with its last attempt
@@ -127,10 +128,11 @@ class FileQueue(Repository):
 
     async def finish(self, task: FileTask) -> FileTask:
         """The task, done. Raises ConflictError: its lease was over and somebody else has it."""
-        now = self._now()
-        return await self._ours(
-            task, status="done", lease_owner=None, lease_until=None, completed_at=now, last_error=None
-        )
+        return await self._ours(task, **self._done())
+
+    def finishing(self, task: FileTask) -> tuple[Op, ...]:
+        """As `finish`, for a commit that holds more than it: refused where the task is not ours any more."""
+        return self._edit(task, self._done())
 
     async def fail(self, task: FileTask, error: str, *, retry_in_s: float | None = None) -> FileTask:
         """The task, to be tried again later, or `dead` after its last attempt.
@@ -183,15 +185,12 @@ class FileQueue(Repository):
         where = (Compare("status", "=", status), Compare("updated_at", "<", check_time("before", before)))
         return (await self._store.commit((Delete(_NAME, where),))).counts[0]
 
-    def _waiting(self, only: tuple[Compare, ...]) -> tuple[tuple[tuple[Compare, ...], tuple[str, ...]], ...]:
+    def _waiting(self, only: tuple[Compare, ...]) -> tuple[tuple[Compare, ...], ...]:
         """What can be taken: leases that are over first, for they were taken first, then what is due."""
         now = self._now()
         return (
-            (
-                (Compare("status", "=", "running"), Compare("lease_until", "<=", now), *only),
-                ("-priority", "run_at", "id"),
-            ),
-            ((Compare("status", "=", "pending"), Compare("run_at", "<=", now), *only), ("-priority", "run_at", "id")),
+            (Compare("status", "=", "running"), Compare("lease_until", "<=", now), *only),
+            (Compare("status", "=", "pending"), Compare("run_at", "<=", now), *only),
         )
 
     async def _ours(self, task: FileTask, **values: Value) -> FileTask:
@@ -202,20 +201,24 @@ class FileQueue(Repository):
 
     async def _set(self, task: FileTask, values: Mapping[str, Value], *, attempt: int = 0) -> FileTask | None:
         """The task after a change, or None where somebody was faster."""
-        key = {"id": task.id}
-        changed = {**values, "updated_at": self._now()}
-        add = {"version": 1, **({"attempts": attempt} if attempt else {})}
-        ops = (
-            Guard(_NAME, key, {"version": task.version}),
-            Update(_NAME, key, changed, add, self.table.names),
-        )
         try:
-            row = (await self._store.commit(ops)).rows[1]
+            row = (await self._store.commit(self._edit(task, values, attempt))).rows[1]
         except ConflictError as error:
             if error.retryable:
                 raise
             return None
         return None if row is None else self._record(FileTask, row)
+
+    def _edit(self, task: FileTask, values: Mapping[str, Value], attempt: int = 0) -> tuple[Op, ...]:
+        """A change of the task, refused where somebody was faster."""
+        key = {"id": task.id}
+        changed = {**values, "updated_at": self._now()}
+        add = {"version": 1, **({"attempts": attempt} if attempt else {})}
+        return Guard(_NAME, key, {"version": task.version}), Update(_NAME, key, changed, add, self.table.names)
+
+    def _done(self) -> dict[str, Value]:
+        ended: dict[str, Value] = {"lease_owner": None, "lease_until": None, "last_error": None}
+        return {"status": "done", "completed_at": self._now(), **ended}
 
     def _lease(self, seconds: float) -> timedelta:
         if not 0 < seconds <= FILE_TASK_MAX_LEASE_S:
