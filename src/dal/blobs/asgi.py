@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from email.utils import format_datetime
 from typing import Any, Final, TypeAlias
 
-from dal.blobs.base import BlobInfo, BlobStore
+from dal.blobs.base import BINARY, BlobInfo, BlobStore
 from dal.blobs.signing import Grant, UrlSigner, disposition
 from dal.errors import (
     AlreadyExistsError,
@@ -144,7 +144,7 @@ class BlobApp:
             part = await self._store.put_part(grant.key, grant.upload_id, grant.part_number, body, size=size)
             etag: str | None = part.etag
         else:
-            kind = content_type or "application/octet-stream"
+            kind = content_type or BINARY
             etag = (await self._store.put(grant.key, body, size=size, content_type=kind)).etag
         await _say(send, 200, {"etag": f'"{etag}"'})
 
@@ -177,7 +177,7 @@ async def _body(receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
 
 def _about(info: BlobInfo, grant: Grant) -> dict[str, str]:
     said = {
-        "content-type": info.content_type or "application/octet-stream",
+        "content-type": info.content_type or BINARY,
         "accept-ranges": "bytes",
         "last-modified": format_datetime(info.modified_at, usegmt=True),
     }

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 Data: TypeAlias = bytes | AsyncIterable[bytes]
 Method = Literal["GET", "PUT"]
+#: The media type of what says nothing of itself.
+BINARY: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ class BlobStore(Protocol):
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -166,7 +168,7 @@ class BlobStore(Protocol):
 
     # -- uploads in parts
 
-    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
         """The id of a new upload in parts."""
 
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from dal.blobs.base import BlobInfo, BlobStore, Data, Part, PartialUpload, Pieces, Reading
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Part, PartialUpload, Pieces, Reading
 from dal.blobs.layer import BlobLayer
 from dal.limits import BLOB_LIST_KEYS, S3_PART_BYTES
 
@@ -44,7 +44,7 @@ class Counted(BlobLayer):
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -73,7 +73,7 @@ class Counted(BlobLayer):
         self._counts["class_a"] += 1
         return await self.inner.copy(source, target)
 
-    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
         self._counts["class_a"] += 1
         return await self.inner.start_parts(key, content_type=content_type)
 

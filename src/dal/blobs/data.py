@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
-from dal.blobs.base import Data
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Reading
 
 _HASHED_AT_ONCE_BYTES: Final = 128 * 1024
 
@@ -87,6 +87,15 @@ async def blocks(data: Data, block_bytes: int) -> AsyncIterator[bytes]:
         pieces, size = [bytes(joined[start:])], size - start
     if size:
         yield b"".join(pieces)
+
+
+async def put_again(reading: Reading, store: BlobStore, key: str) -> BlobInfo:
+    """Stores what is being read under another key, or in another store, as what it is."""
+    async with reading:
+        info = reading.info
+        return await store.put(
+            key, reading.data, size=info.size, checksum=info.checksum, content_type=info.content_type or BINARY
+        )
 
 
 async def sha256(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from dal.blobs.base import (
+    BINARY,
     BlobCapabilities,
     BlobInfo,
     BlobStore,
@@ -42,7 +43,7 @@ class BlobLayer:
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -65,7 +66,7 @@ class BlobLayer:
     async def copy(self, source: str, target: str) -> BlobInfo:
         return await self.inner.copy(source, target)
 
-    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
         return await self.inner.start_parts(key, content_type=content_type)
 
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dal.blobs.base import BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
 from dal.blobs.checks import (
     check_arrived,
     check_content_type,
@@ -72,7 +72,7 @@ class MemoryBlobStore:
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -113,7 +113,7 @@ class MemoryBlobStore:
         info, content = self._find(check_key(source), "copy")
         return self._store(target, content, info.content_type, info.checksum)
 
-    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
         check_key(key)
         upload_id = uuid.uuid4().hex
         self._uploads[upload_id] = _Upload(key, check_content_type(content_type), self._clock())

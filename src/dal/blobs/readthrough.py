@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from dal.blobs.base import BlobInfo, BlobStore, Data, Method, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Method, Reading, SignedRequest
+from dal.blobs.data import put_again
 from dal.blobs.layer import BlobLayer
 from dal.errors import AlreadyExistsError, NotFoundError
 
@@ -41,7 +42,7 @@ class ReadThrough(BlobLayer):
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -89,14 +90,7 @@ class ReadThrough(BlobLayer):
         try:
             return await self.inner.copy(source, target)
         except NotFoundError:
-            async with await self.old.get(source) as reading:
-                return await self.inner.put(
-                    target,
-                    reading.data,
-                    size=reading.info.size,
-                    checksum=reading.info.checksum,
-                    content_type=reading.info.content_type or "application/octet-stream",
-                )
+            return await put_again(await self.old.get(source), self.inner, target)
 
     async def presign(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dal.blobs.base import Part, SignedRequest
+from dal.blobs.base import BINARY, Part, SignedRequest
 from dal.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -27,7 +27,7 @@ from dal.files.keys import PLAIN
 from dal.files.names import display_name
 from dal.files.reservations import Reservations, UploadRow, no_upload
 from dal.files.rights import check_owner
-from dal.files.sniffing import BINARY, check_declared, essence_of
+from dal.files.sniffing import check_declared, essence_of
 from dal.limits import FILE_COMMIT_TRIES, FILE_PART_BYTES, FILE_UPLOAD_LIFE_S, MAX_INT32, MAX_INT64, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Guard, JsonValue, Op, Select, Update, Value

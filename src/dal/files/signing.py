@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dal.blobs.base import SignedRequest
+from dal.blobs.base import BINARY, SignedRequest
 from dal.errors import UnsupportedError
 from dal.file_models import Caller, MultipartUpload
 from dal.files.core import Core
@@ -17,7 +17,7 @@ from dal.files.names import display_name
 from dal.files.parts import check_announced, check_checksum, record_of_upload
 from dal.files.reservations import Reservations
 from dal.files.rights import check_owner, check_readable, find
-from dal.files.sniffing import BINARY, check_declared, essence_of
+from dal.files.sniffing import check_declared, essence_of
 from dal.limits import FILE_GRACE_S
 from dal.ops import JsonValue
 from dal.values import check_object

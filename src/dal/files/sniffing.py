@@ -12,9 +12,9 @@ import re
 from functools import cache
 from typing import Final
 
+from dal.blobs.base import BINARY
 from dal.errors import InvalidInputError
 
-BINARY: Final = "application/octet-stream"
 _TEXT: Final = "text/plain"
 
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")

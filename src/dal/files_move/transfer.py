@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from dal.blobs.base import BlobInfo, BlobStore, Data, Reading
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Reading
 from dal.errors import CorruptDataError
 from dal.files_move.throttle import Throttle
 from dal.files_move.walking import Expected
@@ -65,7 +65,7 @@ async def copy_blob(
     """
     reading = await source.get(key)
     info = reading.info
-    content_type = info.content_type or (row and row.mime_type) or "application/octet-stream"
+    content_type = info.content_type or (row and row.mime_type) or BINARY
     known = info.checksum or (row and row.stored_checksum) or None
     hashing = _hashing(row)
     async with aclosing(_checked(reading, row, throttle, on_bytes, hashing)) as pieces:

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from dal.blobs.base import BlobInfo, BlobStore, Data, Part, Reading
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Part, Reading
 from dal.blobs.cache.entries import Entries, is_intact
 from dal.blobs.cache.filling import Fill
 from dal.blobs.checks import check_key, check_range, resolve_range
@@ -109,7 +109,7 @@ class Cached(BlobLayer):
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dal.blobs.base import BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
 from dal.blobs.checks import (
     check_arrived,
     check_content_type,
@@ -27,7 +27,7 @@ from dal.blobs.checks import (
     check_range,
     resolve_range,
 )
-from dal.blobs.data import SlicedBytes, blocks, until
+from dal.blobs.data import SlicedBytes, blocks, put_again, until
 from dal.blobs.local import faults, listing, uploads
 from dal.blobs.local.errors import BACKEND, translate, translated
 from dal.blobs.local.files import Unfinished, open_blob
@@ -108,7 +108,7 @@ class LocalBlobStore:
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
@@ -161,16 +161,9 @@ class LocalBlobStore:
             await self._threads.run(keys.close)
 
     async def copy(self, source: str, target: str) -> BlobInfo:
-        reading = await self.get(source)
-        return await self.put(
-            target,
-            reading.data,
-            size=reading.info.size,
-            checksum=reading.info.checksum,
-            content_type=reading.info.content_type or "application/octet-stream",
-        )
+        return await put_again(await self.get(source), self, target)
 
-    async def start_parts(self, key: str, *, content_type: str = "application/octet-stream") -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
         check_key(key)
         check_content_type(content_type)
         with translated("start_parts", key):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from dal.blobs.base import BlobInfo, Data, Method, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobInfo, Data, Method, Reading, SignedRequest
 from dal.blobs.checks import (
     check_content_type,
     check_key,
@@ -70,7 +70,7 @@ class S3BlobStore(S3Uploads):
         data: Data,
         *,
         size: int | None = None,
-        content_type: str = "application/octet-stream",
+        content_type: str = BINARY,
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 import httpx
 
-from dal.blobs.base import BlobCapabilities, BlobInfo, Data, Part, PartialUpload
+from dal.blobs.base import BINARY, BlobCapabilities, BlobInfo, Data, Part, PartialUpload
 from dal.blobs.checks import check_content_type, check_key, check_part, check_parts, check_prefix
 from dal.blobs.data import gather
 from dal.blobs.s3 import documents
@@ -90,9 +90,7 @@ class S3Uploads:
             client, self._opened, self._fast = self._opened, None, None
             await client.close()
 
-    async def start_parts(
-        self, key: str, *, content_type: str = "application/octet-stream", checksum: str | None = None
-    ) -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:
         """The id of a new upload in parts. `checksum`, where it is known already, is kept with the blob."""
         check_key(key)
         headers = {"content-type": check_content_type(content_type)}
@@ -174,9 +172,7 @@ class S3Uploads:
         return self._opened
 
     async def _copy_in_parts(self, info: BlobInfo, place: str, target: str) -> BlobInfo:
-        upload_id = await self.start_parts(
-            target, content_type=info.content_type or "application/octet-stream", checksum=info.checksum
-        )
+        upload_id = await self.start_parts(target, content_type=info.content_type or BINARY, checksum=info.checksum)
         try:
             parts = []
             for number, start in enumerate(range(0, info.size, S3_MAX_COPY_BYTES), 1):
