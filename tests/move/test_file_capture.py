@@ -660,3 +660,15 @@ async def _fence(replica: Replica, unit: str) -> bool:
         return await replica.change_gate(unit, expect={"role": "primary"}, change={"role": "fenced"})
     except DalTimeoutError:
         return False  # a checkpoint was under way
+
+
+async def test_an_entry_that_the_journal_has_overtaken_is_no_work_left(store: FileStore) -> None:
+    replica = store.replica()
+    await store.commit([Update("users", {"id": USER}, {"name": "first"})])
+    await store.close()
+    await store.open()  # the entry is in the registry's file now, still dirty
+    await store.commit([Update("users", {"id": USER}, {"name": "second"})])
+    (entry,) = (await _dirty(replica)).values()
+    await replica.acknowledge([Copied("users", USER, entry.version, 7)])
+    assert await replica.tables_with("dirty") == frozenset()
+    assert await replica.tables_with("copied") == {"users"}

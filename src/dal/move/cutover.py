@@ -25,7 +25,7 @@ from dal.limits import (
 )
 from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, SETTLED, announced, announced_s, complete, recover, take_back, withdraw
-from dal.move.relay import copy, copy_dirty, mend_cascades, together
+from dal.move.relay import copy, copy_dirty, tables_to_copy, together
 from dal.move.sides import Side, Sides, UnitGates, other, read_gates
 from dal.move.tail import compare_tails
 from dal.replica import UNITS, Gate, OneWay
@@ -256,13 +256,8 @@ class Cutover:
         holder = gates[unit].holder
         units = frozenset(name for name, found in gates.items() if found.holder == holder)
         store, peer = self._sides.at(holder), self._sides.at(other(holder))
-        marked = await peer.tables_with("dirty")
-        for table in UNITS[unit]:
-            if table in marked:
-                await mend_cascades(store, peer, table)
-        waiting = await store.tables_with("dirty")
-        for table in UNITS[unit]:
-            while table in waiting:
+        for table in await tables_to_copy(store, peer, UNITS[unit]):
+            while True:
                 result = await copy_dirty(store, peer, table, self._batch_rows, units)
                 if result.is_all or not result.copied:
                     break

@@ -30,7 +30,7 @@ from dal.limits import (
 from dal.move.backfill import Backfill, Pace
 from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, SETTLED, recover
-from dal.move.relay import CopyResult, copy_dirty, mend_cascades
+from dal.move.relay import CopyResult, copy_dirty, tables_to_copy
 from dal.move.sides import SIDES, ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.move.tail import compare_tails
 from dal.ops import JsonValue, Value
@@ -215,15 +215,7 @@ class Mover:
         """Copies what is dirty on this side, once over its tables."""
         store, replica = self._sides.at(side), self._sides.at(other(side))
         total = CopyResult()
-        tables = in_order(units)
-        marked = await replica.tables_with("dirty")
-        for table in tables:
-            if table in marked:
-                await mend_cascades(store, replica, table)
-        waiting = await store.tables_with("dirty")
-        for table in tables:
-            if table not in waiting:
-                continue
+        for table in await tables_to_copy(store, replica, in_order(units)):
             started = monotonic()
             result = await copy_dirty(store, replica, table, self._pace.rows, units)
             if self._pace.is_too_much(result, 0.0 if result.is_all else monotonic() - started):

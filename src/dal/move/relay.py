@@ -129,6 +129,16 @@ async def copy(
     return result
 
 
+async def tables_to_copy(primary: Replica, replica: Replica, tables: Sequence[str]) -> list[str]:
+    """Those of the tables that have something to copy, in their order, once it is known what cascades took."""
+    marked = await replica.tables_with("dirty")
+    for table in tables:
+        if table in marked:
+            await mend_cascades(primary, replica, table)
+    waiting = await primary.tables_with("dirty")
+    return [table for table in tables if table in waiting]
+
+
 async def together(*work: Awaitable[_T]) -> list[_T]:
     """The results of what is done at the same time. All of it has ended, also where one part fails."""
     found = await asyncio.gather(*work, return_exceptions=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dal.backends.file.registry_file import COPIED, DIRTY, Known, RegistryFile
 from dal.replica import EPOCH, UNIT_OF, Gate, State
@@ -118,6 +118,14 @@ class Registry:
         own = sorted((i, known) for i, known in recent.items() if i > after and known.state == COPIED)
         below = () if self.file is None else (e for e in self.file.copied(table, after) if e[0] not in recent)
         return list(islice(merge(below, own), limit))
+
+    def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
+        """The tables that have such entries, those of the file left out that the journal has overtaken."""
+        in_file = self.file.tables_with(DIRTY if state == "dirty" else COPIED) if self.file is not None else set()
+        near = {name for name, entries in self.recent.items() if entries} | in_file
+        if state == "dirty":
+            return frozenset(name for name in near if next(self.dirty(name), None) is not None)
+        return frozenset(name for name in near if self.copied(name, "", 1))
 
     def dead(self, table: str, after: str, limit: int) -> list[str]:
         """The ids of the next tombstones behind this one, in order."""

@@ -266,12 +266,7 @@ class FileReplica:
         return settled
 
     async def tables_with(self, state: Literal["dirty", "copied"]) -> frozenset[str]:
-        registry = await self._registry()
-        in_file = registry.file.tables_with(DIRTY if state == "dirty" else COPIED) if registry.file else set()
-        near = {name for name, entries in registry.recent.items() if entries} | in_file  # the journal's hide the file's
-        if state == "dirty":
-            return frozenset(name for name in near if any(True for _ in registry.dirty(name)))
-        return frozenset(name for name in near if registry.copied(name, "", 1))
+        return (await self._registry()).tables_with(state)
 
     async def backlog(self) -> Mapping[str, Backlog]:
         registry = await self._registry()
