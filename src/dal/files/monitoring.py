@@ -14,12 +14,14 @@ from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from dal.file_models import Cost, Usage
+from dal.file_tables import USER_QUOTAS
 from dal.files.costing import STORED_BYTES, STORED_FILES, CostReport, Month, month_costs
 from dal.files.keys import SHARED
 from dal.files.pricing import money, tiers_of
-from dal.limits import MAX_INT64, MAX_PAGE_ROWS
+from dal.files.quotas import usage_of
+from dal.limits import MAX_PAGE_ROWS
 from dal.models import Page, page
-from dal.ops import Compare, Count, Row, Select, Sum
+from dal.ops import Compare, Count, Select, Sum
 from dal.repositories.base import Context
 from dal.repositories.costs import Costs
 from dal.repositories.prices import Prices
@@ -33,15 +35,6 @@ _logger = logging.getLogger("dal.files")
 
 _MAX_DAYS: Final = 366
 _DAY_CHARS: Final = len("2026-11-29")
-_USAGE: Final = (
-    "user_id",
-    "max_bytes",
-    "max_files",
-    "taken_bytes",
-    "taken_files",
-    "reserved_bytes",
-    "reserved_files",
-)
 
 Subject = Literal["bytes", "files", "cost", "projected_cost", "growth_bytes", "class_a", "class_b", "egress"]
 
@@ -149,8 +142,8 @@ class Monitoring:
         """
         count = check_int("limit", limit, 1, MAX_PAGE_ROWS)
         place = None if after is None else (after,)
-        rows = await self._store.read(Select("user_quotas", (), ("user_id",), place, count + 1, _USAGE))
-        items = [_usage(row) for row in rows[:count]]
+        rows = await self._store.read(Select("user_quotas", (), ("user_id",), place, count + 1, USER_QUOTAS.names))
+        items = [usage_of(dict(zip(USER_QUOTAS.names, row, strict=True))) for row in rows[:count]]
         return page(Usage, items, items[-1].user_id if len(rows) > count else None)
 
     async def record(self) -> CostReport:
@@ -253,20 +246,6 @@ class _Gauges:
             self._values.set(value, {"provider": self._provider, "subject": subject})
         for alert in alerts:
             self._alerts.add(1, {"provider": self._provider, "subject": alert.subject})
-
-
-def _usage(row: Row) -> Usage:
-    user_id, *numbers = row
-    most_bytes, most_files, size, files, held_bytes, held_files = (int(str(number)) for number in numbers)
-    return Usage(
-        user_id=str(user_id),
-        used_bytes=size - held_bytes,
-        used_files=files - held_files,
-        reserved_bytes=held_bytes,
-        reserved_files=held_files,
-        bytes_left=None if most_bytes == MAX_INT64 else max(0, most_bytes - size),
-        files_left=None if most_files == MAX_INT64 else max(0, most_files - files),
-    )
 
 
 def _record_of(report: CostReport, place: int) -> Cost:

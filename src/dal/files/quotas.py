@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from dal.errors import ConflictError, MissingReferenceError, QuotaExceededError
@@ -100,18 +100,7 @@ class Quotas:
 
     async def usage(self, user_id: str) -> Usage:
         """What a user stores, and what is left."""
-        quota = await self.quota(user_id)
-        taken_bytes = quota.used_bytes + quota.reserved_bytes
-        taken_files = quota.used_files + quota.reserved_files
-        return Usage(
-            user_id=quota.user_id,
-            used_bytes=quota.used_bytes,
-            used_files=quota.used_files,
-            reserved_bytes=quota.reserved_bytes,
-            reserved_files=quota.reserved_files,
-            bytes_left=None if quota.max_bytes is None else max(0, quota.max_bytes - taken_bytes),
-            files_left=None if quota.max_files is None else max(0, quota.max_files - taken_files),
-        )
+        return usage_of(await self._row_or_default(user_id))
 
     async def set(self, user_id: str, max_bytes: int | None, max_files: int | None) -> Quota:
         """Gives a user a quota; None is no limit."""
@@ -175,6 +164,22 @@ class Quotas:
             raise QuotaExceededError(
                 f"files: the quota has no room for {what}; delete something or raise it", outcome=error.outcome
             ) from error
+
+
+def usage_of(row: Mapping[str, Value]) -> Usage:
+    """What a quota's row says of its user's use."""
+    max_bytes, max_files = _limit(row["max_bytes"]), _limit(row["max_files"])
+    taken_bytes, taken_files = _int(row["taken_bytes"]), _int(row["taken_files"])
+    reserved_bytes, reserved_files = _int(row["reserved_bytes"]), _int(row["reserved_files"])
+    return Usage(
+        user_id=str(row["user_id"]),
+        used_bytes=taken_bytes - reserved_bytes,
+        used_files=taken_files - reserved_files,
+        reserved_bytes=reserved_bytes,
+        reserved_files=reserved_files,
+        bytes_left=None if max_bytes is None else max(0, max_bytes - taken_bytes),
+        files_left=None if max_files is None else max(0, max_files - taken_files),
+    )
 
 
 def _limit(value: Value) -> int | None:

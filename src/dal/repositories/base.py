@@ -44,9 +44,14 @@ class Context(NamedTuple):
     backend: str
 
 
+def checked_row(table: Table, values: Mapping[str, Value]) -> dict[str, Value]:
+    """A whole row, each value checked by the table's declaration."""
+    return {c: check_column(table, c, values[c]) for c in table.names}
+
+
 def whole_row(table: Table, values: Mapping[str, Value]) -> Insert:
     """The insert of a whole row, each value checked by the table's declaration."""
-    return Insert(table.name, {c: check_column(table, c, values[c]) for c in table.names})
+    return Insert(table.name, checked_row(table, values))
 
 
 class Repository:

@@ -9,8 +9,8 @@ from dal.file_tables import COST_TRACKING
 from dal.limits import MAX_INT64
 from dal.models import Page
 from dal.ops import Upsert, Value
-from dal.repositories.base import Repository
-from dal.values import check_column, check_int
+from dal.repositories.base import Repository, checked_row
+from dal.values import check_int
 
 _KEY = ("provider", "period", "item")
 
@@ -46,5 +46,5 @@ class Costs(Repository):
             "updated_at": now,
             "version": 1,
         }
-        row: dict[str, Value] = {c: check_column(self.table, c, given[c]) for c in self.table.names}
+        row = checked_row(self.table, given)
         return Upsert(self.table.name, row, _KEY, ("quantity", "cost_nanos", "currency", "updated_at"), {"version": 1})

@@ -63,4 +63,4 @@ class Prices(Repository):
             "updated_at": now,
             "version": 1,
         }
-        return Insert(self.table.name, {c: check_column(self.table, c, values[c]) for c in self.table.names})
+        return self._insert(values)

@@ -10,8 +10,8 @@ from dal.file_tables import STORAGE_METRICS
 from dal.limits import MAX_INT64, MAX_PAGE_ROWS
 from dal.models import Page
 from dal.ops import Compare, Op, Upsert, Value
-from dal.repositories.base import Repository
-from dal.values import check_column, check_int, check_text
+from dal.repositories.base import Repository, checked_row
+from dal.values import check_int, check_text
 
 _KEY = ("metric", "scope", "period")
 TOTAL = "total"
@@ -73,7 +73,7 @@ class StorageMetrics(Repository):
             "updated_at": now,
             "version": 1,
         }
-        row: dict[str, Value] = {c: check_column(self.table, c, given[c]) for c in self.table.names}
+        row = checked_row(self.table, given)
         update = ("updated_at",) if adds else ("value", "updated_at")
         add = {"value": number, "version": 1} if adds else {"version": 1}
         return Upsert(self.table.name, row, _KEY, update, add)
