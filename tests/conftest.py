@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
 
 import pytest
 from hypothesis import settings
 
 from dal.config import Settings
-from tests.engines import d1, d1_worker, honesty, postgres, s3
+from tests import hanging
+from tests.engines import d1, d1_worker, honesty, postgres, s3, scratch
+
+#: Where tests are that take ten seconds and more.
+LONG: Final = (
+    "demo_move/test_demo_move.py",
+    "docs/test_pages.py",
+    "files/test_killed.py",
+    "importing/test_killed.py",
+    "model/test_stateful.py",
+    "move/test_torture.py",
+    "packaging/test_distributions.py",
+    "schema_sets/test_command_line.py",
+)
 
 _Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine, s3.R2Engine, s3.RcloneEngine)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     honesty.required_engines()
+    scratch.prefer_memory()
     # No timed assertion in the tests: a busy machine is not a bug. A failure prints how to repeat it.
     settings.register_profile("dal", deadline=None, print_blob=True)
     settings.load_profile("dal")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One worker more than there are processors: while one waits for an engine or a child, another has work."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no worker ends with one alone; else the order stays, which is random."""
+    long = {Path(__file__).parent / name for name in LONG}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Generator[None, object, object]:
+    """A test that hangs tells what its tasks wait for, before pytest-timeout ends it."""
+    answer = yield
+    hanging.show_tasks_first()
+    return answer
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -53,21 +92,34 @@ def _settings() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+_SERVER: Final = pytest.StashKey[postgres.PostgresServer]()
+
+
+@pytest.fixture(autouse=True)
+def _no_database_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The databases that a test has made go when it has ended: files are in memory."""
+    yield
+    if _SERVER in request.config.stash:
+        request.config.stash[_SERVER].drop_passing()
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.PostgresServer]:
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[postgres.PostgresServer]:
     """A PostgreSQL server for this run, shared: never stop it (ask for `own_postgres` to do that)."""
     try:
         server = postgres.obtain()
     except postgres.EngineMissingError as error:
         honesty.not_tested("postgresql", str(error))
+    request.config.stash[_SERVER] = server
     yield server
+    del request.config.stash[_SERVER]
     server.close()
 
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server: postgres.PostgresServer) -> str:
     """An empty database of this run's own. Whoever uses it makes the schema and calls `postgres.clean(url)`."""
-    return postgres_server.create_database()
+    return postgres_server.create_database(lasts=True)
 
 
 @pytest.fixture

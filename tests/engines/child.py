@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypedDict
 
+from tests.engines import scratch
+
 _PR_SET_PDEATHSIG = 1
 _SHORT = "/tmp"  # noqa: S108 - mkdtemp makes a private directory in it; TMPDIR may be too long for a socket's path
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -55,7 +57,8 @@ def private_directory(prefix: str) -> Path:
 
     Those left by runs that were killed are taken away: the name says whose a directory is.
     """
-    base = Path(_SHORT if os.path.isdir(_SHORT) else tempfile.gettempdir())
+    on_disk = Path(_SHORT if os.path.isdir(_SHORT) else tempfile.gettempdir())
+    base = scratch.MEMORY if scratch.is_memory() else on_disk
     for left in base.glob(f"{prefix}*.*"):
         owner = left.name.removeprefix(prefix).partition(".")[0]
         if owner.isdecimal() and not _is_running(int(owner)):

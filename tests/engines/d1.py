@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -28,6 +28,12 @@ from tests.engines.postgres import START_TIMEOUT_S, EngineMissingError
 
 BINARY_VARIABLE: Final = "WORKERD_BIN"
 _SOURCE: Final = Path(__file__).parent / "d1"
+#: Tables with rows of tests: not the ledger, not those that a virtual table keeps for itself, not the engine's own.
+TABLES: Final = """
+SELECT name FROM sqlite_master AS m WHERE type = 'table' AND name NOT IN ('d1_migrations', 'dal_migration_details')
+AND name NOT LIKE '\\_cf%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND NOT EXISTS (
+SELECT 1 FROM sqlite_master AS v WHERE v.sql LIKE 'CREATE VIRTUAL %' AND m.name LIKE v.name || '\\_%' ESCAPE '\\')
+"""
 
 
 class D1Database(NamedTuple):
@@ -68,6 +74,8 @@ class D1Engine:
         self._log: IO[bytes] = (self.directory / "log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = child.free_port()
+        self._shared: D1Database | None = None
+        self._tables: list[str] = []
         self._client = httpx.Client(headers={"authorization": f"Bearer {self.token}"}, timeout=START_TIMEOUT_S)
         try:
             self.start()
@@ -113,6 +121,19 @@ class D1Engine:
         """A new, empty database."""
         made = self._call("POST", self._databases, {"name": name or f"test-{secrets.token_hex(8)}"})
         return D1Database(self.base, self.account, self.token, made["uuid"])
+
+    def emptied_database(self, schema: Sequence[str]) -> D1Database:
+        """One database of this engine, with the schema that these statements make and no row from any test before.
+
+        Always the same statements. A third of the work of a new one; for whoever leaves its schema and faults alone.
+        """
+        if self._shared is None:
+            self._shared = self.create_database()
+            self.query(self._shared, *schema)
+            self._tables = [name for (name,) in self.query(self._shared, TABLES)]
+        deleting = [f'DELETE FROM "{name}"' for name in self._tables]
+        self.query(self._shared, "PRAGMA defer_foreign_keys = on", *deleting)
+        return self._shared
 
     def drop_database(self, database: D1Database) -> None:
         self._call("DELETE", f"{self._databases}/{database.id}")

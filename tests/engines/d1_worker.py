@@ -23,6 +23,7 @@ import httpx
 
 from dal.config import Settings
 from tests.engines import child, node
+from tests.engines.d1 import TABLES
 from tests.engines.postgres import START_TIMEOUT_S, EngineMissingError
 
 SOURCE: Final = Path(__file__).parents[2] / "examples" / "d1-worker"
@@ -112,7 +113,7 @@ class D1WorkerEngine:
         """The schema that these statements make, with no row in it from any test before. Always the same statements."""
         if not self._tables:
             self.query(*schema)
-            self._tables = [name for (name,) in self.query(_TABLES)]
+            self._tables = [name for (name,) in self.query(TABLES)]
         self.query("PRAGMA defer_foreign_keys = on", *(f'DELETE FROM "{name}"' for name in self._tables))
 
     def _wait(self) -> None:
@@ -129,11 +130,3 @@ class D1WorkerEngine:
 
     def _log_tail(self, size_bytes: int = 600) -> str:
         return (self.directory / "log").read_bytes()[-size_bytes:].decode(errors="replace").strip()
-
-
-#: Tables with rows of tests: not the ledger, not those that a virtual table keeps for itself, not the engine's own.
-_TABLES: Final = """
-SELECT name FROM sqlite_master AS m WHERE type = 'table' AND name NOT IN ('d1_migrations', 'dal_migration_details')
-AND name NOT LIKE '\\_cf%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND NOT EXISTS (
-SELECT 1 FROM sqlite_master AS v WHERE v.sql LIKE 'CREATE VIRTUAL %' AND m.name LIKE v.name || '\\_%' ESCAPE '\\')
-"""

@@ -53,3 +53,14 @@ def test_a_database_is_listed_until_it_is_dropped(d1_engine: D1Engine) -> None:
     assert "short-lived" not in d1_engine.names()
     with pytest.raises(RuntimeError, match="7404"):
         d1_engine.query(database, "SELECT 1")
+
+
+def test_the_emptied_database_is_one_and_has_no_row_from_before(own_d1: D1Engine) -> None:
+    schema = [
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
+        "CREATE TABLE children (id INTEGER REFERENCES parents (id))",
+    ]
+    database = own_d1.emptied_database(schema)
+    own_d1.query(database, "INSERT INTO parents VALUES (7)", "INSERT INTO children VALUES (7)")
+    assert own_d1.emptied_database(schema) == database
+    assert own_d1.query(database, "SELECT id FROM parents UNION ALL SELECT id FROM children") == []

@@ -26,6 +26,22 @@ def test_a_crashed_server_comes_back_at_its_address_with_its_rows(own_postgres: 
         assert connection.execute("SELECT n FROM t").fetchall() == [(7,)]
 
 
+def test_a_database_that_was_not_made_to_last_goes(own_postgres: postgres.OwnServer) -> None:
+    passing, lasting = own_postgres.create_database(), own_postgres.create_database(lasts=True)
+    own_postgres.drop_passing()
+    psycopg.connect(lasting).close()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(passing)
+
+
+def test_a_connection_is_kept_until_its_server_ends_it(own_postgres: postgres.OwnServer) -> None:
+    url = own_postgres.url()
+    kept = postgres.kept_connection(url)
+    assert postgres.kept_connection(url) is kept
+    own_postgres.restart(crash=True)
+    assert postgres.kept_connection(url).execute("SELECT 7").fetchone() == (7,)
+
+
 def test_a_role_with_a_password_must_show_it(own_postgres: postgres.OwnServer) -> None:
     right = own_postgres.url(user=postgres.PASSWORD_ROLE, password=postgres.PASSWORD)
     psycopg.connect(right).close()
