@@ -10,7 +10,7 @@ import signal
 import stat
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,29 @@ async def test_nobody_else_can_read_what_is_stored(store: LocalBlobStore, tmp_pa
         for name in files:
             assert stat.S_IMODE(os.stat(Path(above, name)).st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "blobs").stat().st_mode) == 0o700
+
+
+async def test_whoever_completes_an_upload_that_another_has_just_completed_is_told_so(
+    store: LocalBlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LocalBlobStore(tmp_path / "blobs")
+    await other.open()
+    upload_id = await store.start_parts("p")
+    parts = [await store.put_part("p", upload_id, number, b"x" * 9, size=9) for number in (1, 2)]
+    write, finished = store._threads.run, list[object]()
+
+    async def run(function: Callable[..., object], *arguments: object) -> object:
+        result = await write(function, *arguments)
+        if result == b"x" * 9 and not finished:  # the first part was read
+            finished.append(await other.complete_parts("p", upload_id, parts))
+        return result
+
+    monkeypatch.setattr(store._threads, "run", run)
+    with pytest.raises(NotFoundError, match="completed or aborted"):
+        await store.complete_parts("p", upload_id, parts)
+    assert finished
+    assert await read(store, "p") == b"x" * 18
+    await other.close()
 
 
 async def test_blobs_are_spread_over_directories_and_their_content_is_plain(

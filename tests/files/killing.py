@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +220,13 @@ def main(place: Path, seed: int) -> None:
             break
         step += _STRIDE
 
-    async def doomed() -> None:
-        fate = RandomFate(dice.uniform(0.0, 0.3))
+    async def doomed(delay_s: float) -> None:
+        fate = RandomFate(delay_s)
         while True:
             await live(place, user, fate)
 
     for deaths in range(RANDOM_DEATHS):
-        code, said = forked(doomed)
+        code, said = forked(partial(doomed, dice.uniform(0.0, 0.3)))
         seen, said = forked(lambda: look(place, user))
         print(json.dumps({"death": deaths, "code": code, "seen": seen, "found": json.loads(said)}), flush=True)
 

@@ -335,17 +335,6 @@ async def test_a_row_of_the_log_that_makes_no_sense_stops_no_other(dal: DataAcce
     assert len((await dal.files.access_log()).items) == 1
 
 
-async def test_within_a_transaction_contents_are_refused_and_rows_go_through_it(dal: DataAccess, ada: User) -> None:
-    from dal import UnsupportedError
-
-    async with dal.transaction() as tx:
-        file = await tx.files.create(ada.id, "a", storage_key="k", file_size=0)
-        assert not hasattr(tx.files, "upload")
-        with pytest.raises(UnsupportedError):
-            await dal.files.upload(ada.id, "b", b"x")
-    assert await dal.files.get(file.id) == file
-
-
 async def test_health_tells_of_the_blob_store(dal: DataAccess, blobs: MemoryBlobStore) -> None:
     assert (await dal.health()).status == "ok"
 

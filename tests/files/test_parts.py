@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dal import (
     AccessDeniedError,
     CorruptDataError,
     DataAccess,
+    FileRecord,
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
@@ -21,8 +23,10 @@ from dal import (
 )
 from dal.blobs.base import BlobStore
 from dal.file_models import Caller
-from dal.limits import FILE_UPLOAD_LIFE_S
+from dal.files.keys import place_of
+from dal.limits import FILE_GRACE_S, FILE_UPLOAD_LIFE_S
 from dal.testing import FakeClock
+from dal.values import new_id
 from tests.files.conftest import Opened, keys
 from tests.files.test_upload import UNKNOWN, checksum, content, pieces
 
@@ -154,3 +158,63 @@ async def test_sizes_that_cannot_be_are_refused_before_anything_is_sent(
     await dal.files.upload_part(empty.upload_id, 1, b"")
     assert (await dal.files.complete_upload(empty.upload_id)).file_size == 0
     assert os.path.sep not in empty.filename
+
+
+async def test_what_came_in_parts_takes_the_place_of_equal_content_that_is_there(
+    opened: Opened, blobs: BlobStore
+) -> None:
+    dal = await opened(deduplicate=True, retention_s=0.0)
+    other = await opened(deduplicate=True)
+    ada = await dal.users.create()
+    data = content(PART + 7)
+
+    async def in_parts(access: DataAccess) -> FileRecord:
+        upload = await access.files.start_upload(ada.id, "big.bin", total_size=len(data), part_size=PART)
+        for number in (2, 1):
+            await access.files.upload_part(upload.upload_id, number, data[(number - 1) * PART : number * PART])
+        done = await asyncio.gather(
+            dal.files.complete_upload(upload.upload_id), other.files.complete_upload(upload.upload_id)
+        )
+        assert done[0] == done[1] == await access.files.complete_upload(upload.upload_id)
+        return done[0]
+
+    first = await in_parts(dal)
+    whole = await dal.files.upload(ada.id, "whole", data)
+    # At once, and none of them there before.
+    files = [first, whole, *await asyncio.gather(in_parts(dal), in_parts(other))]
+    [key] = await keys(blobs)
+    assert {place_of(file.storage_key).blob_key for file in files} == {key}
+    assert len({file.id for file in files}) == 4
+    for file in files:
+        assert await dal.files.read(file.id, verify=True) == data
+    assert (await dal.files.usage(ada.id)).used_bytes == 4 * len(data)
+    for file in files[:3]:
+        await dal.files.delete(file.id)
+    assert (await dal.files.sweep()).purged_files == 3
+    assert await dal.files.read(files[3].id) == data
+    await dal.files.delete(files[3].id)
+    await dal.files.sweep()
+    assert await keys(blobs) == []
+    assert (await dal.files.usage(ada.id)).used_bytes == 0
+
+
+async def test_an_upload_in_parts_that_would_be_shared_and_was_left_is_swept(
+    opened: Opened, blobs: BlobStore, clock: FakeClock
+) -> None:
+    dal = await opened(deduplicate=True)
+    ada = await dal.users.create()
+    upload = await dal.files.start_upload(ada.id, "left")
+    await dal.files.upload_part(upload.upload_id, 1, b"left")
+    given_up = await dal.files.start_upload(ada.id, "given up")
+    await dal.files.upload_part(given_up.upload_id, 1, b"given up")
+    assert await dal.files.abort_upload(given_up.upload_id)
+    clock.advance(FILE_UPLOAD_LIFE_S)
+    report = await dal.files.sweep()
+    assert (report.expired_uploads, report.orphan_uploads) == (1, 0)
+    # A row that was lost: the blob store knows the upload, and the rows do not.
+    lost = await blobs.start_parts(f"shared/{new_id()}")
+    assert lost
+    [found] = [u async for u in blobs.list_uploads("shared/")]
+    clock.now = found.started_at + timedelta(seconds=2 * FILE_GRACE_S)
+    assert (await dal.files.sweep()).orphan_uploads == 1
+    assert [u async for u in blobs.list_uploads("shared/")] == []

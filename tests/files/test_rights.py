@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dal import AccessDeniedError, DataAccess, InvalidInputError, NotFoundError, User
+from dal import AccessDeniedError, DataAccess, InvalidInputError, LimitExceededError, NotFoundError, User
 from dal.file_models import Caller, FileAccess
 from dal.files.service import Files
 from dal.testing import FakeClock
@@ -133,6 +133,60 @@ async def test_who_has_no_right_does_not_learn_whether_a_file_is_there(dal: Data
             await call
 
 
+@pytest.mark.parametrize("user_id", ["a\ud800b", "a\0b", "x" * 300, ""])
+async def test_an_id_that_no_user_can_have_has_no_right_and_its_row_in_the_log(
+    dal: DataAccess, ada: User, user_id: str
+) -> None:
+    file = await dal.files.upload(ada.id, "a.txt", b"text")
+    by = Caller(user_id=user_id, token="t\ud800\0", ip_address="\0", user_agent="\ud800")
+    assert await allowed(dal.files, file.id, by) == []
+    for call in (
+        dal.files.upload(ada.id, "b.txt", b"text", by=by),
+        dal.files.delete(file.id, by=by),
+        dal.files.start_upload(ada.id, "c.txt", by=by),
+        dal.files.list_parts(UNKNOWN, by=by),
+        dal.files.presign_get(file.id, expires_in=5, by=by),
+    ):
+        with pytest.raises(AccessDeniedError):
+            await call
+    kept = user_id[:255].replace("\ud800", "\ufffd").replace("\0", "\ufffd")
+    log = (await dal.files.access_log(success=False)).items
+    assert [entry.user_id for entry in log] == [kept] * (7 + 5)
+
+
+async def test_only_grants_and_links_that_hold_and_are_others_take_up_room(
+    dal: DataAccess, ada: User, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dal.files.granting.FILE_MAX_PERMISSIONS", 3)
+    file = await dal.files.upload(ada.id, "a.txt", b"text")
+    await dal.files.grant(file.id, "g0", expires_in=60)
+    await dal.files.grant(file.id, "g1")
+    await dal.files.link(file.id)
+    changed = await dal.files.grant(file.id, "g1", "write")
+    assert (changed.permission, changed.version) == ("write", 2)
+    for call in (dal.files.grant(file.id, "g2"), dal.files.link(file.id)):
+        with pytest.raises(LimitExceededError, match="3 grants and links"):
+            await call
+    clock.advance(60)
+    await dal.files.grant(file.id, "g2")
+    for call in (dal.files.grant(file.id, "g0"), dal.files.grant(file.id, "g3"), dal.files.link(file.id)):
+        with pytest.raises(LimitExceededError, match="3 grants and links"):
+            await call
+    assert sorted(str(given.grantee_id) for given in await dal.files.permissions(file.id)) == ["None", "g1", "g2"]
+
+
+async def test_a_link_s_id_that_is_none_takes_nothing_back(dal: DataAccess, ada: User) -> None:
+    file = await dal.files.upload(ada.id, "a.txt", b"text")
+    link = await dal.files.link(file.id)
+    for permission_id in ("zz", "", UNKNOWN, "a\0\ud800", "x" * 300):
+        assert await dal.files.revoke(file.id, permission_id=permission_id) is False
+    with pytest.raises(AccessDeniedError):
+        await dal.files.revoke(file.id, permission_id="zz", by=Caller(user_id="nobody"))
+    with pytest.raises(InvalidInputError, match="permission_id"):
+        await dal.files.revoke(file.id, permission_id=5)  # type: ignore[arg-type]
+    assert await dal.files.revoke(file.id, permission_id=link.id.upper()) is True
+
+
 @pytest.mark.parametrize("pair", ["memory+memory"], indirect=True)
 async def test_what_cannot_be_is_refused(dal: DataAccess, ada: User) -> None:
     file = await dal.files.upload(ada.id, "a.txt", b"text")
@@ -141,6 +195,11 @@ async def test_what_cannot_be_is_refused(dal: DataAccess, ada: User) -> None:
         dal.files.grant(file.id, ""),
         dal.files.grant(file.id, "x", expires_in=0),
         dal.files.grant(file.id, "x", expires_in=1e300),
+        dal.files.grant(file.id, "x", expires_in=True),
+        dal.files.grant(file.id, "x", expires_in="60"),  # type: ignore[arg-type]
+        dal.files.link(file.id, expires_in=True),
+        dal.files.link(file.id, expires_in=float("nan")),
+        dal.files.link(file.id, expires_in=timedelta(0)),
         dal.files.grant(file.id, "x", expires_in=1, expires_at=file.created_at),
         dal.files.link(file.id, "admin"),
         dal.files.revoke(file.id),
@@ -148,12 +207,28 @@ async def test_what_cannot_be_is_refused(dal: DataAccess, ada: User) -> None:
         dal.files.read(file.id, by="ada"),  # type: ignore[arg-type]
         dal.files.update(file.id, file_size=9),
         dal.files.update(file.id, status="active"),
+        dal.files.update(file.id, filename="../b"),
+        DataAccess(dal.store).files.update(file.id, file_size=9),  # also where no contents are at hand
+        dal.files.presign_get(file.id, expires_in="1"),  # type: ignore[arg-type]
+        dal.files.presign_get(file.id, expires_in=True),
+        dal.files.read(file.id, start=True),
+        dal.files.read(file.id, end=True),
+        dal.files.set_quota(ada.id, max_bytes=True, max_files=None),
+        dal.files.set_quota(ada.id, max_bytes=None, max_files=True),
+        dal.files.rename(file.id, "b.txt", expected_version=True),
         dal.files.upload(ada.id, "a", b"", mime_type="text/plain\r\nX: y"),
         dal.files.upload(ada.id, "a", b"", mime_type="text"),
     ):
         with pytest.raises(InvalidInputError):
             await call
+    async with dal.files.open(file.id) as reader:
+        for n in (True, "1", None):
+            with pytest.raises(InvalidInputError, match=r"^n: "):
+                await reader.read(n)  # type: ignore[arg-type]
+        assert await reader.read() == b"text"
     assert (await dal.files.update(file.id, metadata={"a": 1})).metadata == {"a": 1}
+    log = (await dal.files.access_log(file_id=file.id, action="update")).items
+    assert [(entry.success, entry.user_id) for entry in log] == [(True, ada.id), *[(False, None)] * 3]
 
 
 async def test_every_operation_leaves_a_row_also_refused_and_failed(

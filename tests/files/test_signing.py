@@ -23,6 +23,7 @@ from dal.blobs.asgi import BlobApp
 from dal.blobs.base import BlobStore, SignedRequest
 from dal.blobs.local import LocalBlobStore
 from dal.blobs.signing import UrlSigner
+from dal.files.keys import place_of
 from dal.ops import Update
 from dal.testing import FakeClock
 from tests.files.conftest import Opened, keys
@@ -71,7 +72,8 @@ async def test_what_is_sent_with_a_signed_request_becomes_a_file(
     assert (await send(client, signed.request, evil)).is_success
     assert await dal.files.complete_upload(signed.upload.upload_id) == file
     assert await dal.files.read(file.id, verify=True) == PNG
-    given = await dal.files.presign_get(file.id, expires_in=60)
+    given = await dal.files.presign_get(file.id, expires_in=timedelta(seconds=60))
+    assert 60 <= (given.expires_at - clock.now).total_seconds() < 61
     answer = await send(client, given)
     assert answer.content == PNG
     assert "attachment" in answer.headers["content-disposition"]
@@ -164,3 +166,22 @@ async def test_compressed_contents_are_not_signed_for(opened: Opened) -> None:
     assert file.storage_key.endswith(".zst")
     with pytest.raises(UnsupportedError):
         await dal.files.presign_get(file.id, expires_in=60)
+
+
+async def test_what_is_sent_with_a_signed_request_shares_equal_content(
+    opened: Opened, signer: UrlSigner, blobs: BlobStore
+) -> None:
+    dal = await opened(deduplicate=True, compress=True)
+    ada = await dal.users.create()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(BlobApp(blobs, signer))) as client:
+        files = []
+        for _ in range(2):
+            signed = await dal.files.presign_put(ada.id, "a.txt", size=3000, expires_in=60)
+            assert (await send(client, signed.request, b"abc" * 1000)).is_success
+            files.append(await dal.files.complete_upload(signed.upload.upload_id))
+        [key] = await keys(blobs)
+        assert {place_of(file.storage_key) for file in files} == {(key, True, True, False)}, (
+            "shared, and as it was sent"
+        )
+        got = await send(client, await dal.files.presign_get(files[1].id, expires_in=60))
+        assert got.content == b"abc" * 1000

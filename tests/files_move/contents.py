@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dal.access import DataAccess
-from dal.blobs.base import BlobInfo, BlobStore, Data, Reading
+from dal.blobs.base import BlobInfo, BlobStore, Data, Part, Reading
 from dal.blobs.memory import MemoryBlobStore
-from dal.files_move.walking import OWN_PREFIX
+from dal.files.keys import MOVER
 
 Hook = Callable[[str], Awaitable[None]]
 
@@ -31,6 +31,10 @@ async def keep(dal: DataAccess, blobs: BlobStore, user_id: str, contents: dict[s
 async def everything(blobs: BlobStore) -> dict[str, bytes]:
     """Every blob by its key; what a move left of its own would be among them."""
     return {info.key: await (await blobs.get(info.key)).read() async for info in blobs.list()}
+
+
+class Killed(BaseException):
+    """What ends a mover between two requests: nothing catches it."""
 
 
 @dataclass
@@ -62,6 +66,24 @@ class Watched(MemoryBlobStore):
         await self._done("put", key)
         return self._told(stored)
 
+    async def start_parts(self, key: str, **options: Any) -> str:
+        await self._called("start_parts", key)
+        upload_id = await super().start_parts(key, **options)
+        await self._done("start_parts", key)
+        return upload_id
+
+    async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
+        await self._called("put_part", key)
+        part = await super().put_part(key, upload_id, number, data, size=size)
+        await self._done("put_part", key)
+        return part
+
+    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part], **options: Any) -> BlobInfo:
+        await self._called("complete_parts", key)
+        stored = await super().complete_parts(key, upload_id, parts, **options)
+        await self._done("complete_parts", key)
+        return self._told(stored)
+
     async def head(self, key: str) -> BlobInfo | None:
         await self._called("head", key)
         found = await super().head(key)
@@ -84,12 +106,12 @@ class Watched(MemoryBlobStore):
         return info if self.sums else info._replace(checksum=None)
 
     async def _called(self, name: str, key: str) -> None:
-        if key.startswith(OWN_PREFIX):
+        if key.startswith(MOVER):
             return
         self.calls[name] = self.calls.get(name, 0) + 1
         if (hook := self.before.get(name)) is not None:
             await hook(key)
 
     async def _done(self, name: str, key: str) -> None:
-        if not key.startswith(OWN_PREFIX) and (hook := self.after.get(name)) is not None:
+        if not key.startswith(MOVER) and (hook := self.after.get(name)) is not None:
             await hook(key)

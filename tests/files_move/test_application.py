@@ -21,6 +21,7 @@ from dal.errors import NotFoundError
 from dal.files.options import FileOptions
 from dal.files_move import moving
 from dal.files_move.moving import move
+from dal.files_move.options import MoveOptions
 from dal.files_move.verifying import verify
 from dal.store import Store
 from dal.values import Clock, now
@@ -102,7 +103,7 @@ async def test_nothing_is_lost_and_nothing_comes_back_while_the_application_goes
             await asyncio.sleep(0)
 
     source.after["get"] = target.before["put"] = slow
-    report, _ = await asyncio.gather(move(source, target, rows, jobs=4), live())
+    report, _ = await asyncio.gather(move(source, target, rows, options=MoveOptions(jobs=4)), live())
     assert report.problems.total == 0, report.problems.samples
     await move(source, target, rows)
     check = await verify(source, target, rows, deep=True)

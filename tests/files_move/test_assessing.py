@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -9,20 +10,24 @@ from typing import Any
 import pytest
 
 from dal.access import DataAccess
-from dal.files_move import tally
+from dal.blobs.base import BlobInfo, Data
+from dal.blobs.memory import MemoryBlobStore
+from dal.files_move import assessing, tally
 from dal.files_move.assessing import Assessment, assess
 from dal.files_move.moving import move
+from dal.files_move.options import DEFAULTS, MoveOptions
 from dal.files_move.report_html import assessment_page
 from dal.files_move.tally import Amount, Tally, size_name
-from dal.files_move.trial import Speed, trial
+from dal.files_move.trial import Sampled, Speed, trial
 from dal.limits import CONTENTS_TRIAL_FILES
 from tests.files_move.contents import Watched, checksum, everything, keep
 
 LATER = datetime.now(UTC) + timedelta(days=1)  # what is there now has been there for long
 
 
-async def assessed(source: Watched, target: Watched | None, dal: DataAccess, **options: Any) -> Assessment:
-    return await assess(source, target, dal.store, random=Random(1), clock=lambda: LATER, **options)
+async def assessed(source: Watched, target: Watched | None, dal: DataAccess, **given: Any) -> Assessment:
+    options = replace(given.pop("options", DEFAULTS), clock=lambda: LATER)
+    return await assess(source, target, dal.store, random=Random(1), options=options, **given)
 
 
 async def test_an_assessment_counts_what_is_there_and_writes_nothing_that_stays(
@@ -102,11 +107,13 @@ async def test_a_trial_tells_the_time_of_a_blob_from_the_time_of_a_byte(source: 
         clock += 5.01 if key.startswith("large") else 0.01
 
     source.after["get"] = take_time
-    sample = [(info.key, info.size) async for info in source.list()]
-    speed = await trial(source.get, target, sample, jobs=1, timer=lambda: clock)
+    sample = [Sampled(info.key, info.size) async for info in source.list()]
+    speed = await trial(
+        lambda key, end: source.get(key, end=end), target, sample, options=MoveOptions(jobs=1, timer=lambda: clock)
+    )
     assert speed is not None
-    assert speed.byte_s == pytest.approx(10.02 / 10_000_000)
-    assert speed.file_s == pytest.approx(0.01, rel=0.05)
+    assert speed.byte_s == pytest.approx(5.0 / 5_000_000, rel=0.001)
+    assert speed.file_s == pytest.approx(0.01, rel=0.02)
     assert speed.seconds(Amount(1000, 1_000_000_000)) == pytest.approx(10 + 1002, rel=0.01)
     assert await everything(target) == {}
 
@@ -116,6 +123,31 @@ async def test_a_trial_is_of_a_few(dal: DataAccess, source: Watched, target: Wat
     made = await assessed(source, target, dal)
     assert made.speed is not None
     assert made.speed.tried.files == CONTENTS_TRIAL_FILES
+
+
+async def test_a_large_blob_among_small_ones_is_tried_in_part_and_its_bytes_are_reckoned(
+    dal: DataAccess, source: Watched, target: Watched, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in a thousand is hardly ever in a sample: without it bytes would seem to cost nothing."""
+    monkeypatch.setattr(assessing, "CONTENTS_TRIAL_FILES", 20)
+    monkeypatch.setattr(assessing, "CONTENTS_TRIAL_BYTES", 6_000_000)
+    await keep(dal, source, user_id, {f"{number:04}": b"x" * (100 + number * 7 % 3000) for number in range(400)})
+    await keep(dal, source, user_id, {"large": b"l" * 20_000_000})
+    clock, file_s, byte_s = 0.0, 0.02, 1e-7
+
+    async def take_time(key: str, data: Data, **options: Any) -> BlobInfo:
+        nonlocal clock
+        stored = await MemoryBlobStore.put(target, key, data, **options)
+        clock += file_s + stored.size * byte_s
+        return stored
+
+    monkeypatch.setattr(target, "put", take_time)
+    made = await assessed(source, target, dal, options=MoveOptions(jobs=1, timer=lambda: clock))
+    assert made.speed is not None
+    assert made.speed.tried.files == 20
+    assert 3_000_000 < made.speed.tried.bytes < 3_100_000
+    assert made.move_s == pytest.approx(made.moving.files * file_s + made.moving.bytes * byte_s, rel=0.05)
+    assert await everything(target) == {}
 
 
 def test_a_tally_remembers_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

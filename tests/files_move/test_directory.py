@@ -18,9 +18,10 @@ from dal.files.options import FileOptions
 from dal.files_move import directory, tree
 from dal.files_move.directory import move_directory
 from dal.files_move.directory_checks import assess_directory, verify_directory
+from dal.files_move.options import MoveOptions
 from dal.files_move.report import ContentsProgress, ContentsReport
 from dal.files_move.tally import Amount
-from dal.files_move.throttle import Throttle
+from dal.files_move.throttle import Throttle, untold
 from dal.limits import CONTENTS_LOOKS
 from dal.models import FileRecord
 from tests.files_move.contents import Watched, checksum, everything
@@ -74,7 +75,7 @@ async def test_every_path_becomes_a_file_once(root: Path, dal: DataAccess, targe
     assert absent.problems.counts == {"absent": len(CONTENTS)}
 
     told: list[ContentsProgress] = []
-    report = await moved(root, dal, target, user_id, on_progress=told.append)
+    report = await moved(root, dal, target, user_id, options=MoveOptions(on_progress=told.append))
     assert (report.copied, report.copied_bytes, report.problems.counts) == (len(CONTENTS), size, {})
     assert (told[-1].files, told[-1].bytes, told[-1].total_bytes) == (len(CONTENTS), size, size)
     found = {str(record.metadata["moved_from"]["path"]): record for record in await files_of(dal)}  # type: ignore[index,call-overload]
@@ -146,10 +147,10 @@ async def test_a_link_that_takes_a_files_place_leads_nowhere(root: Path, tmp_pat
     (root / "link").symlink_to(tmp_path / "secret")
     leaf = tree.Leaf("link", 7, (tmp_path / "secret").stat().st_mtime_ns)
     with pytest.raises(NotFoundError, match="cannot be read"):
-        await tree.checksum_of_leaf(root, leaf, Throttle(None), lambda _: None)
+        await tree.checksum_of_leaf(root, leaf, Throttle(None), untold)
     os.mkfifo(root / "pipe")
     with pytest.raises(tree.ChangedError):
-        await tree.checksum_of_leaf(root, leaf._replace(path="pipe"), Throttle(None), lambda _: None)
+        await tree.checksum_of_leaf(root, leaf._replace(path="pipe"), Throttle(None), untold)
     assert await tree.look_again(root, leaf) is None
 
 
@@ -189,7 +190,7 @@ async def test_a_path_that_goes_meanwhile_is_no_problem(
         (root / "zz/large.bin").unlink(missing_ok=True)
 
     target.before["put"] = go
-    report = await moved(root, dal, target, user_id, jobs=1)
+    report = await moved(root, dal, target, user_id, options=MoveOptions(jobs=1))
     assert (report.copied, report.problems.counts) == (len(CONTENTS) - 1, {})
 
 
@@ -197,7 +198,7 @@ async def test_what_files_refuse_is_a_problem_of_its_path(root: Path, target: Wa
     options = FileOptions(max_file_bytes=5_000, quota_files=3)
     async with DataAccess(MemoryStore(), blobs=target, files=options) as dal:
         owner = (await dal.users.create()).id
-        report = await moved(root, dal, target, owner, jobs=1)
+        report = await moved(root, dal, target, owner, options=MoveOptions(jobs=1))
         assert report.copied == 3
         assert report.problems.counts == {"failed": len(CONTENTS) - 3}
         refused = {found.key: found.text.partition(":")[0] for found in report.problems.samples}

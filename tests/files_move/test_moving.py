@@ -17,6 +17,7 @@ from dal.errors import ConflictError, UnavailableError
 from dal.files.frames import compressed
 from dal.files_move import moving, turn, walking
 from dal.files_move.moving import move
+from dal.files_move.options import MoveOptions
 from dal.files_move.report import ContentsProgress, ContentsReport
 from dal.limits import CONTENTS_LEASE_S, CONTENTS_LOOKS, CONTENTS_TRIES
 from tests.files_move.contents import Watched, checksum, everything, keep
@@ -44,7 +45,7 @@ def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def moved(source: Watched, target: Watched, dal: DataAccess, **options: Any) -> ContentsReport:
-    return await move(source, target, dal.store, sleep=no_sleep, **options)
+    return await move(source, target, dal.store, options=MoveOptions(**{"sleep": no_sleep, **options}))
 
 
 @pytest.mark.parametrize("sums", [True, False])
@@ -312,7 +313,9 @@ async def test_bytes_pass_at_the_rate_that_is_allowed(
         clock += seconds
         await asyncio.sleep(0)
 
-    report = await move(source, target, dal.store, limit_bytes_s=100_000, timer=lambda: clock, sleep=sleep, jobs=1)
+    report = await move(
+        source, target, dal.store, options=MoveOptions(limit_bytes_s=100_000, timer=lambda: clock, sleep=sleep, jobs=1)
+    )
     assert report.seconds == pytest.approx(40, rel=0.01)
 
 
@@ -329,16 +332,16 @@ async def test_two_movers_do_not_work_at_once_and_the_lease_of_a_dead_one_runs_o
     async def second(key: str) -> None:
         with pytest.raises(ConflictError, match="another mover is at work"):
             # The first one's lease does not age: it is renewed.
-            await move(source, target, dal.store, clock=lambda: time, sleep=no_sleep)
+            await move(source, target, dal.store, options=MoveOptions(clock=lambda: time, sleep=no_sleep))
 
     target.before["put"] = second
-    await move(source, target, dal.store, clock=lambda: time)
+    await move(source, target, dal.store, options=MoveOptions(clock=lambda: time))
     assert target.calls["put"] == 1
     assert set(await everything(target)) == {"a"}
 
     lease = b'{"owner": "?", "host": "elsewhere", "pid": 1, "at": "2026-01-01T00:00:00+00:00"}'
     await target.put(turn.KEY, lease)
-    report = await move(source, target, dal.store, clock=lambda: time, sleep=sleep)
+    report = await move(source, target, dal.store, options=MoveOptions(clock=lambda: time, sleep=sleep))
     assert report.there == 1
     assert (time - datetime(2026, 1, 1, tzinfo=UTC)).total_seconds() == pytest.approx(CONTENTS_LEASE_S, abs=1)
 

@@ -9,6 +9,7 @@ import pytest
 
 from dal.access import DataAccess
 from dal.files_move.moving import move
+from dal.files_move.options import MoveOptions
 from dal.files_move.report import ContentsReport, Problem
 from dal.files_move.report_html import report_page
 from dal.files_move.verifying import verify
@@ -57,7 +58,7 @@ async def test_everything_that_is_wrong_is_named(
     await dal.files.create(user_id, "lost", storage_key="0004/lost", file_size=1)
     target.spoil("0006", b"CONTENT 6")
     found: list[Problem] = []
-    report = await checked(source, target, dal, deep=deep, on_problem=found.append)
+    report = await checked(source, target, dal, deep=deep, options=MoveOptions(on_problem=found.append))
     kinds = {problem.key: problem.kind for problem in found}
     # A store that lies about the checksum of what it holds is believed unless its bytes are read.
     assert kinds.pop("0006", None) == ("corrupt" if deep else None)

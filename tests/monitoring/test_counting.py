@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dal.access import DataAccess
+from dal.blobs.asgi import BlobApp
 from dal.blobs.counted import Counted, counted_in
-from dal.blobs.factory import create_blob_store
+from dal.blobs.factory import create_blob_store, url_signer
+from dal.blobs.local import LocalBlobStore
 from dal.blobs.memory import MemoryBlobStore
+from dal.blobs.signing import UrlSigner
 from dal.config import Settings
-from dal.errors import NotFoundError, UnavailableError
+from dal.errors import InvalidInputError, NotFoundError, UnavailableError
 from dal.factory import create_data_access
 from dal.files import recording
 from dal.files.recording import UsageRecorder
@@ -55,6 +59,48 @@ async def test_requests_are_counted_as_they_are_billed() -> None:
         await blobs.get("nothing")
     assert blobs.take() == {"class_b": 1}  # asked is paid
     assert blobs.take() == {}
+
+
+async def test_requests_that_were_signed_are_counted_apart(tmp_path: Path) -> None:
+    blobs = Counted(LocalBlobStore(tmp_path, signer=UrlSigner("0" * 32, "http://test")), "file")
+    await blobs.presign("GET", "a", expires_in=5)
+    await blobs.presign("PUT", "b", expires_in=5, size=3)
+    await blobs.presign("PUT", "c", expires_in=5, size=3)
+    assert blobs.take() == {"signed_get": 1, "signed_put": 2}
+    with pytest.raises(InvalidInputError):
+        await blobs.presign("GET", "a", expires_in=0)
+    assert blobs.take() == {}
+
+
+async def test_what_is_served_of_a_signed_request_is_counted_and_recorded(tmp_path: Path) -> None:
+    settings = Settings(
+        blob_url=f"file:{tmp_path}/blobs", blob_signing_secret="0" * 32, blob_public_url="http://test/blobs"
+    )
+    signer = url_signer(settings)
+    assert signer is not None
+    dal = create_data_access(f"sqlite:{tmp_path}/rows.db", settings=settings)
+    app = BlobApp(dal.files.blobs, signer, owner=dal)
+    asked: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    said: asyncio.Queue[MutableMapping[str, object]] = asyncio.Queue()
+    life = asyncio.create_task(app({"type": "lifespan"}, asked.get, said.put))
+    await asked.put({"type": "lifespan.startup"})
+    assert (await said.get())["type"] == "lifespan.startup.complete"
+    ada = await dal.users.create()
+    file = await dal.files.upload(ada.id, "a.txt", b"0123456789")
+    signed = await dal.files.presign_get(file.id, expires_in=60)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+        assert (await http.get(signed.url)).content == b"0123456789"
+        assert (await http.get(signed.url, headers={"range": "bytes=7-"})).content == b"789"
+    await asked.put({"type": "lifespan.shutdown"})
+    await life
+    async with create_data_access(f"sqlite:{tmp_path}/rows.db", settings=settings) as again:
+        costs = await again.files.monitoring.costs()
+        assert (costs.line("class_a").quantity, costs.line("class_b").quantity, costs.line("egress").quantity) == (
+            1,
+            4,
+            13,
+        )
+        assert costs.signed == costs.as_dict()["signed"] == 1
 
 
 async def test_a_large_stream_counts_as_an_upload_in_parts() -> None:

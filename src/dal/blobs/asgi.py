@@ -1,6 +1,6 @@
 """Serves signed requests for a local blob store: a plain ASGI application for development, without dependencies.
 
-    uvicorn --factory yourmodule:make_app          # make_app returns BlobApp(store, signer)
+    uvicorn --factory yourmodule:make_app          # make_app returns BlobApp(dal.files.blobs, signer, owner=dal)
 
 GET (with one range), HEAD by a URL that is signed for GET, PUT of a blob or a part. A request whose URL is not signed,
 was changed, has expired, is meant for another method, length or media type gets 403 and learns no more. Bodies stream
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from email.utils import format_datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from dal.blobs.base import BINARY, BlobInfo, BlobStore
 from dal.blobs.signing import Grant, UrlSigner, disposition
@@ -47,16 +47,34 @@ _GUARDED: Final = {
 }
 
 
+class Openable(Protocol):
+    """What has a life between these two: a blob store, or a DataAccess."""
+
+    async def open(self) -> object: ...
+
+    async def close(self) -> None: ...
+
+
 class BlobApp:
     """An ASGI application for the URLs of one UrlSigner. Opens and closes the store with the server's lifespan.
 
     max_bytes  of one request's body, where the URL names no size.
+    owner      what is opened and closed instead of the store: a DataAccess whose `files.blobs` it is, and which records
+               what is served as it does its own requests.
     """
 
-    def __init__(self, store: BlobStore, signer: UrlSigner, *, max_bytes: int = _DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        signer: UrlSigner,
+        *,
+        max_bytes: int = _DEFAULT_MAX_BYTES,
+        owner: Openable | None = None,
+    ) -> None:
         self._store = store
         self._signer = signer
         self._max_bytes = max_bytes
+        self._owner: Openable = store if owner is None else owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,13 +95,13 @@ class BlobApp:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    await self._store.open()
+                    await self._owner.open()
                 except DalError as error:
                     await send({"type": "lifespan.startup.failed", "message": error.message})
                     return
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self._store.close()
+                await self._owner.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

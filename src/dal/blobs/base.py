@@ -7,7 +7,7 @@ iterator of them, taken as it comes: memory is bounded whatever the size. Errors
     NotFoundError       no blob, or no upload in parts, has this name.
     AlreadyExistsError  `if_absent` was asked, and the key is taken.
     CorruptDataError    what arrived is not what the checksum or the size says; nothing was stored.
-    UnavailableError    no answer, or the server asks to come back later (retryable).
+    UnavailableError    no answer, or the server asks to come back later (retryable); the store is not open (not so).
     UnsupportedError    this blob store cannot do that; `capabilities` says so before.
 """
 
@@ -31,10 +31,11 @@ class BlobCapabilities:
     backend         its name, as errors carry it: `file`, `s3`, `memory`.
     shared          several processes see the same blobs.
     presign         `presign` gives URLs that anybody may use until they expire.
-    if_absent       `put` can refuse to replace a blob.
+    if_absent       `put` and `complete_parts` can refuse to replace a blob.
     list_parts      `list_parts` and `list_uploads` know what arrived; else the caller must keep the answers.
     equal_parts     all parts but the last must have one size (R2).
     min_part_bytes  every part but the last has at least so many; 1 for no limit.
+    hashes          it tells the SHA-256 of every blob itself, also of one made of parts.
     max_part_bytes, max_parts, max_bytes  of one part, of one upload in parts, of one blob.
     """
 
@@ -48,6 +49,7 @@ class BlobCapabilities:
     max_part_bytes: int
     max_parts: int
     max_bytes: int
+    hashes: bool = False
 
 
 class BlobInfo(NamedTuple):
@@ -140,7 +142,7 @@ class BlobStore(Protocol):
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
-        """Stores a blob, durable on return.
+        """Stores a blob, durable on return. What is told of it has its checksum, also where `head` knows none.
 
         size       bytes, where they are known: another length is refused (CorruptDataError).
         checksum   `sha256:…` of what is coming, where it is known: other bytes are refused.
@@ -168,8 +170,12 @@ class BlobStore(Protocol):
 
     # -- uploads in parts
 
-    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
-        """The id of a new upload in parts."""
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:
+        """The id of a new upload in parts.
+
+        checksum  `sha256:…` of the whole, where it is known: a store that does not hash the whole itself keeps it with
+                  the blob, and believes it. Whoever gives it sees to it that it is right, before completing.
+        """
 
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
         """Stores one part, in any order, from any process; the same number again replaces it."""
@@ -177,9 +183,15 @@ class BlobStore(Protocol):
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         """The parts that arrived, by number. UnsupportedError: see `capabilities.list_parts`."""
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
-        """Makes the blob of these parts. NotFoundError where the upload is not there: completed, aborted or expired.
-        InvalidInputError: parts that did not arrive, or that the store's rules forbid."""
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
+        """Makes the blob of these parts.
+
+        if_absent  AlreadyExistsError where the key is taken; the upload is there still.
+        Raises     NotFoundError: the upload is not there: completed, aborted or expired.  InvalidInputError: parts that
+                   did not arrive, or that the store's rules forbid.
+        """
 
     async def abort_parts(self, key: str, upload_id: str) -> None:
         """Forgets an upload and its parts; one that is not there is no error."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dal.blobs.base import BlobCapabilities, Part
-from dal.errors import CorruptDataError, InvalidInputError, LimitExceededError
+from dal.errors import AlreadyExistsError, CorruptDataError, InvalidInputError, LimitExceededError
 from dal.limits import MAX_BLOB_KEY_BYTES, MAX_BLOB_URL_LIFE_S
 
 _SEGMENTS: Final = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*").fullmatch
@@ -17,6 +17,11 @@ _CHECKSUM: Final = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 _CONTENT_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[ -~]*)?", re.ASCII).fullmatch
 _MAX_CONTENT_TYPE_CHARS: Final = 255
 _SHOWN_CHARS: Final = 40
+
+
+def already_there(operation: str, key: str, backend: str) -> AlreadyExistsError:
+    """What is raised where a blob was not to be replaced, and its key is taken."""
+    return AlreadyExistsError(f"{operation}: {key} is there already", operation=f"blobs.{operation}", backend=backend)
 
 
 def check_key(key: str) -> str:

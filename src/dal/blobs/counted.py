@@ -1,21 +1,36 @@
 """A blob store whose requests are counted as object stores bill them, for `dal.files.monitoring`.
 
 Class A are requests that write or list, class B those that read; deletes are free (R2 and S3 alike). What is stored and
-larger than a part counts as an upload in parts. What others do with signed requests is not seen here, nor are a
-client's own tries again.
+larger than a part counts as an upload in parts. Signed requests are counted as they are given out; what others do
+with them is seen only where `dal.blobs.asgi` serves it from this store. A client's own tries again are not seen.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Part, PartialUpload, Pieces, Reading
+from dal.blobs.base import (
+    BINARY,
+    BlobInfo,
+    BlobStore,
+    Data,
+    Method,
+    Part,
+    PartialUpload,
+    Pieces,
+    Reading,
+    SignedRequest,
+)
 from dal.blobs.layer import BlobLayer
 from dal.limits import BLOB_LIST_KEYS, S3_PART_BYTES
 
 T = TypeVar("T", BlobInfo, PartialUpload)
+
+#: Signed requests that were given out, by what they allow: to fetch, or to send (a part, or the whole).
+SIGNED_GET: Final = "signed_get"
+SIGNED_PUT: Final = "signed_put"
 
 
 class Counted(BlobLayer):
@@ -30,7 +45,8 @@ class Counted(BlobLayer):
         self._counts: Counter[str] = Counter()
 
     def take(self) -> dict[str, int]:
-        """Requests by class (`class_a`, `class_b`), and bytes in and out (`ingress`, `egress`); begins anew."""
+        """Requests by class (`class_a`, `class_b`), bytes in and out (`ingress`, `egress`), and requests that were
+        signed (`signed_get`, `signed_put`); begins anew."""
         counts, self._counts = self._counts, Counter()
         return dict(counts)
 
@@ -73,9 +89,9 @@ class Counted(BlobLayer):
         self._counts["class_a"] += 1
         return await self.inner.copy(source, target)
 
-    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:
         self._counts["class_a"] += 1
-        return await self.inner.start_parts(key, content_type=content_type)
+        return await self.inner.start_parts(key, content_type=content_type, checksum=checksum)
 
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
         self._counts["class_a"] += 1
@@ -87,12 +103,39 @@ class Counted(BlobLayer):
         self._counts["class_a"] += 1
         return await self.inner.list_parts(key, upload_id)
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
         self._counts["class_a"] += 1
-        return await self.inner.complete_parts(key, upload_id, parts)
+        return await self.inner.complete_parts(key, upload_id, parts, if_absent=if_absent)
 
     def list_uploads(self, prefix: str = "") -> AsyncIterator[PartialUpload]:
         return self._listed(self.inner.list_uploads(prefix))
+
+    async def presign(
+        self,
+        method: Method,
+        key: str,
+        *,
+        expires_in: float,
+        content_type: str | None = None,
+        size: int | None = None,
+        filename: str | None = None,
+        upload_id: str | None = None,
+        part_number: int | None = None,
+    ) -> SignedRequest:
+        signed = await self.inner.presign(
+            method,
+            key,
+            expires_in=expires_in,
+            content_type=content_type,
+            size=size,
+            filename=filename,
+            upload_id=upload_id,
+            part_number=part_number,
+        )
+        self._counts[SIGNED_GET if method == "GET" else SIGNED_PUT] += 1
+        return signed
 
     async def _listed(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """The items, a request for each page of them."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobStore
 from dal.blobs.counted import Counted
-from dal.blobs.urls import BlobUrl, parse_blob_url
-from dal.config import Settings
+from dal.blobs.urls import NO_BLOB_URL, BlobUrl, parse_blob_url
+from dal.config import Settings, given_or_environment
 from dal.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,12 +23,10 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
             of BLOB_CACHE_BYTES for what is read from a bucket.
     Raises  ConfigurationError: no URL anywhere, one that names nothing, or a setting that it needs is missing.
     """
-    settings = Settings() if settings is None else settings
+    settings = given_or_environment(settings)
     if url is None:
         if settings.blob_url is None:
-            raise ConfigurationError(
-                "BLOB_URL: not set; the contents of files need a place, as file:///var/lib/dal/blobs"
-            )
+            raise ConfigurationError(NO_BLOB_URL)
         place = _named("BLOB_URL", settings.blob_url.get_secret_value())
     else:
         place = parse_blob_url(url)
@@ -50,7 +48,7 @@ def create_blob_store(url: str | None = None, *, settings: Settings | None = Non
 
 def bare_blob_store(url: str, *, settings: Settings | None = None) -> BlobStore:
     """The blob store that the URL names, without layers but what counts, not yet opened: for tools that move blobs."""
-    return _store_at(parse_blob_url(url), Settings() if settings is None else settings)
+    return _store_at(parse_blob_url(url), given_or_environment(settings))
 
 
 def _store_at(place: BlobUrl, settings: Settings) -> Counted:
@@ -77,7 +75,7 @@ def url_signer(settings: Settings | None = None) -> UrlSigner | None:
 
     Raises  ConfigurationError: only one of BLOB_SIGNING_SECRET and BLOB_PUBLIC_URL is set, or one is wrong.
     """
-    settings = Settings() if settings is None else settings
+    settings = given_or_environment(settings)
     secret, public_url = settings.blob_signing_secret, settings.blob_public_url
     if secret is None and public_url is None:
         return None

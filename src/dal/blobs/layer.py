@@ -66,8 +66,8 @@ class BlobLayer:
     async def copy(self, source: str, target: str) -> BlobInfo:
         return await self.inner.copy(source, target)
 
-    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
-        return await self.inner.start_parts(key, content_type=content_type)
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:
+        return await self.inner.start_parts(key, content_type=content_type, checksum=checksum)
 
     async def put_part(self, key: str, upload_id: str, number: int, data: Data, *, size: int) -> Part:
         return await self.inner.put_part(key, upload_id, number, data, size=size)
@@ -75,8 +75,10 @@ class BlobLayer:
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         return await self.inner.list_parts(key, upload_id)
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
-        return await self.inner.complete_parts(key, upload_id, parts)
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
+        return await self.inner.complete_parts(key, upload_id, parts, if_absent=if_absent)
 
     async def abort_parts(self, key: str, upload_id: str) -> None:
         await self.inner.abort_parts(key, upload_id)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from dal.blobs.base import BINARY, BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
 from dal.blobs.checks import (
+    already_there,
     check_arrived,
     check_content_type,
     check_key,
@@ -21,7 +22,7 @@ from dal.blobs.checks import (
     resolve_range,
 )
 from dal.blobs.data import SlicedBytes, gather
-from dal.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnsupportedError
+from dal.errors import InvalidInputError, NotFoundError, UnsupportedError
 from dal.limits import BLOB_PIECE_BYTES, MAX_BLOB_BYTES, MAX_BLOB_PART_BYTES, MAX_BLOB_PARTS
 from dal.values import Clock, now
 
@@ -50,6 +51,7 @@ class MemoryBlobStore:
         max_part_bytes=MAX_BLOB_PART_BYTES,
         max_parts=MAX_BLOB_PARTS,
         max_bytes=MAX_BLOB_BYTES,
+        hashes=True,
     )
 
     def __init__(self, *, clock: Clock = now) -> None:
@@ -83,7 +85,7 @@ class MemoryBlobStore:
             key, found_size=len(content), found_checksum=found, size=size, checksum=checksum, backend=_BACKEND
         )
         if if_absent and key in self._blobs:
-            raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=_BACKEND)
+            raise already_there("put", key, _BACKEND)
         return self._store(key, content, content_type, found)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> Reading:
@@ -113,7 +115,7 @@ class MemoryBlobStore:
         info, content = self._find(check_key(source), "copy")
         return self._store(target, content, info.content_type, info.checksum)
 
-    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:  # noqa: ARG002  # it hashes itself
         check_key(key)
         upload_id = uuid.uuid4().hex
         self._uploads[upload_id] = _Upload(key, check_content_type(content_type), self._clock())
@@ -133,7 +135,9 @@ class MemoryBlobStore:
         upload = self._upload(key, upload_id)
         return [upload.parts[number][0] for number in sorted(upload.parts)]
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
         upload = self._upload(key, upload_id)
         contents = []
         for part in check_parts(self.capabilities, parts):
@@ -141,6 +145,8 @@ class MemoryBlobStore:
             if arrived is None or arrived[0] != part:
                 raise InvalidInputError(f"complete: part {part.number} of {key} did not arrive as it is named here")
             contents.append(arrived[1])
+        if if_absent and key in self._blobs:
+            raise already_there("complete_parts", key, _BACKEND)
         content = b"".join(contents)
         info = self._store(key, content, upload.content_type, _checksum(content))
         del self._uploads[upload_id]

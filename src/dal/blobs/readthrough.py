@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Method, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Method, Part, Reading, SignedRequest
+from dal.blobs.checks import already_there
 from dal.blobs.data import put_again
 from dal.blobs.layer import BlobLayer
-from dal.errors import AlreadyExistsError, NotFoundError
+from dal.errors import NotFoundError
 
 
 class ReadThrough(BlobLayer):
@@ -46,9 +47,8 @@ class ReadThrough(BlobLayer):
         checksum: str | None = None,
         if_absent: bool = False,
     ) -> BlobInfo:
-        if if_absent and await self.old.head(key) is not None:
-            backend = self.capabilities.backend
-            raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=backend)
+        if if_absent:
+            await self._require_absent("put", key)
         return await super().put(
             key, data, size=size, content_type=content_type, checksum=checksum, if_absent=if_absent
         )
@@ -92,6 +92,13 @@ class ReadThrough(BlobLayer):
         except NotFoundError:
             return await put_again(await self.old.get(source), self.inner, target)
 
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
+        if if_absent:
+            await self._require_absent("complete_parts", key)
+        return await super().complete_parts(key, upload_id, parts, if_absent=if_absent)
+
     async def presign(
         self,
         method: Method,
@@ -118,3 +125,7 @@ class ReadThrough(BlobLayer):
 
     async def health(self) -> str | None:
         return await self.inner.health() or await self.old.health()
+
+    async def _require_absent(self, operation: str, key: str) -> None:
+        if await self.old.head(key) is not None:
+            raise already_there(operation, key, self.capabilities.backend)

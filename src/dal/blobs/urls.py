@@ -9,9 +9,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dal.blobs.checks import check_key
 from dal.errors import ConfigurationError, InvalidInputError
-from dal.urls import parse_url
+from dal.urls import check_is_text, parse_url, wrong_scheme
 
 Provider = Literal["s3", "r2"]
+
+NO_BLOB_URL: Final = "BLOB_URL: not set; the contents of files need a place, as file:///var/lib/dal/blobs"
 
 _FORMS: Final = "file:///abs/dir, file:rel/dir, s3://bucket/prefix?endpoint=…&region=…, memory:"
 _PARAMETERS: Final = ("endpoint", "region", "path_style", "provider")
@@ -47,6 +49,7 @@ class BlobUrl(NamedTuple):
 
 def parse_blob_url(url: str) -> BlobUrl:
     """What the URL of a blob store names. Raises ConfigurationError, without any secret of the URL in it."""
+    check_is_text(url)
     scheme = url.partition(":")[0].lower()
     if scheme == "s3":
         return BlobUrl("s3", bucket=_bucket(url))
@@ -54,7 +57,7 @@ def parse_blob_url(url: str) -> BlobUrl:
         return BlobUrl("file", parse_url(url).path)
     if url in ("memory:", "memory://"):
         return BlobUrl("memory")
-    raise ConfigurationError(f"blob url: unknown scheme {scheme[:20]!r}; use one of {_FORMS}")
+    raise ConfigurationError(f"blob url: {wrong_scheme(url)}; use one of {_FORMS}")
 
 
 def _bucket(url: str) -> Bucket:

@@ -1,7 +1,8 @@
 """`files.complete_upload`: makes a file of what was sent in parts or by a signed request, once it was looked at.
 
 Nobody saw the whole content on its way, so it is read back: its length, its type, its SHA-256. What is not as announced
-is refused and removed. A repeat, also after a crash in the middle, ends with the one file.
+is refused and removed. Where equal contents are stored once, what is there already takes its place, now that its
+SHA-256 is known. A repeat, also after a crash in the middle, ends with the one file.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dal.file_models import Caller
 from dal.files.core import DELETED, Core, Operation
 from dal.files.entering import Entering
 from dal.files.incoming import Incoming
-from dal.files.keys import PLAIN
+from dal.files.keys import SHARED
 from dal.files.parts import Parts, active, check_checksum, check_etags, forget
 from dal.files.reservations import Reservations, UploadRow, no_upload
-from dal.files.storing import Stored, check_passed, check_type, discard, passing
+from dal.files.storing import Stored, check_passed, check_type, discard, passing, unseen_key
 from dal.models import FileRecord
 from dal.repositories.base import known_id
 
@@ -39,28 +40,35 @@ class Completing:
         async with self._core.operation("complete_upload", by) as operation:
             announced, tags = check_checksum(checksum), check_etags(etags)
             done = await self._done(upload_id, by)
-            if done is not None:
-                operation.file_id, operation.owner = done.id, done.user_id
-                return done
-            row = await active(self._core, self._reservations, operation, upload_id)
-            is_parts = row.session.get("kind") == "parts"
-            key = row.storage_key if is_parts else f"{PLAIN}{self._core.new_id()}"
-            info = await (self._of_parts(row, tags) if is_parts else self._of_request(row, key))
-            try:
-                return await self._enter(operation, row, info, announced)
-            except (InvalidInputError, CorruptDataError):
-                # What was sent is not what may be kept, and nothing can be added to it.
-                if await self._reservations.release(row, "aborted"):
-                    await discard(self._core, key, row.storage_key)
-                raise
-            except ConflictError:
-                # Somebody else has ended it. In parts there is one blob, and it may be their file's.
-                if not is_parts:
-                    await discard(self._core, key)
-                done = await self._done(upload_id, by)
-                if done is None:
-                    raise
-                return done
+            if done is None:
+                try:
+                    return await self._complete(operation, upload_id, announced, tags)
+                except (ConflictError, NotFoundError, CorruptDataError):
+                    # Somebody else may have completed it meanwhile; what was sent is then gone.
+                    if (done := await self._done(upload_id, by)) is None:
+                        raise
+            operation.file_id, operation.owner = done.id, done.user_id
+            return done
+
+    async def _complete(
+        self, operation: Operation, upload_id: str, announced: str | None, tags: Mapping[int, str]
+    ) -> FileRecord:
+        row = await active(self._core, self._reservations, operation, upload_id)
+        is_parts = row.session.get("kind") == "parts"
+        key = row.storage_key if is_parts else unseen_key(self._core)
+        info = await (self._of_parts(row, tags) if is_parts else self._of_request(row, key))
+        try:
+            return await self._enter(operation, row, info, announced)
+        except (InvalidInputError, CorruptDataError):
+            # What was sent is not what may be kept, and nothing can be added to it.
+            if await self._reservations.release(row, "aborted"):
+                await discard(self._core, key, row.storage_key)
+            raise
+        except ConflictError:
+            # Somebody else has ended it. In parts there is one blob, and it may be their file's.
+            if not is_parts:
+                await discard(self._core, key)
+            raise
 
     async def _enter(self, operation: Operation, row: UploadRow, info: BlobInfo, announced: str | None) -> FileRecord:
         core = self._core
@@ -84,7 +92,7 @@ class Completing:
                 )
         new = row.new._replace(mime_type=check_type(core, row.new.mime_type, incoming, row.new.filename))
         check_passed(incoming)
-        stored = Stored(info.key, incoming.passed, incoming.checksum, info.size)
+        stored = Stored(info.key, incoming.passed, incoming.checksum, info.size, info.key.startswith(SHARED))
         record = await self._entering.enter(
             operation,
             new,
@@ -92,6 +100,7 @@ class Completing:
             size=stored.size,
             checksum=stored.checksum,
             reserved=self._reservations.settled(row),
+            share=info.key.startswith(SHARED),
         )
         if info.key != row.storage_key:
             with suppress(DalError):  # what stays is the sweeper's

@@ -10,11 +10,13 @@ from time import perf_counter
 from typing import Final
 
 from dal.blobs.base import BlobStore
+from dal.blobs.urls import NO_BLOB_URL
 from dal.errors import ConfigurationError, DalError, InvalidInputError, MissingReferenceError
 from dal.file_models import Caller
 from dal.file_tables import FILE_ACCESS_LOGS, FILES
 from dal.files.log import AccessLog
 from dal.files.options import FileOptions
+from dal.files.paging import pages
 from dal.limits import FILE_MAX_ERROR_CHARS, FILE_SWEEP_ROWS, MAX_INT32, MAX_KEY_CHARS
 from dal.models import FileRecord, build
 from dal.ops import Compare, Insert, JsonValue, Op, Receipt, Row, Select, Value
@@ -56,14 +58,14 @@ class Operation:
             {
                 "id": self._core.new_id(),
                 "file_id": self.file_id or "",
-                "user_id": self.owner if by is None else _plain(by.user_id, MAX_KEY_CHARS),
+                "user_id": self.owner if by is None else plain(by.user_id, MAX_KEY_CHARS),
                 "action": self.action,
                 "success": error is None,
                 "error_message": None if error is None else _told(error),
                 "bytes_transferred": self.bytes,
                 "duration_ms": min(round((perf_counter() - self._began_s) * 1000), MAX_INT32),
                 "ip_address": None if by is None else _address(by.ip_address),
-                "user_agent": None if by is None else _plain(by.user_agent, FILE_MAX_ERROR_CHARS),
+                "user_agent": None if by is None else plain(by.user_agent, FILE_MAX_ERROR_CHARS),
                 "metadata": metadata,
                 "created_at": self._core.now(),
             },
@@ -99,9 +101,7 @@ class Core:
     def blobs(self) -> BlobStore:
         """The blob store. Raises ConfigurationError where none is configured."""
         if self._blobs is None:
-            raise ConfigurationError(
-                "BLOB_URL: not set; the contents of files need a place, as file:///var/lib/dal/blobs"
-            )
+            raise ConfigurationError(NO_BLOB_URL)
         return self._blobs
 
     @asynccontextmanager
@@ -126,14 +126,8 @@ class Core:
         self, table: str, columns: tuple[str, ...], order: str, *where: Compare
     ) -> AsyncIterator[list[dict[str, Value]]]:
         """The rows that meet the conditions, by column, FILE_SWEEP_ROWS at a time, in the order of a unique column."""
-        after: tuple[Value, ...] | None = None
-        while True:
-            rows = await self.store.read(Select(table, where, (order,), after, FILE_SWEEP_ROWS, columns))
-            if rows:
-                yield [dict(zip(columns, row, strict=True)) for row in rows]
-            if len(rows) < FILE_SWEEP_ROWS:
-                return
-            after = (rows[-1][columns.index(order)],)
+        async for page in pages(self.store, Select(table, where, (order,), columns=columns), FILE_SWEEP_ROWS):
+            yield [dict(zip(columns, row, strict=True)) for row in page]
 
     async def record(self, file_id: str) -> FileRecord | None:
         """The file with this id, whatever its status."""
@@ -178,12 +172,12 @@ def record_of(row: Row) -> FileRecord:
 
 def _told(error: BaseException) -> str:
     if isinstance(error, DalError):
-        return _plain(f"{type(error).__name__}: {error.message}", FILE_MAX_ERROR_CHARS) or ""
+        return plain(f"{type(error).__name__}: {error.message}", FILE_MAX_ERROR_CHARS) or ""
     # Other people's errors may quote contents or secrets: the class says enough.
     return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
 
 
-def _plain(text: str | None, max_chars: int) -> str | None:
+def plain(text: str | None, max_chars: int) -> str | None:
     """What came from outside, as a row can hold it."""
     return None if text is None else _UNSTORABLE.sub("\ufffd", text[:max_chars])
 

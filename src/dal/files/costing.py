@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
+from dal.blobs.counted import SIGNED_GET, SIGNED_PUT
 from dal.errors import InvalidInputError
 from dal.file_models import PricingTier
 from dal.files.pricing import ITEMS, Item, cost_nanos
@@ -35,13 +36,17 @@ class CostLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostReport:
-    """A month's costs, in billionths of the currency. `share` of it has passed; 1.0 for one that is over."""
+    """A month's costs, in billionths of the currency. `share` of it has passed; 1.0 for one that is over.
+
+    signed  requests that were signed for others; what a bucket was asked by them is not in the lines.
+    """
 
     provider: str
     period: str
     currency: str
     share: float
     lines: tuple[CostLine, ...]
+    signed: int = 0
 
     @property
     def cost_nanos(self) -> int:
@@ -64,6 +69,7 @@ class CostReport:
             "cost_nanos": self.cost_nanos,
             "projected_nanos": self.projected_nanos,
             "items": lines,
+            "signed": self.signed,
         }
 
 
@@ -131,7 +137,15 @@ def month_costs(
         own = tiers.get(item, ())
         lines.append(CostLine(item, quantity, cost_nanos(own, quantity), projected, cost_nanos(own, projected)))
     currency = next((tier.currency for own in tiers.values() for tier in own), "USD")
-    return CostReport(provider=provider, period=month.name, currency=currency, share=month.share, lines=tuple(lines))
+    signed = sum(day.get(f"{provider}.{name}", 0) for day in counted.values() for name in (SIGNED_GET, SIGNED_PUT))
+    return CostReport(
+        provider=provider,
+        period=month.name,
+        currency=currency,
+        share=month.share,
+        lines=tuple(lines),
+        signed=signed,
+    )
 
 
 def _byte_months(month: Month, counted: Days, stored_now: int) -> int:

@@ -58,13 +58,14 @@ class Entering:
         stored: Stored | Callable[[], Awaitable[Stored]],
         *,
         size: int,
-        checksum: str,
+        checksum: str | None,
         reserved: Reserved | None = None,
         if_absent: bool = False,
         share: bool = False,
     ) -> FileRecord:
         """The new file's record.
 
+        checksum   of the content; None where `stored` will tell it, and nothing is shared.
         stored     its bytes; or a call that stores them, made only where no equal content is there to be shared.
         reserved   room it has taken already; else it is taken here.
         if_absent  refuse where the user has a file of that name.
@@ -75,6 +76,7 @@ class Entering:
             content = await self._core.one(FILE_CONTENTS, Compare("checksum", "=", checksum)) if share else None
             if content is None and not isinstance(stored, Stored):
                 stored = await stored()
+                checksum = stored.checksum
             if reserved is None and self._core.now() > latest:  # the sweeper may take the bytes for orphans soon
                 raise UnavailableError("files: storing took so long that it has to begin again; the machine slept?")
             version = await self.check_name(new) if if_absent else None
@@ -87,6 +89,7 @@ class Entering:
                 ops.append(self.scan(new.id))
             operation.bytes = size
             ops.append(operation.entry())
+            record = build(FileRecord, {c: row.row[c] for c in FILES.names})
             try:
                 if reserved is None:
                     await self._quotas.commit(new.user_id, size, 1, ops, guarded=share or if_absent)
@@ -99,17 +102,19 @@ class Entering:
                         raise
                     last = error
                     continue
+                record = found
             operation.is_logged = True
-            if content is not None and isinstance(stored, Stored):
-                await discard(self._core, stored.blob_key)  # equal content was there
-            return build(FileRecord, {c: row.row[c] for c in FILES.names})
+            # Equal content was there. It may be these very bytes, where somebody else completed the same upload.
+            if isinstance(stored, Stored) and blob_key != stored.blob_key:
+                await discard(self._core, stored.blob_key)
+            return record
         raise last
 
     def scan(self, file_id: str) -> Insert:
         """The task to look into a file."""
         return self._queue.insertion(SCAN, file_id=file_id)
 
-    def _row(self, new: NewFile, storage_key: str, size: int, checksum: str) -> Insert:
+    def _row(self, new: NewFile, storage_key: str, size: int, checksum: str | None) -> Insert:
         now = self._core.now()
         return whole_row(
             FILES,

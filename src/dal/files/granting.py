@@ -13,8 +13,8 @@ from dal.files.rights import HOLDERS, find, token_hash
 from dal.limits import FILE_MAX_PERMISSIONS, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Count, Delete, Guard, Row, Select, Upsert, Value
-from dal.repositories.base import whole_row
-from dal.values import check_text, check_time
+from dal.repositories.base import known_id, whole_row
+from dal.values import check_expiry, check_text
 
 _FIELDS = tuple(name for name in FilePermission.model_fields if name != "token")
 
@@ -38,9 +38,9 @@ class Granting:
         """See `Files.grant`."""
         async with self._core.operation("grant", by, file_id) as operation:
             grantee = check_text("grantee_id", grantee_id, max_chars=MAX_KEY_CHARS, min_chars=1)
-            row = self._row(permission, self._expiry(expires_in, expires_at), by)
+            row = self._row(permission, check_expiry(self._core.now(), "expires_in", expires_in, expires_at), by)
             record = await find(self._core, operation, file_id, "admin")
-            await self._check_room(record.id)
+            await self._check_room(record.id, grantee)
             operation.metadata |= {"grantee": grantee, "permission": permission}
             row |= {"file_id": record.id, "grantee_id": grantee}
             update = ("permission", "granted_by", "expires_at", "updated_at")
@@ -67,7 +67,7 @@ class Granting:
     ) -> FilePermission:
         """See `Files.link`."""
         async with self._core.operation("link", by, file_id) as operation:
-            row = self._row(permission, self._expiry(expires_in, expires_at), by)
+            row = self._row(permission, check_expiry(self._core.now(), "expires_in", expires_in, expires_at), by)
             if permission == "admin":
                 raise InvalidInputError("permission: a link allows read or write; whoever has it could not be told")
             record = await find(self._core, operation, file_id, "admin")
@@ -86,11 +86,15 @@ class Granting:
         async with self._core.operation("revoke", by, file_id) as operation:
             if (grantee_id is None) == (permission_id is None):
                 raise InvalidInputError("revoke: give the grantee_id of a grant, or the permission_id of a link")
-            column, value = ("id", permission_id) if grantee_id is None else ("grantee_id", grantee_id)
-            chosen = Compare(column, "=", check_text(column, value, max_chars=MAX_KEY_CHARS))
+            if grantee_id is None:
+                column, value = "id", known_id("permission_id", permission_id)
+            else:
+                column, value = "grantee_id", check_text("grantee_id", grantee_id, max_chars=MAX_KEY_CHARS)
             record = await find(self._core, operation, file_id, "admin")
-            operation.metadata[column] = chosen.value  # type: ignore[assignment]  # text
-            where = (Compare("file_id", "=", record.id), chosen)
+            if value is None:
+                return False
+            operation.metadata[column] = value
+            where = (Compare("file_id", "=", record.id), Compare(column, "=", value))
             receipt = await self._core.commit(operation, (Delete("file_permissions", where),))
             return receipt is None or receipt.counts[0] > 0
 
@@ -105,10 +109,17 @@ class Granting:
             )
             return [_permission(row) for row in rows]
 
-    async def _check_room(self, file_id: str) -> None:
-        [(count,)] = await self._core.store.read(Count("file_permissions", (Compare("file_id", "=", file_id),)))
-        if isinstance(count, int) and count >= FILE_MAX_PERMISSIONS:
-            raise LimitExceededError(f"files: {file_id} has {count} grants and links; revoke some")
+    async def _check_room(self, file_id: str, grantee: str | None = None) -> None:
+        """Whether there may be one more, of those that have not expired; the grant of who has one is no more."""
+        where = (Compare("file_id", "=", file_id), Compare("expires_at", "null or >", self._core.now()))
+        [(count,)] = await self._core.store.read(Count("file_permissions", where))
+        if not isinstance(count, int) or count < FILE_MAX_PERMISSIONS:
+            return
+        if grantee is not None:
+            theirs = (*where, Compare("grantee_id", "=", grantee))
+            if await self._core.store.read(Select("file_permissions", theirs, limit=1, columns=("id",))):
+                return
+        raise LimitExceededError(f"files: {file_id} has {count} grants and links; revoke some")
 
     def _row(self, permission: Permission, expires_at: datetime | None, by: Caller | None) -> dict[str, Value]:
         if permission not in HOLDERS:
@@ -125,21 +136,6 @@ class Granting:
             "updated_at": now,
             "version": 1,
         }
-
-    def _expiry(self, expires_in: float | timedelta | None, expires_at: datetime | None) -> datetime | None:
-        if expires_in is None:
-            return None if expires_at is None else check_time("expires_at", expires_at)
-        if expires_at is not None:
-            raise InvalidInputError("expires_in and expires_at: give one of them")
-        try:
-            delta = expires_in if isinstance(expires_in, timedelta) else timedelta(seconds=expires_in)
-            if delta <= timedelta(0):
-                raise InvalidInputError(f"expires_in: must be more than 0, got {expires_in!r}")
-            return self._core.now() + delta
-        except (OverflowError, ValueError, TypeError) as error:
-            if isinstance(error, InvalidInputError):
-                raise
-            raise InvalidInputError("expires_in: expected seconds or a timedelta within this era") from error
 
 
 def _permission(row: Row | None) -> FilePermission:

@@ -28,11 +28,13 @@ class Incoming:
     whole     all of it, where it was given as bytes or is small.
     size      bytes, where they are known before it has passed.
     head      its first bytes, at most FILE_HEAD_BYTES.
-    passed    bytes so far; `checksum` and `tail` are those of what has passed.
+    passed    bytes so far; `tail` and, where `knows_checksum`, `checksum` are those of what has passed.
     allow     asked before a piece passes, with the bytes so far, where somebody wants to be.
     """
 
-    def __init__(self, pieces: AsyncIterator[bytes], *, max_bytes: int, size: int | None, whole: bytes | None) -> None:
+    def __init__(
+        self, pieces: AsyncIterator[bytes], *, max_bytes: int, size: int | None, whole: bytes | None, is_hashed: bool
+    ) -> None:
         self.whole = whole
         self.size = size
         self.head = b""
@@ -42,23 +44,27 @@ class Incoming:
         self._max_bytes = max_bytes
         self._pieces = pieces
         self._begun: list[bytes] = []
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if is_hashed else None
+        self._told_checksum: str | None = None
         self._tail = b""
 
     @classmethod
-    async def of(cls, data: Content, *, max_bytes: int) -> Incoming:
-        """The content, its head already read. Raises InvalidInputError, LimitExceededError."""
+    async def of(cls, data: Content, *, max_bytes: int, is_hashed: bool = True) -> Incoming:
+        """The content, its head already read. Raises InvalidInputError, LimitExceededError.
+
+        is_hashed  count the SHA-256 here; else the blob store will tell it, or `hash_here` is called.
+        """
         if isinstance(data, bytes):
             _check_size(len(data), max_bytes)
-            incoming = cls(_none(), max_bytes=max_bytes, size=len(data), whole=data)
+            incoming = cls(_none(), max_bytes=max_bytes, size=len(data), whole=data, is_hashed=is_hashed)
             incoming.head, incoming.passed, incoming._tail = data[:FILE_HEAD_BYTES], len(data), data[-FILE_TAIL_BYTES:]
             await incoming._add(data)
             return incoming
         if isinstance(data, os.PathLike):
             size, pieces = await _of_file(Path(data), max_bytes)
-            incoming = cls(pieces, max_bytes=max_bytes, size=size, whole=None)
+            incoming = cls(pieces, max_bytes=max_bytes, size=size, whole=None, is_hashed=is_hashed)
         elif isinstance(data, AsyncIterable):
-            incoming = cls(aiter(data), max_bytes=max_bytes, size=None, whole=None)
+            incoming = cls(aiter(data), max_bytes=max_bytes, size=None, whole=None, is_hashed=is_hashed)
         else:
             raise InvalidInputError(
                 f"data: expected bytes, a path (os.PathLike) or an async iterator of bytes, found {type(data).__name__}"
@@ -72,8 +78,26 @@ class Incoming:
         return sniff(self.head)
 
     @property
+    def knows_checksum(self) -> bool:
+        return self._hash is not None or self._told_checksum is not None
+
+    @property
     def checksum(self) -> str:
+        if self._told_checksum is not None:
+            return self._told_checksum
+        assert self._hash is not None  # noqa: S101  # `knows_checksum` says so
         return f"sha256:{self._hash.hexdigest()}"
+
+    async def hash_here(self) -> None:
+        """Has the SHA-256 counted here after all, where nobody has told it. Before content in pieces passes."""
+        if not self.knows_checksum:
+            self._hash = hashlib.sha256()
+            await self._add(self.whole or b"")
+
+    def tell_checksum(self, checksum: str | None) -> None:
+        """What the blob store says of all that has passed."""
+        assert checksum is not None  # noqa: S101  # `BlobStore.put` promises it
+        self._told_checksum = checksum
 
     @property
     def tail(self) -> bytes:
@@ -145,6 +169,8 @@ class Incoming:
         return piece
 
     async def _add(self, piece: bytes) -> None:
+        if self._hash is None:
+            return
         if len(piece) < FILE_HASH_BYTES:
             self._hash.update(piece)
         else:

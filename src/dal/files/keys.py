@@ -12,6 +12,7 @@ of files that an application registered itself (`files.create`): their bytes can
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final, NamedTuple
 
@@ -19,6 +20,10 @@ PLAIN: Final = "files/"
 SHARED: Final = "shared/"
 STAGED: Final = "uploads/"
 COMPRESSED: Final = ".zst"
+#: Keys of what a move of contents itself leaves in a blob store while it works; they are nobody's contents.
+MOVER: Final = "_dal/"
+#: Of notes on uploads in parts that a move has under way (dal.files_move.resuming).
+MOVER_UPLOADS: Final = f"{MOVER}uploads/"
 
 _UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OWN: Final = re.compile(rf"(?:files/{_UUID}(?:\.zst)?|shared/{_UUID}(?:\.zst)?@{_UUID})").fullmatch
@@ -44,6 +49,11 @@ def place_of(storage_key: str) -> Place:
         return Place(storage_key, False, False, False)
     blob_key, at, _ = storage_key.partition("@")
     return Place(blob_key, True, bool(at), blob_key.endswith(COMPRESSED))
+
+
+def mover_note(key: str) -> str:
+    """Where a move notes how far it has come with the blob of this key."""
+    return f"{MOVER_UPLOADS}{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def is_own_blob(key: str) -> bool:

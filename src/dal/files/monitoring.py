@@ -2,7 +2,7 @@
 
 Counters are kept by day (dal.files.recording); `record`, run once a day, keeps how much is stored, and what it costs.
 Costs are estimates from these and from the provider's prices (dal.files.pricing): they leave out taxes, discounts, and
-requests that others make with signed URLs.
+what others ask of a bucket with signed requests. How many of those were given out is counted.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from dal.cursor import Listing
 from dal.file_models import Cost, Usage
 from dal.file_tables import USER_QUOTAS
-from dal.files.costing import STORED_BYTES, STORED_FILES, CostReport, Month, month_costs
-from dal.files.keys import SHARED
+from dal.files.costing import CostReport, Month, month_costs
+from dal.files.growth import Day, Growth
+from dal.files.keys import PLAIN
 from dal.files.pricing import money, tiers_of
 from dal.files.quotas import usage_of
 from dal.limits import MAX_PAGE_ROWS
@@ -26,15 +27,14 @@ from dal.repositories.base import Context
 from dal.repositories.costs import Costs
 from dal.repositories.prices import Prices
 from dal.repositories.storage_metrics import StorageMetrics
-from dal.values import check_int
+from dal.values import check_limit
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
 _logger = logging.getLogger("dal.files")
 
-_MAX_DAYS: Final = 366
-_DAY_CHARS: Final = len("2026-11-29")
+_YEAR_DAYS: Final = 366
 
 Subject = Literal["bytes", "files", "cost", "projected_cost", "growth_bytes", "class_a", "class_b", "egress"]
 
@@ -54,15 +54,6 @@ class Total(NamedTuple):
     deleted_bytes: int
     stored_bytes: int
     reserved_bytes: int
-
-
-class Day(NamedTuple):
-    """How much was stored when a day was recorded last, and how much more than on the recorded day before it."""
-
-    day: date
-    files: int
-    bytes: int
-    grown_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +101,7 @@ class Monitoring:
     def __init__(self, context: Context, provider: str, meter: Meter | None = None) -> None:
         self.provider = provider
         self.metrics = StorageMetrics(context)
+        self._growth = Growth(context, self.metrics)
         self.prices = Prices(context)
         self.cost_records = Costs(context)
         self._store = context.store
@@ -122,16 +114,17 @@ class Monitoring:
         files = await self._number(Count("files", (present,)))
         size = await self._number(Sum("files", "file_size", (present,)))
         gone = await self._number(Sum("files", "file_size", (deleted,)))
-        # Keys that begin with SHARED; "0" follows "/".
-        shared = (Compare("storage_key", ">=", SHARED), Compare("storage_key", "<", f"{SHARED[:-1]}0"))
-        apart = await self._number(Sum("files", "file_size", shared))
+        # Keys that begin with PLAIN; "0" follows "/". Those of shared contents are counted once for all their files,
+        # and those that applications registered are not this library's.
+        plain = (Compare("storage_key", ">=", PLAIN), Compare("storage_key", "<", f"{PLAIN[:-1]}0"))
+        apart = await self._number(Sum("files", "file_size", plain))
         together = await self._number(Sum("file_contents", "stored_size"))
         return Total(
             files,
             size,
             await self._number(Count("files", (deleted,))),
             gone,
-            size + gone - apart + together,
+            apart + together,
             await self._number(Sum("user_quotas", "reserved_bytes")),
         )
 
@@ -140,34 +133,33 @@ class Monitoring:
 
         after  the last page's `next`.   limit: 1..1000.
         """
-        count = check_int("limit", limit, 1, MAX_PAGE_ROWS)
-        place = None if after is None else (after,)
-        rows = await self._store.read(Select("user_quotas", (), ("user_id",), place, count + 1, USER_QUOTAS.names))
+        count, listing = check_limit("limit", limit, MAX_PAGE_ROWS), Listing("user_quotas", ("user_id",))
+        rows = await self._store.read(
+            Select("user_quotas", (), listing.order, listing.after(after), count + 1, USER_QUOTAS.names)
+        )
         items = [usage_of(dict(zip(USER_QUOTAS.names, row, strict=True))) for row in rows[:count]]
-        return page(Usage, items, items[-1].user_id if len(rows) > count else None)
+        return page(Usage, items, listing.cursor([items[-1].user_id]) if len(rows) > count else None)
 
     async def record(self) -> CostReport:
-        """Keeps how much is stored today and what the month costs so far, for `growth` and `costs`; the costs.
+        """Keeps how much is stored today, in total and by the users whose use changed, and what the month costs so far,
+        for `growth` and `costs`; the costs.
 
         Run it once a day: a day without it counts as the day before. Running it again replaces the day's record.
+        Cost  as `usage_total`; a read of all users' quotas, and a commit for each 500 users whose use changed.
         """
-        total, today = await self.usage_total(), self._today()
-        stored = {STORED_BYTES: total.stored_bytes, STORED_FILES: total.files + total.deleted_files}
-        await self.metrics.set(stored, period=today.isoformat())
+        total = await self.usage_total()
+        await self._growth.record(total.stored_bytes, total.files + total.deleted_files)
         report = await self.costs()
         await self.cost_records.record([_record_of(report, place) for place in range(len(report.lines))])
         return report
 
-    async def growth(self, days: int = 30) -> list[Day]:
-        """The recorded ones of the last 1..366 days, oldest first."""
-        check_int("days", days, 1, _MAX_DAYS)
-        counted = await self._by_day(self._today() - timedelta(days=days - 1), self._today())
-        found: list[Day] = []
-        for day, counts in sorted(counted.items()):
-            if STORED_BYTES in counts:
-                size = counts[STORED_BYTES]
-                found.append(Day(day, counts.get(STORED_FILES, 0), size, size - found[-1].bytes if found else 0))
-        return found
+    async def growth(self, days: int = 30, *, user_id: str | None = None) -> list[Day]:
+        """The recorded ones of the last 1..366 days, oldest first.
+
+        user_id  one user's: the days in which it changed, in files and bytes as `usage` counts them. In total it is
+                 what lies in the blob store, deleted files included until they are swept.
+        """
+        return await self._growth.days(days, user_id)
 
     async def costs(self, period: str | None = None) -> CostReport:
         """What a month costs: so far, and as it may end. `month_costs` says how that is told.
@@ -176,7 +168,7 @@ class Monitoring:
         Raises  InvalidInputError: no month, or one that has not begun.
         """
         month = Month.of(period, self._now())
-        counted = await self._by_day(month.first, month.last)
+        counted = await self.metrics.by_day(month.first, month.last)
         stored = 0 if month.is_over else (await self.usage_total()).stored_bytes
         tiers = tiers_of(self.provider, await self.prices.list(self.provider))
         return month_costs(self.provider, month, counted, stored, tiers)
@@ -186,7 +178,7 @@ class Monitoring:
 
         Where there is a meter, `dal.files.alerts` counts them, and `dal.files.usage` shows each value by its subject.
         """
-        total, costs, grown = await self.usage_total(), await self.costs(), await self.growth(_MAX_DAYS)
+        total, costs, grown = await self.usage_total(), await self.costs(), await self.growth(_YEAR_DAYS)
         values: dict[Subject, float] = {
             "bytes": total.bytes,
             "files": total.files,
@@ -210,27 +202,9 @@ class Monitoring:
             self._gauges.show(values, found)
         return found
 
-    async def _by_day(self, first: date, last: date) -> dict[date, dict[str, int]]:
-        """Every counter in total, by day and name."""
-        found: dict[date, dict[str, int]] = {}
-        after: str | None = None
-        while True:
-            part = await self.metrics.list(
-                since=first.isoformat(), until=last.isoformat(), limit=MAX_PAGE_ROWS, after=after
-            )
-            for counter in part.items:
-                if len(counter.period) == _DAY_CHARS:
-                    found.setdefault(date.fromisoformat(counter.period), {})[counter.metric] = counter.value
-            if part.next is None:
-                return found
-            after = part.next
-
     async def _number(self, query: Count | Sum) -> int:
         ((value,),) = await self._store.read(query)
         return int(str(value))
-
-    def _today(self) -> date:
-        return self._now().astimezone(UTC).date()
 
 
 class _Gauges:

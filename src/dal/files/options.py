@@ -24,8 +24,10 @@ class FileOptions:
 
     max_file_bytes   of one file.
     allowed_types    media types, `*` for any subtype (`image/*`); empty allows all. Judged by content.
-    compress         store with zstd what becomes smaller by it.
-    deduplicate      store equal contents once.
+    compress         store with zstd what becomes smaller by it. Not what is sent in parts or with signed requests: it
+                     lies as it was sent.
+    deduplicate      store equal contents once. What is sent in parts or with signed requests is compared when it is
+                     completed: it is stored whole first, and removed again where equal content was there.
     retention_s      a deleted file can be restored for so long.
     quota_bytes, quota_files  of a user who was given no quota; None is no limit. Taken over at the first upload.
     scanner          looks into every new file, which is quarantined until then.

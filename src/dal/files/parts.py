@@ -7,6 +7,7 @@ Where the whole size is known its room is reserved at the start; else each part 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final, NamedTuple
 
 from dal.blobs.base import BINARY, Part, SignedRequest
@@ -23,16 +24,16 @@ from dal.file_tables import MULTIPART_PARTS
 from dal.files.core import Core, Operation
 from dal.files.entering import NewFile
 from dal.files.incoming import Content, Incoming
-from dal.files.keys import PLAIN
 from dal.files.names import display_name
 from dal.files.reservations import Reservations, UploadRow, no_upload
 from dal.files.rights import check_owner
 from dal.files.sniffing import check_declared, essence_of
+from dal.files.storing import unseen_key
 from dal.limits import FILE_COMMIT_TRIES, FILE_PART_BYTES, FILE_UPLOAD_LIFE_S, MAX_INT32, MAX_INT64, MAX_KEY_CHARS
 from dal.models import build
 from dal.ops import Compare, Guard, JsonValue, Op, Select, Update, Value
 from dal.repositories.base import known_id, whole_row
-from dal.values import check_int, check_object, check_text
+from dal.values import check_int, check_object, check_text, seconds_of
 
 #: The tag of a part that has room but did not arrive yet.
 _PENDING: Final = "-"
@@ -83,7 +84,7 @@ class Parts:
                 declared or BINARY,
                 check_object("metadata", metadata),
             )
-            key = f"{PLAIN}{self._core.new_id()}"
+            key = unseen_key(self._core)
             session: dict[str, JsonValue] = {"kind": "parts", "checksum": check_checksum(checksum)}
             session["upload"] = await blobs.start_parts(key, content_type=essence_of(declared or BINARY))
             try:
@@ -126,7 +127,7 @@ class Parts:
             return await self._note(operation, row, part, incoming.checksum, known)
 
     async def presign(
-        self, upload_id: str, part_number: int, *, size: int | None, expires_in: float, by: Caller | None
+        self, upload_id: str, part_number: int, *, size: int | None, expires_in: float | timedelta, by: Caller | None
     ) -> SignedRequest:
         """See `Files.presign_part`."""
         async with self._core.operation("presign_part", by) as operation:
@@ -136,7 +137,7 @@ class Parts:
             request = await self._core.blobs.presign(
                 "PUT",
                 row.storage_key,
-                expires_in=expires_in,
+                expires_in=seconds_of("expires_in", expires_in),
                 size=size,
                 upload_id=str(row.session["upload"]),
                 part_number=part_number,
@@ -216,6 +217,8 @@ class Parts:
 
     def _size_of(self, row: UploadRow, number: int, size: int | None) -> int:
         """The size of this part. Raises InvalidInputError: it cannot be, or nobody knows."""
+        if size is not None:
+            check_int("size", size, 0, self._core.blobs.capabilities.max_part_bytes)
         if row.total_size is not None and row.part_size is not None:
             count = _count(row.total_size, row.part_size)
             if number > count:
@@ -226,7 +229,6 @@ class Parts:
             return expected
         if size is None:
             raise InvalidInputError("size: how many bytes the part has must be known before it is sent; give it")
-        check_int("size", size, 0, self._core.blobs.capabilities.max_part_bytes)
         if row.part_size is not None and size > row.part_size:
             raise InvalidInputError(f"part {number}: found {size} bytes, at most {row.part_size} in this upload")
         return size

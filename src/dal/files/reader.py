@@ -96,6 +96,7 @@ class FileReader:
 
     async def read(self, n: int = -1) -> bytes:
         """The next `n` bytes, fewer at the end and b"" behind it; all that are left where n is negative."""
+        check_int("n", n, -MAX_INT64, MAX_INT64)
         pieces, size = [], 0
         while n < 0 or size < n:
             try:

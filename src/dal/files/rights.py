@@ -11,7 +11,8 @@ from typing import Final
 
 from dal.errors import AccessDeniedError, NotFoundError
 from dal.file_models import Caller, Permission
-from dal.files.core import DELETED, QUARANTINED, Core, Operation
+from dal.files.core import DELETED, QUARANTINED, Core, Operation, plain
+from dal.limits import MAX_KEY_CHARS
 from dal.models import FileRecord
 from dal.ops import Compare, Select
 from dal.repositories.base import known_id
@@ -69,7 +70,10 @@ def token_hash(token: str) -> str:
 async def _may(core: Core, record: FileRecord, by: Caller, need: Permission) -> bool:
     if by.user_id is not None and by.user_id == record.user_id:
         return True
-    asked = [] if by.user_id is None else [Compare("grantee_id", "=", by.user_id)]
+    asked = []
+    # To an id that no row can hold nothing was granted, and some stores cannot even look for it.
+    if by.user_id is not None and plain(by.user_id, MAX_KEY_CHARS) == by.user_id:
+        asked.append(Compare("grantee_id", "=", by.user_id))
     if by.token:
         asked.append(Compare("token_hash", "=", token_hash(by.token)))
     for who in asked:

@@ -12,9 +12,10 @@ from dal.file_models import FileTask
 from dal.files.core import QUARANTINED, Core, Operation
 from dal.files.entering import SCAN
 from dal.files.reader import FileReader
-from dal.limits import FILE_MAX_ERROR_CHARS
+from dal.limits import FILE_MAX_ERROR_CHARS, MAX_INT64
 from dal.ops import Guard, Update, Value
 from dal.repositories.file_queue import FileQueue
+from dal.values import as_id, check_int
 
 INFECTED = "infected"
 
@@ -31,6 +32,7 @@ class Scanning:
         if self._core.options.scanner is None:
             raise ConfigurationError("scanner: none was given; pass one to create_data_access")
         _ = self._core.blobs
+        check_int("limit", limit, 1, MAX_INT64)
         count = 0
         while count < limit:
             tasks = await self._queue.take(worker, tasks=(SCAN,), lease_s=lease_s)
@@ -41,9 +43,10 @@ class Scanning:
         return count
 
     async def _scan(self, task: FileTask) -> None:
-        file_id = task.file_id or ""
-        record = await self._core.record(file_id) if file_id else None
-        if record is None or record.status != QUARANTINED:  # deleted meanwhile, or looked at by a worker before
+        file_id = as_id(task.file_id or "")
+        record = None if file_id is None else await self._core.record(file_id)
+        # No file, deleted meanwhile, or looked at by a worker before.
+        if file_id is None or record is None or record.status != QUARANTINED:
             await self._queue.finish(task)
             return
         operation = Operation(self._core, "scan", None, file_id, record.user_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
+from datetime import timedelta
 
 from dal.blobs.base import SignedRequest
 from dal.file_models import Caller, MultipartUpload, UploadPart
@@ -24,8 +25,10 @@ class Sending:
     _signing: Signing
     _uploads: MultipartUploads
 
-    async def presign_get(self, file_id: str, *, expires_in: float, by: Caller | None = None) -> SignedRequest:
-        """A request that gives the content to whoever has it, for `expires_in` seconds (1..604800).
+    async def presign_get(
+        self, file_id: str, *, expires_in: float | timedelta, by: Caller | None = None
+    ) -> SignedRequest:
+        """A request that gives the content to whoever has it, for `expires_in` seconds (1..604800), or a timedelta.
 
         The answer offers itself as a download of the file's name. Raises as `open`; UnsupportedError: the blob store
         cannot sign, or the content is compressed.
@@ -41,7 +44,7 @@ class Sending:
         mime_type: str | None = None,
         checksum: str | None = None,
         metadata: dict[str, JsonValue] | None = None,
-        expires_in: float,
+        expires_in: float | timedelta,
         by: Caller | None = None,
     ) -> SignedUpload:
         """A request by which somebody stores exactly `size` bytes, and the upload that becomes the file: room is
@@ -106,7 +109,7 @@ class Sending:
         upload_id: str,
         part_number: int,
         *,
-        expires_in: float,
+        expires_in: float | timedelta,
         size: int | None = None,
         by: Caller | None = None,
     ) -> SignedRequest:
@@ -125,7 +128,8 @@ class Sending:
 
         etags   by part number, the `ETag` headers that answered signed parts: needed where the blob store does not list
                 parts (`capabilities.list_parts`).
-        The content is read back once for its type and SHA-256: constant memory, and the time of one download.
+        The content is read back once for its type and SHA-256: constant memory, and the time of one download. It is not
+        compressed; with `deduplicate` equal content that is there takes its place.
         Raises  NotFoundError: no such upload, or nothing was sent. InvalidInputError: parts are missing (send them).
                 InvalidInputError, CorruptDataError: not what was announced or is allowed; the upload is then over and
                 nothing of it kept.

@@ -2,7 +2,7 @@
 
 Rows lie in the data store and bytes in the blob store that BLOB_URL names. A file's row is committed after its bytes
 are durable, together with what it takes of its owner's quota and its line in the access log: whatever crashes, there is
-no file or a whole one. Within a transaction `tx.files` is the rows alone (`dal.repositories.files`).
+no file or a whole one. Within a transaction `tx.files` is the rows alone (`dal.files.rows`).
 
 `by` says on whose behalf a call is made: None is the application itself, which may do everything; a Caller is held to
 what they own and were granted, and is named in the access log with address and agent. Who has no right to a file gets
@@ -13,13 +13,14 @@ it is refused or fails.
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobStore
 from dal.blobs.counted import counted_in
-from dal.errors import InvalidInputError
 from dal.file_models import (
     Caller,
     FileAccess,
@@ -27,13 +28,13 @@ from dal.file_models import (
     SweepReport,
     Usage,
 )
+from dal.files import rows
 from dal.files.changing import Changing
 from dal.files.completing import Completing
-from dal.files.core import DELETED, Core
+from dal.files.core import Core, Operation
 from dal.files.entering import Entering
 from dal.files.granting import Granting
 from dal.files.incoming import Content
-from dal.files.keys import place_of
 from dal.files.monitoring import Monitoring
 from dal.files.options import FileOptions
 from dal.files.parts import Parts
@@ -48,10 +49,9 @@ from dal.files.sharing import Sharing
 from dal.files.signing import Signing
 from dal.files.sweeping import Sweeping
 from dal.files.uploading import Uploading
-from dal.models import FileRecord, Page, page
-from dal.ops import Compare, JsonValue
-from dal.repositories import files as metadata
-from dal.repositories.base import Context, known_id
+from dal.models import FileRecord, Page
+from dal.ops import JsonValue
+from dal.repositories.base import Context
 from dal.repositories.file_accesses import FileAccesses
 from dal.repositories.file_queue import FileQueue
 from dal.repositories.multipart_uploads import MultipartUploads
@@ -59,17 +59,14 @@ from dal.repositories.multipart_uploads import MultipartUploads
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
-#: Columns that say what the bytes are; where this library wrote them, only it changes those.
-_CONTENT = ("storage_key", "file_size", "checksum", "status")
 
-
-class Files(Sending, Sharing, metadata.Files):
+class Files(Sending, Sharing, rows.Files):
     """Create, find, change and delete files: what is known of them, and their contents."""
 
     def __init__(
         self, context: Context, blobs: BlobStore | None, options: FileOptions, meter: Meter | None = None
     ) -> None:
-        super().__init__(context)
+        super().__init__(context, has_blobs=blobs is not None)
         counted = counted_in(blobs)
         #: What is stored, what it costs, how it grows.
         self.monitoring = Monitoring(context, counted[0].provider if counted else "none", meter)
@@ -91,35 +88,74 @@ class Files(Sending, Sharing, metadata.Files):
         self._uploads = MultipartUploads(context)
         self._accesses = FileAccesses(context)
 
+    @property
+    def blobs(self) -> BlobStore:
+        """Where the contents lie, for `dal.blobs.asgi.BlobApp` and for tools; its requests are counted with the others.
+
+        Open as long as the DataAccess is. Raises ConfigurationError: BLOB_URL is not set.
+        """
+        return self._core.blobs
+
     # -- what is known of files
 
-    async def get(self, file_id: str) -> FileRecord | None:
-        """The file with this id, or None; a deleted one is not found. Cost: one indexed read."""
-        return self._shown(await super().get(file_id))
+    async def create(
+        self,
+        user_id: str,
+        filename: str,
+        *,
+        storage_key: str,
+        file_size: int,
+        mime_type: str = "application/octet-stream",
+        checksum: str | None = None,
+        metadata: dict[str, JsonValue] | None = None,
+        status: str = "active",
+        id: str | None = None,
+    ) -> FileRecord:
+        """The record of a file whose bytes somebody else has stored; of contents, `upload` stores both.
 
-    async def get_by_storage_key(self, storage_key: str) -> FileRecord | None:
-        """The file whose bytes lie there, or None; a deleted one is not found. Cost: one indexed read."""
-        return self._shown(await super().get_by_storage_key(storage_key))
+        storage_key  where its bytes lie, 1..255 characters, unique. They can be read, and are never removed.
+        file_size    bytes; no quota counts them.
+        checksum     `sha256:…`.
+        id           a UUID of your own making, which makes a repeat of the call harmless; None makes one.
+        Raises       AlreadyExistsError: `storage_key` or `id` is taken.  MissingReferenceError: no such user.
+        Cost         one round trip.
+        """
+        async with self._logged("create", id) as operation:
+            record = await super().create(
+                user_id,
+                filename,
+                storage_key=storage_key,
+                file_size=file_size,
+                mime_type=mime_type,
+                checksum=checksum,
+                metadata=metadata,
+                status=status,
+                id=id,
+            )
+            if operation is not None:
+                operation.file_id, operation.owner = record.id, record.user_id
+            return record
 
     async def update(self, file_id: str, *, expected_version: int | None = None, **changes: object) -> FileRecord:
-        """As without contents; but what says where the bytes are and what they are (storage_key, file_size, checksum,
-        status) cannot be changed for a file that was uploaded. Cost: one round trip, one more for these columns."""
-        if not changes.keys().isdisjoint(_CONTENT):
-            record = await super().get(file_id)
-            if record is not None and place_of(record.storage_key).is_own:
-                raise InvalidInputError(f"files: {', '.join(_CONTENT)} of an uploaded file follow from its content")
-        return await super().update(file_id, expected_version=expected_version, **changes)
+        """As without contents; but of a file that was uploaded, what says where the bytes are and what they are
+        (storage_key, file_size, checksum, status) cannot be changed, and its name only by `rename`.
 
-    async def list(
-        self, *, user_id: str | None = None, status: str | None = None, limit: int = 50, after: str | None = None
-    ) -> Page[FileRecord]:
-        """A page of files, newest first. limit: 1..1000. Deleted ones only with `status="deleted"`."""
-        if status is not None or not self._core.has_blobs:
-            return await super().list(user_id=user_id, status=status, limit=limit, after=after)
-        if user_id is not None and (user_id := known_id("user_id", user_id)) is None:
-            return page(FileRecord, [], None)
-        filters = [*self._filters(user_id=user_id), Compare("status", "!=", DELETED)]
-        return await self._page(FileRecord, ("-created_at", "-id"), filters, limit=limit, after=after)
+        Raises NotFoundError, also of a deleted file. Cost: one round trip, one more for these columns and the name.
+        """
+        async with self._logged("update", file_id) as operation:
+            record = await super().update(file_id, expected_version=expected_version, **changes)
+            if operation is not None:
+                operation.owner = record.user_id
+            return record
+
+    @asynccontextmanager
+    async def _logged(self, action: str, file_id: object) -> AsyncIterator[Operation | None]:
+        """An operation of the application's, with its row in the access log where there is a blob store."""
+        if not self._core.has_blobs:
+            yield None
+            return
+        async with self._core.operation(action, None, file_id) as operation:
+            yield operation
 
     # -- whole files
 
@@ -146,7 +182,7 @@ class Files(Sending, Sharing, metadata.Files):
                    LimitExceededError: larger than a file may be.  QuotaExceededError.  MissingReferenceError: no such
                    user.  AccessDeniedError: for somebody else.  UnavailableError (outcome "unknown": repeat with `id`).
         Cost       up to 1 MiB: the bytes, and one commit; above, and for more than 1 MiB of unknown size, one commit
-                   more at the start. `id` and `deduplicate` take one read each, `if_absent` two.
+                   more at the start. `id` and `deduplicate` take one read each, `if_absent` two by indexes.
         """
         return await self._uploading.upload(
             user_id, filename, data, mime_type=mime_type, metadata=metadata, if_absent=if_absent, by=by, id=id
@@ -271,7 +307,7 @@ class Files(Sending, Sharing, metadata.Files):
     async def scan(self, *, limit: int = 100, worker: str = "scanner", lease_s: float = 600.0) -> int:
         """Lets the scanner look into files that wait for it: how many it looked at. Run it in a loop, by any workers.
 
-        lease_s  how long one look may take; after that another worker looks.
+        limit    from 1.   lease_s  how long one look may take; after that another worker looks.
         Raises   ConfigurationError: no scanner was given.
         """
         return await self._scanning.scan(limit=limit, worker=worker, lease_s=lease_s)
@@ -301,6 +337,3 @@ class Files(Sending, Sharing, metadata.Files):
     async def contents_problem(self) -> str | None:
         """None, or a sentence about what is wrong with the blob store."""
         return await self._core.blobs.health() if self._core.has_blobs else None
-
-    def _shown(self, record: FileRecord | None) -> FileRecord | None:
-        return None if record is None or (record.status == DELETED and self._core.has_blobs) else record

@@ -27,7 +27,8 @@ class Sharing:
         """Allows somebody to read, write (read, rename, delete) or administer (grant, too) a file, instead of before.
 
         expires_in  seconds or a timedelta from now; or `expires_at`; without either until it is revoked.
-        Raises      NotFoundError, AccessDeniedError: `admin` is needed. LimitExceededError: 1,000 on one file.
+        Raises      NotFoundError, AccessDeniedError: `admin` is needed. LimitExceededError: 1,000 others on one
+                    file that have not expired.
         """
         return await self._granting.grant(
             file_id, grantee_id, permission, expires_in=expires_in, expires_at=expires_at, by=by

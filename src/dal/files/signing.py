@@ -5,6 +5,7 @@ Whoever has one needs no other right until it expires: not even a deletion takes
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NamedTuple
 
 from dal.blobs.base import BINARY, SignedRequest
@@ -20,7 +21,7 @@ from dal.files.rights import check_owner, check_readable, find
 from dal.files.sniffing import check_declared, essence_of
 from dal.limits import FILE_GRACE_S
 from dal.ops import JsonValue
-from dal.values import check_object
+from dal.values import check_object, seconds_of
 
 
 class SignedUpload(NamedTuple):
@@ -37,7 +38,7 @@ class Signing:
         self._core = core
         self._reservations = reservations
 
-    async def get(self, file_id: str, *, expires_in: float, by: Caller | None) -> SignedRequest:
+    async def get(self, file_id: str, *, expires_in: float | timedelta, by: Caller | None) -> SignedRequest:
         """See `Files.presign_get`."""
         async with self._core.operation("presign_get", by, file_id) as operation:
             blobs = self._core.blobs
@@ -46,7 +47,9 @@ class Signing:
             place = place_of(record.storage_key)
             if place.is_compressed:
                 raise UnsupportedError("files: its content is stored compressed and can only be read by `files.open`")
-            request = await blobs.presign("GET", place.blob_key, expires_in=expires_in, filename=record.filename)
+            request = await blobs.presign(
+                "GET", place.blob_key, expires_in=seconds_of("expires_in", expires_in), filename=record.filename
+            )
             operation.metadata["expires_at"] = request.expires_at.isoformat()
             return request
 
@@ -59,7 +62,7 @@ class Signing:
         mime_type: str | None,
         checksum: str | None,
         metadata: dict[str, JsonValue] | None,
-        expires_in: float,
+        expires_in: float | timedelta,
         by: Caller | None,
     ) -> SignedUpload:
         """See `Files.presign_put`."""
@@ -73,8 +76,9 @@ class Signing:
             name, document = display_name(filename), check_object("metadata", metadata)
             new = NewFile(operation.file_id, owner, name, declared or BINARY, document)
             key = f"{STAGED}{core.new_id()}"
+            life_s = seconds_of("expires_in", expires_in)
             request = await blobs.presign(
-                "PUT", key, expires_in=expires_in, size=size, content_type=essence_of(declared or BINARY)
+                "PUT", key, expires_in=life_s, size=size, content_type=essence_of(declared or BINARY)
             )
             operation.metadata["expires_at"] = request.expires_at.isoformat()
             row = await self._reservations.begin(
@@ -84,7 +88,7 @@ class Signing:
                 status="active",
                 total_size=size,
                 session={"kind": "put", "checksum": check_checksum(checksum)},
-                expires_in_s=expires_in + FILE_GRACE_S,
+                expires_in_s=life_s + FILE_GRACE_S,
                 also=(operation.entry(),),
             )
             operation.is_logged = True

@@ -48,27 +48,37 @@ def check_passed(incoming: Incoming) -> None:
 
 
 async def put(core: Core, key: str, incoming: Incoming, mime_type: str) -> Stored:
-    """Stores the content under that key; its ending says whether it is compressed."""
-    if incoming.whole is not None and not key.endswith(COMPRESSED):
-        info = await core.blobs.put(
-            key, incoming.whole, size=incoming.size, content_type=essence_of(mime_type), checksum=incoming.checksum
-        )
-    else:
+    """Stores the content under that key; its ending says whether it is compressed.
+
+    The checksum is the blob's own where the blob is the content: hashing takes as long as writing, and once is enough.
+    """
+    if key.endswith(COMPRESSED):
+        await incoming.hash_here()
         with incoming.told():
-            if key.endswith(COMPRESSED):
-                info = await core.blobs.put(key, compressed(incoming.stream()), content_type="application/zstd")
-            else:
-                info = await core.blobs.put(
-                    key, incoming.stream(), size=incoming.size, content_type=essence_of(mime_type)
-                )
+            info = await core.blobs.put(key, compressed(incoming.stream()), content_type="application/zstd")
+    else:
+        checksum = incoming.checksum if incoming.whole is not None and incoming.knows_checksum else None
+        with incoming.told():
+            info = await core.blobs.put(
+                key,
+                incoming.stream() if incoming.whole is None else incoming.whole,
+                size=incoming.size,
+                content_type=essence_of(mime_type),
+                checksum=checksum,
+            )
+        incoming.tell_checksum(info.checksum)
     return Stored(key, incoming.passed, incoming.checksum, info.size, key.startswith(SHARED))
 
 
 def new_key(core: Core, incoming: Incoming, mime_type: str) -> str:
     """A key that never was, for this content."""
-    prefix = SHARED if core.options.deduplicate else PLAIN
     ending = COMPRESSED if core.options.compress and pays(mime_type, incoming.head) else ""
-    return f"{prefix}{core.new_id()}{ending}"
+    return f"{unseen_key(core)}{ending}"
+
+
+def unseen_key(core: Core) -> str:
+    """A key that never was, for content that nobody has seen yet: it is stored as it comes."""
+    return f"{SHARED if core.options.deduplicate else PLAIN}{core.new_id()}"
 
 
 async def discard(core: Core, *keys: str) -> None:

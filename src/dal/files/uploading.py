@@ -57,7 +57,7 @@ class Uploading:
             name, document = display_name(filename), check_object("metadata", metadata)
             check_bool("if_absent", if_absent)
             file_id = operation.file_id = self._core.new_id() if id is None else check_id("id", id)
-            incoming = await Incoming.of(data, max_bytes=self._core.options.max_file_bytes)
+            incoming = await Incoming.of(data, max_bytes=self._core.options.max_file_bytes, is_hashed=False)
             try:
                 if id is not None and (stored := await self._core.record(file_id)) is not None:
                     return await self._same(stored, owner, name, incoming)
@@ -123,22 +123,25 @@ class Uploading:
         if incoming.whole is None or incoming.passed > FILE_SMALL_BYTES:
             room = await self._reserve(new, key, incoming, if_absent)
         try:
+            share = self._core.options.deduplicate
             stored: Stored | Callable[[], Awaitable[Stored]]
             if incoming.whole is None:
                 stored = await put(self._core, key, incoming, new.mime_type)
                 check_passed(incoming)
             else:
                 stored = partial(put, self._core, key, incoming, new.mime_type)
+                if share:
+                    await incoming.hash_here()  # equal content is looked for before this is stored
             async with self._turn(new.user_id) if if_absent else nullcontext():
                 return await self._entering.enter(
                     operation,
                     new,
                     stored,
                     size=incoming.passed,
-                    checksum=incoming.checksum,
+                    checksum=incoming.checksum if incoming.knows_checksum else None,
                     reserved=None if room is None else self._reservations.settled(room.row),
                     if_absent=if_absent,
-                    share=self._core.options.deduplicate,
+                    share=share,
                 )
         except BaseException as error:
             await self._give_up(new, None if room is None else room.row, key, error)
@@ -171,6 +174,7 @@ class Uploading:
 
     async def _same(self, stored: FileRecord, owner: str, name: str, incoming: Incoming) -> FileRecord:
         """The file that has this id, where it is what is uploaded: a repeat of the call."""
+        await incoming.hash_here()
         async for _ in incoming.stream():
             pass
         if (stored.user_id, stored.filename, stored.checksum) == (owner, name, incoming.checksum):

@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
-from time import monotonic
 from typing import Generic, TypeVar
 
-from dal.blobs.base import BlobInfo, BlobStore
+from dal.blobs.base import BlobInfo, BlobStore, Reading
 from dal.blobs.checks import check_key
 from dal.errors import CorruptDataError, InvalidInputError, NotFoundError
+from dal.files_move.options import DEFAULTS, MoveOptions
 from dal.files_move.report import Problem, Problems
+from dal.files_move.side_by_side import side_by_side
 from dal.files_move.tally import NOTHING, Amount, Tally
-from dal.files_move.throttle import Throttle, Timer
+from dal.files_move.throttle import Throttle, untold
 from dal.files_move.transfer import complaint, read_sums
-from dal.files_move.trial import Speed, trial
+from dal.files_move.trial import Sampled, Speed, trial
 from dal.files_move.walking import Expected, Found, expected_of, walk
-from dal.files_move.work import side_by_side
-from dal.limits import CONTENTS_TRANSFERS, CONTENTS_TRIAL_BYTES, CONTENTS_TRIAL_FILES, FILE_GRACE_S
+from dal.limits import CONTENTS_TRIAL_BYTES, CONTENTS_TRIAL_FILES, FILE_GRACE_S
 from dal.ops import JsonValue
 from dal.store import ReadCommit
-from dal.values import Clock, now
+from dal.values import Clock
 
 T = TypeVar("T")
 
@@ -71,10 +71,8 @@ async def assess(
     *,
     read: bool = False,
     try_out: bool = True,
-    jobs: int = CONTENTS_TRANSFERS,
     random: Random | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
+    options: MoveOptions = DEFAULTS,
 ) -> Assessment:
     """Looks at everything in the source, and at what of it the target holds already.
 
@@ -83,12 +81,12 @@ async def assess(
              tell how long a move takes. Nothing else is written.
     Cost     a list for each thousand keys, and the trial; with `read` a get for each blob.
     """
-    made = Assessment(began=clock(), is_read=read)
-    began = timer()
+    made = Assessment(began=options.clock(), is_read=read)
+    began = options.timer()
     dice = random or Random()  # noqa: S311
-    look = _Look(source, target, rows, made, clock)
+    look = _Look(source, target, rows, made, options.clock)
     sample = Sample[str](dice)
-    places = asyncio.Semaphore(jobs)
+    places = asyncio.Semaphore(options.jobs)
     async with aclosing(walk(source, target, rows)) as every, side_by_side(places) as begin:
         async for found in every:
             if found.source is None:
@@ -103,9 +101,13 @@ async def assess(
             else:
                 look.count(found.source, found.row, found.row.checksum if found.row else found.source.checksum)
     if target is not None and try_out:
-        made.speed = await trial(source.get, target, sample.chosen(), jobs=jobs, timer=timer)
-    made.seconds = timer() - began
+        made.speed = await trial(partial(_begin, source), target, sample.chosen(), options=options)
+    made.seconds = options.timer() - began
     return made
+
+
+async def _begin(store: BlobStore, key: str, end: int | None) -> Reading:
+    return await store.get(key, end=end)
 
 
 class _Look:
@@ -149,7 +151,7 @@ class _Look:
         """Reads the bytes, and counts them by what they are."""
         throttle = Throttle(None)
         try:
-            info, sums = await read_sums(self._source, found.key, found.row, throttle=throttle, on_bytes=lambda _: None)
+            info, sums = await read_sums(self._source, found.key, found.row, throttle=throttle, on_bytes=untold)
         except NotFoundError:
             return  # deleted meanwhile
         except CorruptDataError as error:
@@ -164,27 +166,36 @@ class _Look:
 
 
 class Sample(Generic[T]):
-    """A few of things at random out of very many, each as likely as the others."""
+    """A few of things at random out of very many, each as likely as the others; and the largest, for its bytes."""
 
     def __init__(self, dice: Random) -> None:
         self._dice = dice
-        self._chosen: list[tuple[T, int]] = []
+        self._chosen: list[Sampled[T]] = []
+        self._largest: Sampled[T] | None = None
         self._offered = 0
 
     def offer(self, item: T, size: int) -> None:
+        offered = Sampled(item, size)
         self._offered += 1
+        if self._largest is None or size > self._largest.size:
+            self._largest = offered
         if len(self._chosen) < CONTENTS_TRIAL_FILES:
-            self._chosen.append((item, size))
+            self._chosen.append(offered)
         elif (place := self._dice.randrange(self._offered)) < CONTENTS_TRIAL_FILES:
-            self._chosen[place] = (item, size)
+            self._chosen[place] = offered
 
-    def chosen(self) -> list[tuple[T, int]]:
-        """The smallest of them first, as many as CONTENTS_TRIAL_BYTES hold."""
-        kept: list[tuple[T, int]] = []
-        size_bytes = 0
-        for item, size in sorted(self._chosen, key=lambda chosen: chosen[1]):
-            size_bytes += size
-            if size_bytes > CONTENTS_TRIAL_BYTES and kept:
+    def chosen(self) -> list[Sampled[T]]:
+        """The smallest of them first, as many as CONTENTS_TRIAL_BYTES hold, of which the largest, cut, takes a half."""
+        if self._largest is None:
+            return []
+        kept = [self._largest]
+        if self._largest.size > CONTENTS_TRIAL_BYTES // 2:
+            kept = [self._largest._replace(end=CONTENTS_TRIAL_BYTES // 2)]
+        size_bytes = kept[0].tried_bytes
+        others = [one for one in self._chosen if one is not self._largest]
+        for one in sorted(others, key=lambda other: other.size)[: CONTENTS_TRIAL_FILES - 1]:
+            size_bytes += one.size
+            if size_bytes > CONTENTS_TRIAL_BYTES:
                 break
-            kept.append((item, size))
+            kept.append(one)
         return kept

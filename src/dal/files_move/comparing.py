@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from dal.blobs.base import BlobInfo, BlobStore
-from dal.files_move.throttle import Throttle
+from dal.files_move.throttle import Throttle, untold
 from dal.files_move.transfer import complaint, read_sums
 from dal.files_move.walking import Expected, Found
 
@@ -46,7 +46,7 @@ async def checksum_of(store: BlobStore, info: BlobInfo, throttle: Throttle) -> s
     asked = await store.head(info.key)
     if asked is not None and asked.checksum is not None:
         return asked.checksum
-    _, sums = await read_sums(store, info.key, None, throttle=throttle, on_bytes=lambda _: None)
+    _, sums = await read_sums(store, info.key, None, throttle=throttle, on_bytes=untold)
     return sums.stored
 
 
@@ -54,5 +54,5 @@ async def _is_right(store: BlobStore, info: BlobInfo, row: Expected, throttle: T
     """Whether the blob holds what its row says."""
     if row.size is not None and info.size != row.size:
         return False
-    info, sums = await read_sums(store, info.key, row, throttle=throttle, on_bytes=lambda _: None)
+    info, sums = await read_sums(store, info.key, row, throttle=throttle, on_bytes=untold)
     return not complaint(sums, info, row)

@@ -6,28 +6,26 @@ also where the application has renamed or deleted that since. The directory is n
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from dal.blobs.base import BlobStore
 from dal.errors import CorruptDataError, DalError
-from dal.files_move.report import ContentsReport, OnProblem, OnProgress, Problem, ProblemKind
-from dal.files_move.throttle import Sleep, Timer
-from dal.files_move.transfer import OnBytes
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.report import ContentsReport, OnProblem, Problem, ProblemKind
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.throttle import OnBytes
 from dal.files_move.tree import ChangedError, Leaf, checksum_of_leaf, leaves, look_again, read_leaf
 from dal.files_move.turn import turn
-from dal.files_move.work import Passing, Work, side_by_side
-from dal.limits import CONTENTS_LOOKS, CONTENTS_PAGE_ROWS, CONTENTS_TRANSFERS, CONTENTS_WHOLE_BYTES
+from dal.files_move.work import Passing, Work
+from dal.limits import CONTENTS_LOOKS, CONTENTS_PAGE_ROWS, CONTENTS_WHOLE_BYTES
 from dal.models import FileRecord
 from dal.ops import Compare, JsonValue, Select
 from dal.store import ReadCommit
-from dal.values import Clock, now
 
 #: Whose a path is: a user's id; None where nobody says.
 OwnerOf: TypeAlias = Callable[[str], str | None]
@@ -80,13 +78,7 @@ async def move_directory(
     rows: ReadCommit,
     owner_of: OwnerOf,
     *,
-    jobs: int = CONTENTS_TRANSFERS,
-    limit_bytes_s: float | None = None,
-    on_progress: OnProgress | None = None,
-    on_problem: OnProblem | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
-    sleep: Sleep = asyncio.sleep,
+    options: MoveOptions = DEFAULTS,
 ) -> ContentsReport:
     """Makes a file of every path that has not become one yet. Run it again to go on, and to take along what is new.
 
@@ -99,19 +91,11 @@ async def move_directory(
               UnavailableError: a store did not answer, again and again.
     Cost      a read for each thousand paths, an upload each; a path whose size or time changed is read to be compared.
     """
-    work = Work(
-        ContentsReport(action="move", began=clock()),
-        jobs=jobs,
-        limit_bytes_s=limit_bytes_s,
-        on_progress=on_progress,
-        on_problem=on_problem,
-        timer=timer,
-        sleep=sleep,
-    )
+    work = Work(ContentsReport(action="move", began=options.clock()), options)
     await expect(root, work)
     mover = _Mover(root, files, work)
     async with (
-        turn(target, clock=clock, sleep=sleep),
+        turn(target, options),
         aclosing(paths_of(root, rows, owner_of, work.found)) as paths,
         side_by_side(work.jobs) as begin,
     ):
@@ -182,7 +166,7 @@ class _Mover:
         else:
             self._work.problem("changing", leaf.path, f"it was written to {CONTENTS_LOOKS} times while it was read")
         passing.end()
-        return self._work.done(leaf.size)
+        return self._work.done(leaf.size, is_there=moved is not None)
 
     async def _upload(self, leaf: Leaf, owner: str, on_bytes: OnBytes) -> None:
         """Stores the file, whose bytes are hashed here as well."""

@@ -11,17 +11,16 @@ import hashlib
 import os
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Final, Protocol
 
 from dal.errors import CorruptDataError, DalError
 from dal.files_move.directory import SOURCE
-from dal.files_move.report import ContentsReport, OnProblem, OnProgress, ProblemKind
-from dal.files_move.throttle import Sleep, Timer
-from dal.files_move.work import Work, side_by_side
-from dal.limits import CONTENTS_TRANSFERS, MAX_PAGE_ROWS
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.report import ContentsReport, ProblemKind
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.work import Work
+from dal.limits import MAX_PAGE_ROWS
 from dal.models import FileRecord, Page
-from dal.values import Clock, now
 
 SINCE: Final = "since-the-move"
 
@@ -38,25 +37,13 @@ async def roll_back_directory(
     root: Path,
     files: Downloads,
     *,
-    jobs: int = CONTENTS_TRANSFERS,
-    on_progress: OnProgress | None = None,
-    on_problem: OnProblem | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
-    sleep: Sleep = asyncio.sleep,
+    options: MoveOptions = DEFAULTS,
 ) -> ContentsReport:
     """Writes every file that was not made of a path of a directory below `root`; rows and contents stay as they are.
 
     Run it again to go on: a file that is there whole is left alone. Raises UnavailableError.
     """
-    work = Work(
-        ContentsReport(action="rollback", began=clock()),
-        jobs=jobs,
-        on_progress=on_progress,
-        on_problem=on_problem,
-        timer=timer,
-        sleep=sleep,
-    )
+    work = Work(ContentsReport(action="rollback", began=options.clock()), options)
     after: str | None = None
     async with side_by_side(work.jobs) as begin:
         while True:

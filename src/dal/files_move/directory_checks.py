@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from random import Random
-from time import monotonic
 
 from dal.blobs.base import BlobStore
 from dal.errors import DalError, NotFoundError
 from dal.files.keys import place_of
 from dal.files_move.assessing import Assessment, Sample
 from dal.files_move.directory import MovedFile, OwnerOf, PathToMove, expect, paths_of
-from dal.files_move.report import ContentsReport, OnProblem, OnProgress, Problem
-from dal.files_move.throttle import Sleep, Throttle, Timer
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.report import ContentsReport, Problem
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.throttle import OnBytes, Throttle, untold
 from dal.files_move.transfer import complaint, read_sums
 from dal.files_move.tree import ChangedError, Leaf, checksum_of_leaf, opened
 from dal.files_move.trial import trial
 from dal.files_move.walking import expected_of
-from dal.files_move.work import Work, side_by_side
-from dal.limits import CONTENTS_TRANSFERS
+from dal.files_move.work import Passing, Work
 from dal.store import ReadCommit
-from dal.values import Clock, now
 
 
 async def assess_directory(
@@ -34,25 +32,23 @@ async def assess_directory(
     *,
     read: bool = False,
     try_out: bool = True,
-    jobs: int = CONTENTS_TRANSFERS,
     random: Random | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
+    options: MoveOptions = DEFAULTS,
 ) -> Assessment:
     """What a move of the directory would do. Types are guessed from names.
 
     read     read all files: duplicates are found by content.
     try_out  copy a few under keys of the target's own, and remove them, to tell how long a move takes.
     """
-    made = Assessment(began=clock(), is_read=read)
-    began = timer()
+    made = Assessment(began=options.clock(), is_read=read)
+    began = options.timer()
     sample = Sample[Leaf](random or Random())  # noqa: S311
     async with aclosing(paths_of(root, rows, owner_of, made.problems.add)) as paths:
         async for leaf, _, moved in paths:
             checksum = None
             try:
                 if read:
-                    checksum = await checksum_of_leaf(root, leaf, Throttle(None), lambda _: None)
+                    checksum = await checksum_of_leaf(root, leaf, Throttle(None), untold)
             except ChangedError:
                 pass  # being written just now; a move looks again
             except NotFoundError as error:
@@ -62,8 +58,8 @@ async def assess_directory(
                 made.moving = made.moving.plus(leaf.size)
                 sample.offer(leaf, leaf.size)
     if target is not None and try_out:
-        made.speed = await trial(partial(opened, root), target, sample.chosen(), jobs=jobs, timer=timer)
-    made.seconds = timer() - began
+        made.speed = await trial(partial(opened, root), target, sample.chosen(), options=options)
+    made.seconds = options.timer() - began
     return made
 
 
@@ -74,13 +70,7 @@ async def verify_directory(
     owner_of: OwnerOf,
     *,
     deep: bool = False,
-    jobs: int = CONTENTS_TRANSFERS,
-    limit_bytes_s: float | None = None,
-    on_progress: OnProgress | None = None,
-    on_problem: OnProblem | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
-    sleep: Sleep = asyncio.sleep,
+    options: MoveOptions = DEFAULTS,
 ) -> ContentsReport:
     """Whether every path has become a file that holds the same; a file that was deleted since is in order, too.
 
@@ -88,15 +78,7 @@ async def verify_directory(
     that they are there, as many as they should be.
     deep  paths and their bytes in the target are read and hashed.
     """
-    work = Work(
-        ContentsReport(action="verify", began=clock()),
-        jobs=jobs,
-        limit_bytes_s=limit_bytes_s,
-        on_progress=on_progress,
-        on_problem=on_problem,
-        timer=timer,
-        sleep=sleep,
-    )
+    work = Work(ContentsReport(action="verify", began=options.clock()), options)
     await expect(root, work)
     check = _Check(root, target, rows, work, deep=deep)
     async with (
@@ -118,9 +100,9 @@ class _Check:
 
     async def one(self, path: PathToMove) -> None:
         """Compares a path with its file, and that with its bytes."""
-        leaf = path.leaf
+        leaf, passing = path.leaf, Passing(self._work)
         try:
-            wrong = await self._work.patiently(partial(self._look, leaf, path.moved))
+            wrong = await passing.patiently(partial(self._look, leaf, path.moved))
         except ChangedError:
             wrong = Problem("changing", leaf.path, "it was written to while it was read")
         except DalError as error:
@@ -131,13 +113,14 @@ class _Check:
             self._work.report.there += 1
         else:
             self._work.found(wrong)
+        passing.end()
         self._work.done(leaf.size)
 
-    async def _look(self, leaf: Leaf, moved: MovedFile | None) -> Problem | None:
+    async def _look(self, leaf: Leaf, moved: MovedFile | None, on_bytes: OnBytes) -> Problem | None:
         if moved is None:
             return Problem("absent", leaf.path, "it has not become a file")
         if self._deep or not moved.is_of(leaf):
-            checksum = await checksum_of_leaf(self._root, leaf, self._work.throttle, lambda _: None)
+            checksum = await checksum_of_leaf(self._root, leaf, self._work.throttle, untold)
             if checksum != moved.checksum:
                 return Problem("differs", leaf.path, f"file {moved.id} holds something else")
         key = place_of(moved.storage_key).blob_key
@@ -149,7 +132,7 @@ class _Check:
             return Problem("corrupt", leaf.path, f"file {moved.id} has {held.size} bytes, and its row says {row.size}")
         if self._deep:
             throttle = self._work.throttle
-            info, sums = await read_sums(self._target, key, row, throttle=throttle, on_bytes=lambda _: None)
+            info, sums = await read_sums(self._target, key, row, throttle=throttle, on_bytes=on_bytes)
             self._work.report.read += 1
             if wrong := complaint(sums, info, row):
                 return Problem("corrupt", leaf.path, f"file {moved.id}: {wrong}")

@@ -15,20 +15,22 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from time import monotonic
 
 from dal.blobs.base import BlobInfo, BlobStore
 from dal.errors import AlreadyExistsError, CorruptDataError, DalError, NotFoundError
+from dal.files.keys import MOVER, MOVER_UPLOADS
 from dal.files_move.comparing import Verdict, compare
-from dal.files_move.report import Action, ContentsReport, OnProblem, OnProgress
-from dal.files_move.throttle import Sleep, Timer
-from dal.files_move.transfer import OnBytes, copy_blob
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.report import Action, ContentsReport
+from dal.files_move.resuming import abandon_uploads, version_of
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.throttle import OnBytes
+from dal.files_move.transfer import copy_blob
 from dal.files_move.turn import turn
-from dal.files_move.walking import OWN_PREFIX, Found, expected_of, walk
-from dal.files_move.work import Passing, Work, side_by_side
-from dal.limits import CONTENTS_LOOKS, CONTENTS_RANGE_KEYS, CONTENTS_RANGES, CONTENTS_TRANSFERS
+from dal.files_move.walking import Found, expected_of, walk
+from dal.files_move.work import Passing, Work
+from dal.limits import CONTENTS_LOOKS, CONTENTS_RANGE_KEYS, CONTENTS_RANGES
 from dal.store import ReadCommit
-from dal.values import Clock, now
 
 
 async def move(
@@ -37,42 +39,39 @@ async def move(
     rows: ReadCommit,
     *,
     action: Action = "move",
-    jobs: int = CONTENTS_TRANSFERS,
-    limit_bytes_s: float | None = None,
-    on_progress: OnProgress | None = None,
-    on_problem: OnProblem | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
-    sleep: Sleep = asyncio.sleep,
+    options: MoveOptions = DEFAULTS,
 ) -> ContentsReport:
     """Copies every blob of the source that the target does not hold, each verified; what is there already is left.
 
     Run it again to go on after it was killed, and to take along what was stored since: what is done costs a listing.
 
-    rows           the data store whose rows speak of the blobs; it is only read.
-    action         `rollback` names the way back, from the new store to the old one; it does the same.
-    jobs           blobs copied at a time; memory is about a MiB for each.
-    limit_bytes_s  bytes of a second, of all copies together.
-    on_progress    is told after every piece that passed.   on_problem  is told of every problem, at once.
-    Raises         ConflictError: another mover is at work on the target.  UnavailableError: a store did not answer,
-                   again and again; what was copied stays, and the same call goes on from there.
-    Cost           a get and a put for each blob; a list for each thousand, on either side; a head of the target for
-                   each blob that is there and whose listing tells no checksum.
+    rows    the data store whose rows speak of the blobs; it is only read.
+    action  `rollback` names the way back, from the new store to the old one; it does the same, and aborts the
+            uploads that a killed move into the source has left there.
+    Raises  ConflictError: another mover is at work on the target.  UnavailableError: a store did not answer,
+            again and again; what was copied stays, and the same call goes on from there.
+    Cost    a get and a put for each blob, or a put for each part of a large one, and for notes on it; a list
+            for each thousand, on either side; a head of the target for each blob that is there and whose
+            listing tells no checksum.
     """
-    report = ContentsReport(action=action, began=clock())
-    work = Work(
-        report,
-        jobs=jobs,
-        limit_bytes_s=limit_bytes_s,
-        on_progress=on_progress,
-        on_problem=on_problem,
-        timer=timer,
-        sleep=sleep,
-    )
+    report = ContentsReport(action=action, began=options.clock())
+    work = Work(report, options)
     await work.expect(rows)
-    async with turn(target, clock=clock, sleep=sleep):
+    async with turn(target, options):
+        if action == "rollback":
+            await _abandon(source, options)
         await _Move(source, target, rows, work).run()
+        await abandon_uploads(target)  # of what was deleted, or cannot be copied
     return work.end()
+
+
+async def _abandon(store: BlobStore, options: MoveOptions) -> None:
+    """Ends what a killed move into this store had under way. ConflictError: it is not killed, but at work."""
+    async with aclosing(store.list(MOVER_UPLOADS)) as notes:  # type: ignore[type-var]  # a generator
+        if await anext(notes, None) is None:
+            return
+    async with turn(store, options):
+        await abandon_uploads(store)
 
 
 @dataclass(slots=True)
@@ -145,10 +144,10 @@ class _Move:
             async for info in listing:
                 if part.upper is not None and info.key > part.upper:
                     break
-                if info.key.startswith(OWN_PREFIX):
+                if info.key.startswith(MOVER):
                     continue
                 before = gone.pop(info.key, None)
-                if before is None or _version(before) != _version(info):
+                if before is None or version_of(before) != version_of(info):
                     seen[info.key] = info
                     theirs, row = await self._target.head(info.key), await expected_of(self._rows, info.key)
                     changed.append(Found(info.key, info, theirs, row))
@@ -184,7 +183,7 @@ class _Move:
         passing.end()
         if found.key not in part.counted:
             part.counted.add(found.key)
-            self._work.done(found.source.size)
+            self._work.done(found.source.size, is_there=found.key not in part.copied)
 
     async def _settle(self, part: _Range, found: Found, on_bytes: OnBytes) -> None:
         report, key = self._work.report, found.key
@@ -220,9 +219,4 @@ class _Move:
     def _is_ours(self, part: _Range, theirs: BlobInfo) -> bool:
         """Whether that is the copy this very run made, of what the source held before."""
         ours = part.copied.get(theirs.key)
-        return ours is not None and _version(ours) == _version(theirs)
-
-
-def _version(info: BlobInfo) -> tuple[object, ...]:
-    """What changes when a blob is replaced."""
-    return info.size, info.modified_at, info.etag
+        return ours is not None and version_of(ours) == version_of(theirs)

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from dal.errors import InvalidInputError
+from dal.errors import InvalidInputError, NotFoundError
 
 
 class Owners:
@@ -36,7 +36,7 @@ async def read_owners(
 ) -> Owners:
     """The owners that a user's key and a CSV file name. `find` gives the id of the user with a key.
 
-    Raises  InvalidInputError: a key that no user has, or a line that is not two fields.
+    Raises  NotFoundError: a key that no user has.  InvalidInputError: a line that is not two fields.
     """
     ids: dict[str, str] = {}
 
@@ -44,7 +44,7 @@ async def read_owners(
         if key not in ids:
             found = await find(key)
             if found is None:
-                raise InvalidInputError(f"{where}: no user {key[:40]!r}")
+                raise NotFoundError(f"{where}: no user {key[:40]!r}")
             ids[key] = found
         return ids[key]
 

@@ -1,4 +1,4 @@
-"""How fast a move is, and how long it still takes, from what passed in the last seconds."""
+"""How fast a move is, from what passed in the last seconds, and how long it takes, from what files and bytes cost."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections import deque
 from time import monotonic
 from typing import NamedTuple
 
+from dal.files_move.effort import Fit
 from dal.files_move.throttle import Timer
 from dal.limits import CONTENTS_PACE_S
 
 _EVERY_S = 0.2  # looks nearer to each other than that say nothing new
+_FIT_S = 1.0  # bytes are told of a little before or after their time has passed, which blurs short looks
 
 
 class Rate(NamedTuple):
@@ -19,28 +21,46 @@ class Rate(NamedTuple):
     files_s: float
 
 
+class _Look(NamedTuple):
+    """What had passed by a moment."""
+
+    at: float
+    bytes: int
+    files: int
+    worked_bytes: int
+    worked_files: int
+
+
 class Pace:
-    """Rates of the last CONTENTS_PACE_S seconds."""
+    """Rates of the last CONTENTS_PACE_S seconds, and the time that is left."""
 
     def __init__(self, timer: Timer = monotonic) -> None:
         self._timer = timer
-        self._looks: deque[tuple[float, int, int]] = deque()
+        self._looks = deque([_Look(timer(), 0, 0, 0, 0)])
+        self._rate = Rate(0.0, 0.0)
+        self._fitted = self._looks[0]
+        self._fit = Fit()
 
-    def look(self, done_bytes: int, files: int) -> Rate:
-        now = self._timer()
-        if not self._looks or now - self._looks[-1][0] >= _EVERY_S:
-            self._looks.append((now, done_bytes, files))
-        while len(self._looks) > 2 and now - self._looks[0][0] > CONTENTS_PACE_S:
+    def look(self, done_bytes: int, files: int, *, worked_bytes: int, worked_files: int) -> Rate:
+        """The rates of all that is done; what was there before took no work, and says nothing of what is left."""
+        now = _Look(self._timer(), done_bytes, files, worked_bytes, worked_files)
+        if now.at - self._looks[-1].at >= _EVERY_S:
+            self._looks.append(now)
+        if (seconds := now.at - self._fitted.at) >= _FIT_S:
+            last, self._fitted = self._fitted, now
+            self._fit.add(seconds, worked_files - last.worked_files, worked_bytes - last.worked_bytes)
+        while len(self._looks) > 2 and now.at - self._looks[0].at > CONTENTS_PACE_S:
             self._looks.popleft()
-        then, bytes_then, files_then = self._looks[0]
-        if now - then < _EVERY_S:
-            return Rate(0.0, 0.0)
-        return Rate((done_bytes - bytes_then) / (now - then), (files - files_then) / (now - then))
+        then = self._looks[0]
+        if (seconds := now.at - then.at) >= _EVERY_S:
+            self._rate = Rate((done_bytes - then.bytes) / seconds, (files - then.files) / seconds)
+        return self._rate
 
-
-def seconds_left(rate: Rate, left_bytes: int, left_files: int) -> float | None:
-    """Until all has passed, of bytes and of files whichever takes longer; None where nobody knows."""
-    if left_bytes <= 0 and left_files <= 0:
-        return 0.0
-    found = [left / speed for left, speed in ((left_bytes, rate.bytes_s), (left_files, rate.files_s)) if speed > 0]
-    return max(found) if found else None
+    def seconds_left(self, left_bytes: int, left_files: int) -> float | None:
+        """Until all has passed; None where nobody knows."""
+        if left_bytes <= 0 and left_files <= 0:
+            return 0.0
+        if (effort := self._fit.effort()) is not None:
+            return effort.seconds(left_files, left_bytes)
+        # It has just begun, or all was there before so far: as if the rest were, too.
+        return left_files / self._rate.files_s if self._rate.files_s > 0 else None

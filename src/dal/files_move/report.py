@@ -40,7 +40,7 @@ class ContentsProgress(NamedTuple):
 
     files, bytes      done, whether they were copied or there already.
     rate_bytes_s      of the last seconds.
-    eta_s             until all is done at that rate; None where nobody knows.
+    eta_s             until all is done, from what files and bytes have cost, each apart; None where nobody knows.
     """
 
     action: Action

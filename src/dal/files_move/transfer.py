@@ -1,23 +1,23 @@
 """One blob from one store to another, its bytes hashed on the way and compared with everything that knows them.
 
 What its row says of the content, what the source says of the blob, and what the target says that it stored: where one
-of them differs, nothing is left in the target. Small blobs travel as a whole, others in pieces as they come.
+of them differs, nothing is left in the target. Small blobs travel as a whole, others in pieces as they come, and large
+ones in parts, which a later try goes on behind (dal.files_move.resuming).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 from dal.blobs.base import BINARY, BlobInfo, BlobStore, Data, Reading
-from dal.errors import CorruptDataError
-from dal.files_move.throttle import Throttle
+from dal.errors import CorruptDataError, UnavailableError
+from dal.files_move.resuming import Sending, version_of
+from dal.files_move.throttle import OnBytes, Throttle, untold
 from dal.files_move.walking import Expected
-from dal.limits import CONTENTS_WHOLE_BYTES
-
-OnBytes: TypeAlias = Callable[[int], None]
+from dal.limits import CONTENTS_PARTS_BYTES, CONTENTS_WHOLE_BYTES
 
 
 class Sums(NamedTuple):
@@ -68,6 +68,12 @@ async def copy_blob(
     content_type = info.content_type or (row and row.mime_type) or BINARY
     known = info.checksum or (row and row.stored_checksum) or None
     hashing = _hashing(row)
+    if info.size > CONTENTS_PARTS_BYTES and not _is_near(source, target):
+        await reading.data.aclose()
+        sending = Sending(target, info, throttle, on_bytes)
+        arrived = await sending.begin(content_type, known)
+        start = arrived if target.capabilities.hashes and _is_agreed(info, row, known) else 0
+        return await _in_parts(source, target, info, row, sending, start, known, if_absent=if_absent)
     async with aclosing(_checked(reading, row, throttle, on_bytes, hashing)) as pieces:
         data: Data = pieces
         if info.size <= CONTENTS_WHOLE_BYTES:
@@ -77,6 +83,49 @@ async def copy_blob(
             key, data, size=info.size, content_type=content_type, checksum=known, if_absent=if_absent
         )
     return await _believed(target, stored, hashing.sums())
+
+
+async def _in_parts(
+    source: BlobStore,
+    target: BlobStore,
+    info: BlobInfo,
+    row: Expected | None,
+    sending: Sending,
+    start: int,
+    known: str | None,
+    *,
+    if_absent: bool,
+) -> BlobInfo:
+    """Copies a blob from a byte on; `sending` throttles and tells of the parts that it sends."""
+    reading = await source.get(info.key, start=start)
+    if version_of(reading.info) != version_of(info):
+        await reading.data.aclose()
+        raise UnavailableError(f"{info.key}: it is changing in the source", operation="files.move")
+    if start == 0:
+        hashing = _hashing(row)
+        async with aclosing(_checked(reading, row, Throttle(None), untold, hashing)) as pieces:
+            stored = await sending.send(pieces, 0, if_absent=if_absent)
+        return await _believed(target, stored, hashing.sums())
+    async with reading:
+        stored = await sending.send(reading.data, start, if_absent=if_absent)
+    if (stored.size, stored.checksum) == (info.size, known):
+        return stored
+    await target.delete([stored.key])
+    raise UnavailableError(
+        f"{info.key}: what had arrived before is not right; it is sent again", operation="files.move"
+    )
+
+
+def _is_near(source: BlobStore, target: BlobStore) -> bool:
+    """Two directories: no line is slow between them, and parts would be written twice."""
+    return source.capabilities.backend == target.capabilities.backend == "file"
+
+
+def _is_agreed(info: BlobInfo, row: Expected | None, known: str | None) -> bool:
+    """Whether one checksum of the blob as it lies there is all that can be asked for."""
+    if known is None or row is None:
+        return known is not None
+    return row.size in (None, info.size) and (row.checksum is None or row.stored_checksum == known)
 
 
 async def read_sums(

@@ -12,7 +12,8 @@ import mimetypes
 import os
 import stat
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
@@ -20,8 +21,7 @@ from dal.blobs.base import BlobInfo, Reading
 from dal.blobs.data import SlicedBytes
 from dal.errors import InvalidInputError, NotFoundError
 from dal.files_move.report import Problem
-from dal.files_move.throttle import Throttle
-from dal.files_move.transfer import OnBytes
+from dal.files_move.throttle import OnBytes, Throttle, untold
 from dal.limits import BLOB_PIECE_BYTES
 from dal.values import now
 
@@ -69,7 +69,7 @@ async def leaves(root: Path) -> AsyncGenerator[Leaf | Problem, None]:
         yield found
 
 
-async def read_leaf(root: Path, leaf: Leaf, throttle: Throttle, on_bytes: OnBytes) -> AsyncIterator[bytes]:
+async def read_leaf(root: Path, leaf: Leaf, throttle: Throttle, on_bytes: OnBytes) -> AsyncGenerator[bytes, None]:
     """The bytes of the file that was found. Raises ChangedError, before their end, where it is not that any more."""
     file = await _try(leaf, _open, root / leaf.path)
     try:
@@ -101,14 +101,20 @@ async def checksum_of_leaf(root: Path, leaf: Leaf, throttle: Throttle, on_bytes:
     return f"sha256:{found.hexdigest()}"
 
 
-async def opened(root: Path, leaf: Leaf) -> Reading:
-    """The file as a blob store would give it, whole in memory: for trials. Raises NotFoundError."""
+async def opened(root: Path, leaf: Leaf, end: int | None) -> Reading:
+    """The file up to an end as a blob store would give it, in memory: for trials. Raises NotFoundError."""
+    pieces, size = [], 0
     try:
-        pieces = [piece async for piece in read_leaf(root, leaf, Throttle(None), lambda _: None)]
+        async with aclosing(read_leaf(root, leaf, Throttle(None), untold)) as every:
+            async for piece in every:
+                pieces.append(piece)
+                size += len(piece)
+                if end is not None and size >= end:
+                    break
     except ChangedError as error:
         raise NotFoundError(error.message) from error
-    content = b"".join(pieces)
-    return Reading(BlobInfo(leaf.path, len(content), now()), SlicedBytes(content, BLOB_PIECE_BYTES))
+    content = b"".join(pieces)[:end]
+    return Reading(BlobInfo(leaf.path, leaf.size, now()), SlicedBytes(content, BLOB_PIECE_BYTES))
 
 
 async def _try(leaf: Leaf, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

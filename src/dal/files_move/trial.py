@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from time import monotonic
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from dal.blobs.base import BlobStore, Reading
-from dal.errors import NotFoundError
-from dal.files_move.tally import Amount
-from dal.files_move.throttle import Timer
-from dal.files_move.walking import OWN_PREFIX
-from dal.files_move.work import side_by_side
+from dal.errors import CorruptDataError, NotFoundError
+from dal.files.keys import MOVER
+from dal.files_move.effort import Effort, Fit
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.tally import NOTHING, Amount
 from dal.limits import CONTENTS_WHOLE_BYTES
 from dal.ops import JsonValue
 
 T = TypeVar("T")
+
+
+class Sampled(NamedTuple, Generic[T]):
+    """What is copied for a trial. `end`: so many of its bytes; None for all."""
+
+    item: T
+    size: int
+    end: int | None = None
+
+    @property
+    def tried_bytes(self) -> int:
+        return self.size if self.end is None else self.end
 
 
 class Speed(NamedTuple):
@@ -28,7 +40,7 @@ class Speed(NamedTuple):
     tried: Amount
 
     def seconds(self, amount: Amount) -> float:
-        return amount.files * self.file_s + amount.bytes * self.byte_s
+        return Effort(self.file_s, self.byte_s).seconds(amount.files, amount.bytes)
 
     def as_dict(self) -> dict[str, JsonValue]:
         return {
@@ -39,49 +51,50 @@ class Speed(NamedTuple):
 
 
 async def trial(
-    read: Callable[[T], Awaitable[Reading]],
+    read: Callable[[T, int | None], Awaitable[Reading]],
     target: BlobStore,
-    sample: Sequence[tuple[T, int]],
+    sample: Sequence[Sampled[T]],
     *,
-    jobs: int,
-    timer: Timer = monotonic,
+    options: MoveOptions = DEFAULTS,
 ) -> Speed | None:
-    """Copies a sample (what, and its size) that `read` opens, under keys of its own, which it removes; None: nothing.
+    """Copies a sample that `read` opens up to an end, under keys of its own, which it removes; None: nothing.
 
     Small and large ones are timed apart, so that the time of a blob and the time of a byte can be told.
     """
-    small = [(key, size) for key, size in sample if size <= CONTENTS_WHOLE_BYTES]
-    large = [(key, size) for key, size in sample if size > CONTENTS_WHOLE_BYTES]
-    small_s, few = await _timed(read, target, small, jobs, timer)
-    large_s, much = await _timed(read, target, large, jobs, timer)
-    if not few.files and not much.files:
-        return None
-    byte_s = large_s / much.bytes if much.bytes else 0.0
-    file_s = max(0.0, small_s - few.bytes * byte_s) / few.files if few.files else 0.0
-    if not much.files and few.bytes > few.files * CONTENTS_WHOLE_BYTES / 16:
-        file_s, byte_s = 0.0, small_s / few.bytes  # nothing but small blobs, and not that small: bytes are what counts
-    return Speed(file_s, byte_s, Amount(few.files + much.files, few.bytes + much.bytes))
+    fit, tried = Fit(), NOTHING
+    small = [one for one in sample if one.size <= CONTENTS_WHOLE_BYTES]
+    large = [one for one in sample if one.size > CONTENTS_WHOLE_BYTES]
+    for part in (small, large):
+        seconds, copied = await _timed(read, target, part, options)
+        fit.add(seconds, copied.files, copied.bytes)
+        tried = Amount(tried.files + copied.files, tried.bytes + copied.bytes)
+    effort = fit.effort()
+    return None if effort is None else Speed(*effort, tried)
 
 
 async def _timed(
-    read: Callable[[T], Awaitable[Reading]], target: BlobStore, sample: Sequence[tuple[T, int]], jobs: int, timer: Timer
+    read: Callable[[T, int | None], Awaitable[Reading]],
+    target: BlobStore,
+    sample: Sequence[Sampled[T]],
+    options: MoveOptions,
 ) -> tuple[float, Amount]:
     """Seconds, and how much was copied in them."""
     made: list[tuple[str, int]] = []
 
-    async def one(key: T, size: int, copy: str) -> None:
+    async def one(chosen: Sampled[T], copy: str) -> None:
         try:
-            async with await read(key) as reading:
-                await target.put(copy, reading.data, size=reading.info.size)
-        except NotFoundError:
+            async with await read(chosen.item, chosen.end) as reading:
+                size = reading.info.size if chosen.end is None else chosen.end
+                await target.put(copy, reading.data, size=size)
+        except (NotFoundError, CorruptDataError):  # gone, or another one, meanwhile
             return
         made.append((copy, size))
 
-    began = timer()
+    began = options.timer()
     try:
-        async with side_by_side(asyncio.Semaphore(jobs)) as begin:
-            for number, (key, size) in enumerate(sample):
-                await begin(partial(one, key, size, f"{OWN_PREFIX}trial/{number}"))
-        return timer() - began, Amount(len(made), sum(size for _, size in made))
+        async with side_by_side(asyncio.Semaphore(options.jobs)) as begin:
+            for number, chosen in enumerate(sample):
+                await begin(partial(one, chosen, f"{MOVER}trial/{number}"))
+        return options.timer() - began, Amount(len(made), sum(size for _, size in made))
     finally:
         await target.delete([copy for copy, _ in made])

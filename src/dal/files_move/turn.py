@@ -19,23 +19,24 @@ import orjson
 
 from dal.blobs.base import BlobStore
 from dal.errors import AlreadyExistsError, ConflictError, NotFoundError, UnsupportedError
+from dal.files.keys import MOVER
+from dal.files_move.options import MoveOptions
 from dal.files_move.throttle import Sleep
-from dal.files_move.walking import OWN_PREFIX
 from dal.limits import CONTENTS_LEASE_S
-from dal.values import Clock, now
+from dal.values import Clock
 
-KEY: Final = f"{OWN_PREFIX}mover"
+KEY: Final = f"{MOVER}mover"
 _RENEWALS: Final = 3  # of one lease
 
 
 @asynccontextmanager
-async def turn(target: BlobStore, *, clock: Clock = now, sleep: Sleep = asyncio.sleep) -> AsyncIterator[None]:
+async def turn(target: BlobStore, options: MoveOptions) -> AsyncIterator[None]:
     """Holds the target's lease while the block runs.
 
     Raises  ConflictError (retryable): another mover is at work on this target.
     """
-    lease = _Lease(target, clock)
-    await lease.take(sleep)
+    lease = _Lease(target, options.clock)
+    await lease.take(options.sleep)
     renewing = asyncio.create_task(lease.keep())
     try:
         yield

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from functools import partial
 from random import Random
-from time import monotonic
 
 from dal.blobs.base import BlobStore
 from dal.errors import CorruptDataError, DalError, NotFoundError
 from dal.files_move.comparing import Verdict, checksum_of, compare
-from dal.files_move.report import ContentsReport, OnProblem, OnProgress, Problem
-from dal.files_move.throttle import Sleep, Timer
+from dal.files_move.options import DEFAULTS, MoveOptions
+from dal.files_move.report import ContentsReport, Problem
+from dal.files_move.side_by_side import side_by_side
+from dal.files_move.throttle import OnBytes
 from dal.files_move.transfer import complaint, read_sums
 from dal.files_move.walking import Found, expected_of, walk
-from dal.files_move.work import Work, side_by_side
-from dal.limits import CONTENTS_TRANSFERS
+from dal.files_move.work import Passing, Work
 from dal.store import ReadCommit
-from dal.values import Clock, now
 
 
 async def verify(
@@ -28,14 +26,8 @@ async def verify(
     *,
     sample: int | None = None,
     deep: bool = False,
-    jobs: int = CONTENTS_TRANSFERS,
-    limit_bytes_s: float | None = None,
     random: Random | None = None,
-    on_progress: OnProgress | None = None,
-    on_problem: OnProblem | None = None,
-    clock: Clock = now,
-    timer: Timer = monotonic,
-    sleep: Sleep = asyncio.sleep,
+    options: MoveOptions = DEFAULTS,
 ) -> ContentsReport:
     """Compares every key of the source, and of the rows, with the target. Nothing is written.
 
@@ -45,16 +37,8 @@ async def verify(
     Raises    UnavailableError: a store did not answer, again and again.
     Cost      a list for each thousand keys; a head for each blob whose listing tells no checksum; deep: a get each.
     """
-    report = ContentsReport(action="verify", began=clock(), sampled=sample)
-    work = Work(
-        report,
-        jobs=jobs,
-        limit_bytes_s=limit_bytes_s,
-        on_progress=on_progress,
-        on_problem=on_problem,
-        timer=timer,
-        sleep=sleep,
-    )
+    report = ContentsReport(action="verify", began=options.clock(), sampled=sample)
+    work = Work(report, options)
     await work.expect(rows)
     chance = 1.0 if sample is None else min(1.0, sample / max(1, work.total_files))
     dice = random or Random()  # noqa: S311
@@ -77,10 +61,12 @@ class _Check:
 
     async def one(self, found: Found, *, looks_into: bool) -> None:
         """Compares a key; what seems wrong is looked at once more, for it may have changed since it was listed."""
-        wrong = await self._look(found, looks_into=looks_into)
+        passing = Passing(self._work)
+        wrong = await self._look(found, passing, looks_into=looks_into)
         if wrong is not None:
             found = await self._again(found.key)
-            wrong = await self._look(found, looks_into=looks_into)
+            wrong = await self._look(found, passing, looks_into=looks_into)
+        passing.end()
         info = found.source or found.target
         if wrong is not None:
             self._work.problem(*wrong)
@@ -90,9 +76,9 @@ class _Check:
             self._work.report.there += 1
         self._work.done(0 if info is None else info.size)
 
-    async def _look(self, found: Found, *, looks_into: bool) -> Problem | None:
+    async def _look(self, found: Found, passing: Passing, *, looks_into: bool) -> Problem | None:
         try:
-            return await self._work.patiently(partial(self._compare, found, looks_into=looks_into))
+            return await passing.patiently(partial(self._compare, found, looks_into=looks_into))
         except NotFoundError:
             return Problem("absent", found.key, "it was listed, and is not there")
         except CorruptDataError as error:
@@ -110,7 +96,7 @@ class _Check:
             await expected_of(self._rows, key),
         )
 
-    async def _compare(self, found: Found, *, looks_into: bool) -> Problem | None:
+    async def _compare(self, found: Found, on_bytes: OnBytes, *, looks_into: bool) -> Problem | None:
         """What is wrong with a key; None where nothing is."""
         key, ours, theirs, row = found
         if theirs is None:
@@ -122,7 +108,7 @@ class _Check:
         if row is not None and row.size not in (None, theirs.size):
             return Problem("corrupt", key, f"the target has {theirs.size} bytes, and its row says {row.size}")
         if self._deep and looks_into:
-            return await self._read(found)
+            return await self._read(found, on_bytes)
         if ours is not None and ours.size != theirs.size and row is None:
             return Problem("differs", key, f"the source has {ours.size} bytes, the target {theirs.size}")
         if looks_into and ours is not None:
@@ -135,10 +121,10 @@ class _Check:
                 return Problem("corrupt", key, f"the target holds {held}, and its row says {row.checksum}")
         return None
 
-    async def _read(self, found: Found) -> Problem | None:
+    async def _read(self, found: Found, on_bytes: OnBytes) -> Problem | None:
         """Reads the target's bytes. Where no row and no store knows their checksum, the source's are read too."""
         throttle, row = self._work.throttle, found.row
-        info, sums = await read_sums(self._target, found.key, row, throttle=throttle, on_bytes=lambda _: None)
+        info, sums = await read_sums(self._target, found.key, row, throttle=throttle, on_bytes=on_bytes)
         self._work.report.read += 1
         if wrong := complaint(sums, info, row):
             return Problem("corrupt", found.key, f"the target: {wrong}")

@@ -11,13 +11,11 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 from dal.blobs.base import BlobInfo, BlobStore
-from dal.files.keys import COMPRESSED, place_of
+from dal.files.keys import COMPRESSED, MOVER, place_of
+from dal.files.paging import pages
 from dal.limits import CONTENTS_PAGE_ROWS
 from dal.ops import Compare, Row, Select
 from dal.store import ReadCommit
-
-#: Keys of what a move itself leaves in a blob store while it works; they are nobody's contents.
-OWN_PREFIX: Final = "_dal/"
 
 _FILE: Final = ("storage_key", "checksum", "file_size", "mime_type", "id")
 _CONTENT: Final = ("blob_key", "checksum", "stored_size")
@@ -63,7 +61,7 @@ async def walk(source: BlobStore, target: BlobStore | None, rows: ReadCommit) ->
         while keys := [stream.head.key for stream in (ours, theirs, named) if stream.head is not None]:
             key = min(keys)
             found = Found(key, await ours.take(key), await theirs.take(key), await named.take(key))
-            if not key.startswith(OWN_PREFIX):
+            if not key.startswith(MOVER):
                 yield found
 
 
@@ -90,26 +88,18 @@ async def expected_of(rows: ReadCommit, key: str) -> Expected | None:
 
 
 async def _files(rows: ReadCommit) -> AsyncGenerator[Expected, None]:
-    async for row in _rows(rows, Select("files", order=("storage_key",), limit=CONTENTS_PAGE_ROWS, columns=_FILE)):
-        if not place_of(str(row[0])).is_shared:
-            yield _of_file(row)
+    query = Select("files", order=("storage_key",), columns=_FILE)
+    async for page in pages(rows, query, CONTENTS_PAGE_ROWS):
+        for row in page:
+            if not place_of(str(row[0])).is_shared:
+                yield _of_file(row)
 
 
 async def _contents(rows: ReadCommit) -> AsyncGenerator[Expected, None]:
-    query = Select("file_contents", (_IN_USE,), ("blob_key",), limit=CONTENTS_PAGE_ROWS, columns=_CONTENT)
-    async for row in _rows(rows, query):
-        yield _of_content(row)
-
-
-async def _rows(rows: ReadCommit, query: Select) -> AsyncGenerator[Row, None]:
-    """All rows of a query whose first column is its order, a page at a time."""
-    while True:
-        page = await rows.read(query)
+    query = Select("file_contents", (_IN_USE,), ("blob_key",), columns=_CONTENT)
+    async for page in pages(rows, query, CONTENTS_PAGE_ROWS):
         for row in page:
-            yield row
-        if len(page) < CONTENTS_PAGE_ROWS:
-            return
-        query = query._replace(after=(page[-1][0],))
+            yield _of_content(row)
 
 
 def _of_file(row: Row) -> Expected:

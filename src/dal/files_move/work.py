@@ -1,60 +1,46 @@
-"""What moves and checks of contents share: the report as it grows, progress, patience, and work side by side."""
+"""What moves and checks of contents share: the report as it grows, progress and patience."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
-from time import monotonic
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dal.blobs.base import BlobInfo, BlobStore
 from dal.errors import DalError
-from dal.files_move.pace import Pace, seconds_left
-from dal.files_move.report import ContentsProgress, ContentsReport, OnProblem, OnProgress, Problem, ProblemKind
-from dal.files_move.throttle import Sleep, Throttle, Timer
-from dal.files_move.transfer import OnBytes
+from dal.files_move.options import MoveOptions
+from dal.files_move.pace import Pace
+from dal.files_move.report import ContentsProgress, ContentsReport, Problem, ProblemKind
+from dal.files_move.throttle import OnBytes, Throttle
 from dal.limits import CONTENTS_FIRST_WAIT_S, CONTENTS_MAX_WAIT_S, CONTENTS_TRIES
 from dal.ops import Count, Sum
 from dal.store import ReadCommit
 
 T = TypeVar("T")
-Begin: TypeAlias = Callable[[Callable[[], Coroutine[None, None, None]]], Awaitable[None]]
 
 
 class Work:
-    """One run: what it has done, and how it is told.
+    """One run: what it has done, and how it is told."""
 
-    jobs           transfers at a time.
-    limit_bytes_s  all transfers together; None for no limit.
-    """
-
-    def __init__(
-        self,
-        report: ContentsReport,
-        *,
-        jobs: int,
-        limit_bytes_s: float | None = None,
-        on_progress: OnProgress | None = None,
-        on_problem: OnProblem | None = None,
-        timer: Timer = monotonic,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
+    def __init__(self, report: ContentsReport, options: MoveOptions) -> None:
+        timer = options.timer
         self.report = report
-        self.throttle = Throttle(limit_bytes_s, timer=timer, sleep=sleep)
+        self.throttle = Throttle(options.limit_bytes_s, timer=timer, sleep=options.sleep)
         self.total_files = 0
         self.total_bytes = 0
-        self.jobs = asyncio.Semaphore(jobs)
-        self._on_progress = on_progress
-        self._on_problem = on_problem
+        self.jobs = asyncio.Semaphore(options.jobs)
+        self._on_progress = options.on_progress
+        self._on_problem = options.on_problem
         self._timer = timer
-        self._sleep = sleep
+        self._sleep = options.sleep
         self._began = timer()
         self._pace = Pace(timer)
         self._passing = 0  # bytes of blobs that are under way
+        # What has taken the time: files that were worked on to their end, and bytes that have passed.
+        self._worked_files = self._worked_bytes = 0
 
     async def expect(self, rows: ReadCommit) -> None:
         """Takes the totals from the rows. Two reads."""
@@ -68,14 +54,16 @@ class Work:
         self.tell()
         return self.report
 
-    def passed(self, size: int) -> None:
-        """So many bytes of a blob went by."""
+    def passed(self, size: int, *, is_there: bool = False) -> None:
+        """So many bytes of a blob went by, or need not."""
         self._passing += size
+        self._worked_bytes += 0 if is_there else size
         self.tell()
 
-    def done(self, size: int) -> None:
-        """A blob of this size is dealt with."""
+    def done(self, size: int, *, is_there: bool = False) -> None:
+        """A blob of this size is dealt with. is_there: the target had it."""
         self.report.files += 1
+        self._worked_files += not is_there
         self.report.bytes += size
         self.tell()
 
@@ -96,7 +84,10 @@ class Work:
             return
         files, size = self.report.files, self.report.bytes + self._passing
         total_files, total_bytes = max(self.total_files, files), max(self.total_bytes, size)
-        rate = self._pace.look(size, files)
+        rate = self._pace.look(size, files, worked_bytes=self._worked_bytes, worked_files=self._worked_files)
+        left_bytes, left_files = total_bytes - size, total_files - files
+        if self.report.action == "verify" and not self._worked_bytes:
+            left_bytes = 0  # none are read
         self._on_progress(
             ContentsProgress(
                 self.report.action,
@@ -109,7 +100,7 @@ class Work:
                 self.report.problems.total,
                 rate.bytes_s,
                 rate.files_s,
-                seconds_left(rate, total_bytes - size, total_files - files),
+                self._pace.seconds_left(left_bytes, left_files),
             )
         )
 
@@ -146,38 +137,20 @@ class Passing:
         self._work = work
         self._size = 0
 
-    def on_bytes(self, size: int) -> None:
+    def on_bytes(self, size: int, *, is_there: bool = False) -> None:
         self._size += size
-        self._work.passed(size)
+        self._work.passed(size, is_there=is_there)
 
     def end(self) -> None:
         """Nothing of it is on its way any more."""
         size, self._size = self._size, 0
         self._work.forget(size)
 
-    async def patiently(self, call: Callable[[OnBytes], Awaitable[None]]) -> None:
+    async def patiently(self, call: Callable[[OnBytes], Awaitable[T]]) -> T:
         """As `Work.patiently`, counting anew at each try."""
 
-        async def attempt() -> None:
+        async def attempt() -> T:
             self.end()
-            await call(self.on_bytes)
+            return await call(self.on_bytes)
 
-        await self._work.patiently(attempt)
-
-
-@asynccontextmanager
-async def side_by_side(places: asyncio.Semaphore) -> AsyncIterator[Begin]:
-    """Gives a call that begins a piece of work as soon as a place is free; at the end of the block all are done.
-
-    The first error ends the others and is raised.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-
-            async def begin(work: Callable[[], Coroutine[None, None, None]]) -> None:
-                await places.acquire()
-                group.create_task(work()).add_done_callback(lambda _: places.release())
-
-            yield begin
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        return await self._work.patiently(attempt)

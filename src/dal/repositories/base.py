@@ -116,9 +116,11 @@ class Repository:
         *,
         allowed: Sequence[str],
         expected_version: int | None,
+        where: tuple[Compare, ...] = (),
     ) -> R:
         """Sets columns of one row, raises its version, and gives the row back.
 
+        where   what the row meets, or it is not there.
         Raises NotFoundError; ConflictError when the row is not at `expected_version`; InvalidInputError for a column
         that callers may not change.
         """
@@ -130,27 +132,29 @@ class Repository:
                 values[column] = check_object(f"{self.table.name}.{column}", value)
             else:
                 values[column] = check_column(self.table, column, value)
-        ops: list[Op] = []
+        expected: dict[str, Value] = {}
         if expected_version is not None:
-            expected = check_int("expected_version", expected_version, 1, MAX_INT64)
-            ops.append(Guard(self.table.name, key, {"version": expected}))
+            expected["version"] = check_int("expected_version", expected_version, 1, MAX_INT64)
+        ops: list[Op] = [Guard(self.table.name, key, expected, where)] if expected or where else []
         if not values:  # nothing to change is no change: the row as it is, the version still checked
-            return await self._unchanged(model, key, expected_version)
+            return await self._unchanged(model, key, expected_version, where)
         values["updated_at"] = self._now()
         ops.append(Update(self.table.name, key, values, {"version": 1}, self.table.names))
         try:
             row = (await self._store.commit(ops)).rows[-1]
         except ConflictError as error:
-            if error.retryable or expected_version is None:
-                raise
-            await self._behind(self._unchanged(model, key, expected_version), error.outcome)  # says what was found
+            if not error.retryable and ops[:-1]:  # a guard refused it: this says what was found
+                await self._behind(self._unchanged(model, key, expected_version, where), error.outcome)
             raise
         if row is None:
             raise self._not_found(key)
         return self._record(model, row)
 
-    async def _unchanged(self, model: type[R], key: Mapping[str, str], expected_version: int | None) -> R:
-        rows = await self._store.read(Select(self.table.name, tuple(Compare(c, "=", v) for c, v in key.items())))
+    async def _unchanged(
+        self, model: type[R], key: Mapping[str, str], expected_version: int | None, where: tuple[Compare, ...]
+    ) -> R:
+        at = tuple(Compare(c, "=", v) for c, v in key.items())
+        rows = await self._store.read(Select(self.table.name, (*at, *where)))
         if not rows:
             raise self._not_found(key)
         found = rows[0][self.table.names.index("version")]

@@ -18,7 +18,7 @@ from dal.limits import FILE_TASK_MAX_LEASE_S, FILE_TASK_MAX_TAKEN, FILE_TASK_RET
 from dal.models import Page
 from dal.ops import Compare, Delete, Guard, Insert, JsonValue, Op, Select, Update, Value
 from dal.repositories.base import Repository, known_id
-from dal.values import check_int, check_limit, check_object, check_text, check_time
+from dal.values import check_int, check_limit, check_object, check_text, check_time, moment_after, seconds_of
 
 _NAME = FILE_PROCESSING_QUEUE.name
 _URGENT = ("-priority", "run_at", "id")
@@ -97,29 +97,27 @@ class FileQueue(Repository):
     async def take(
         self, worker: str, *, tasks: Sequence[str] | None = None, lease_s: float = 60.0, limit: int = 1
     ) -> builtins.list[FileTask]:
-        """Tasks that are this worker's for `lease_s` seconds, most urgent first; fewer than `limit` if no more wait.
+        """Tasks that are this worker's for `lease_s` seconds, most urgent first; fewer than `limit` only where no more
+        wait, also beside others who take at the same time.
 
         worker   who takes them, 1..255 characters.   tasks  only these; None takes any.   limit  1..100.
-        Cost     one or two reads, and one commit for each task.
+        Cost     one or two reads, and one commit for each task; more for those that others were faster to take.
         """
         owner = check_text("worker", worker, max_chars=255, min_chars=1)
         count = check_limit("limit", limit, FILE_TASK_MAX_TAKEN)
-        until = self._now() + self._lease(lease_s)
+        now = self._now()
+        until = now + self._lease(lease_s)
         only = () if tasks is None else (Compare("task", "in", tuple(check_text("task", t) for t in tasks)),)
+        lease: dict[str, Value] = {"status": "running", "lease_owner": owner, "lease_until": until}
         taken: builtins.list[FileTask] = []
-        for where in self._waiting(only):
-            if len(taken) == count:
-                break
-            rows = await self._store.read(
-                Select(_NAME, where, _URGENT, limit=count - len(taken), columns=self.table.names)
-            )
-            for found in [self._record(FileTask, row) for row in rows]:
-                if found.attempts >= found.max_attempts:  # its worker died with its last attempt
-                    await self._set(found, {"status": "dead", "lease_owner": None, "lease_until": None})
-                    continue
-                lease: dict[str, Value] = {"status": "running", "lease_owner": owner, "lease_until": until}
-                if (mine := await self._set(found, lease, attempt=1)) is not None:
-                    taken.append(mine)
+        for where in self._waiting(now, only):
+            # What was found is not found again: it is ours, somebody else's, or dead. So each look finds the next ones.
+            while len(taken) < count and (found := await self._urgent(where, count - len(taken))):
+                for task in found:
+                    if task.attempts >= task.max_attempts:  # its worker died with its last attempt
+                        await self._set(task, {"status": "dead", "lease_owner": None, "lease_until": None})
+                    elif (mine := await self._set(task, lease, attempt=1)) is not None:
+                        taken.append(mine)
         return taken
 
     async def extend(self, task: FileTask, *, lease_s: float = 60.0) -> FileTask:
@@ -137,18 +135,14 @@ class FileQueue(Repository):
     async def fail(self, task: FileTask, error: str, *, retry_in_s: float | None = None) -> FileTask:
         """The task, to be tried again later, or `dead` after its last attempt.
 
-        retry_in_s  None: after half a minute, and twice as long after each attempt, at most an hour.
+        retry_in_s  from 0; None: after half a minute, and twice as long after each attempt, at most an hour.
         Raises      ConflictError: its lease was over and somebody else has it.
         """
         told = check_text("error", error)
         if task.attempts >= task.max_attempts:
             return await self._ours(task, status="dead", lease_owner=None, lease_until=None, last_error=told)
-        wait = (
-            min(FILE_TASK_RETRY_S * 2 ** (task.attempts - 1), FILE_TASK_RETRY_MAX_S)
-            if retry_in_s is None
-            else retry_in_s
-        )
-        run_at = self._now() + timedelta(seconds=wait)
+        wait = min(FILE_TASK_RETRY_S * 2 ** min(task.attempts - 1, 30), FILE_TASK_RETRY_MAX_S)
+        run_at = moment_after(self._now(), "retry_in_s", wait if retry_in_s is None else retry_in_s)
         return await self._ours(
             task, status="pending", lease_owner=None, lease_until=None, last_error=told, run_at=run_at
         )
@@ -185,13 +179,17 @@ class FileQueue(Repository):
         where = (Compare("status", "=", status), Compare("updated_at", "<", check_time("before", before)))
         return (await self._store.commit((Delete(_NAME, where),))).counts[0]
 
-    def _waiting(self, only: tuple[Compare, ...]) -> tuple[tuple[Compare, ...], ...]:
+    def _waiting(self, now: datetime, only: tuple[Compare, ...]) -> tuple[tuple[Compare, ...], ...]:
         """What can be taken: leases that are over first, for they were taken first, then what is due."""
-        now = self._now()
         return (
             (Compare("status", "=", "running"), Compare("lease_until", "<=", now), *only),
             (Compare("status", "=", "pending"), Compare("run_at", "<=", now), *only),
         )
+
+    async def _urgent(self, where: tuple[Compare, ...], limit: int) -> builtins.list[FileTask]:
+        """The most urgent of these tasks, at most so many."""
+        rows = await self._store.read(Select(_NAME, where, _URGENT, limit=limit, columns=self.table.names))
+        return [self._record(FileTask, row) for row in rows]
 
     async def _ours(self, task: FileTask, **values: Value) -> FileTask:
         changed = await self._set(task, values)
@@ -200,7 +198,9 @@ class FileQueue(Repository):
         return changed
 
     async def _set(self, task: FileTask, values: Mapping[str, Value], *, attempt: int = 0) -> FileTask | None:
-        """The task after a change, or None where somebody was faster."""
+        """The task after a change, or None where somebody was faster, or there is none."""
+        if known_id("task.id", task.id) is None:
+            return None
         try:
             row = (await self._store.commit(self._edit(task, values, attempt))).rows[1]
         except ConflictError as error:
@@ -221,7 +221,8 @@ class FileQueue(Repository):
         return {"status": "done", "completed_at": self._now(), **ended}
 
     def _lease(self, seconds: float) -> timedelta:
-        if not 0 < seconds <= FILE_TASK_MAX_LEASE_S:
+        seconds = seconds_of("lease_s", seconds)
+        if not 1e-6 <= seconds <= FILE_TASK_MAX_LEASE_S:  # a microsecond: times have no finer parts
             raise InvalidInputError(
                 f"lease_s: more than 0 and at most {FILE_TASK_MAX_LEASE_S} seconds, got {seconds!r}"
             )

@@ -17,6 +17,8 @@ class Files(Repository):
     """Create, find, change and delete what is known of files."""
 
     table = FILES
+    #: What a file meets that can be changed.
+    _present: tuple[Compare, ...] = ()
 
     async def create(
         self,
@@ -87,7 +89,12 @@ class Files(Repository):
         if "file_size" in changes:
             check_int("file_size", changes["file_size"], 0, MAX_INT64)
         return await self._change(
-            FileRecord, {"id": key}, changes, allowed=_CHANGEABLE, expected_version=expected_version
+            FileRecord,
+            {"id": key},
+            changes,
+            allowed=_CHANGEABLE,
+            expected_version=expected_version,
+            where=self._present,
         )
 
     async def delete(self, file_id: str) -> bool:

@@ -16,7 +16,7 @@ from dal.models import MemoryItem
 from dal.ops import Compare, Delete, Guard, JsonValue, Op, Select, Upsert, Value
 from dal.repositories.base import Repository, known_id
 from dal.tables import USER_MEMORY
-from dal.values import check_column, check_int, check_limit, check_time
+from dal.values import check_column, check_expiry, check_int, check_limit
 
 _KEY = ("user_id", "memory_type", "key")
 _TAKEN_OVER = ("value", "expires_at", "updated_at")
@@ -48,7 +48,7 @@ class Memory(Repository):
         Cost              one round trip; two where an expired item stands in the way.
         """
         now = self._now()
-        upsert = self._upsert(user_id, memory_type, key, value, self._expiry(now, ttl, expires_at), now)
+        upsert = self._upsert(user_id, memory_type, key, value, check_expiry(now, "ttl", ttl, expires_at), now)
         guards: tuple[Op, ...] = ()
         if expected_version is not None:
             at = {c: upsert.row[c] for c in _KEY}
@@ -80,10 +80,10 @@ class Memory(Repository):
         Cost    one round trip.
         """
         if not isinstance(items, Mapping):
-            raise InvalidInputError("items: expected a mapping of key to value")
+            raise InvalidInputError(f"items: expected a mapping of key to value, found {type(items).__name__}")
         if not items:
             return []
-        check_int("items", len(items), 1, MAX_BATCH_MESSAGES)
+        check_limit("items", len(items), MAX_BATCH_MESSAGES, instead="set them in several calls")
         now = self._now()
         upserts = [self._upsert(user_id, memory_type, key, value, None, now) for key, value in items.items()]
         away = self._delete_expired(upserts[0], now, tuple(items))
@@ -182,20 +182,3 @@ class Memory(Repository):
                 Compare("expires_at", "<=", now),
             ),
         )
-
-    def _expiry(self, now: datetime, ttl: float | timedelta | None, expires_at: datetime | None) -> datetime | None:
-        if ttl is None:
-            return None if expires_at is None else check_time("expires_at", expires_at)
-        if expires_at is not None:
-            raise InvalidInputError("ttl and expires_at: give one of them")
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float | timedelta):
-            raise InvalidInputError(f"ttl: expected seconds or a timedelta, got {type(ttl).__name__}")
-        try:
-            delta = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
-            if delta <= timedelta(0):
-                raise InvalidInputError(f"ttl: must be more than 0, got {ttl!r}")
-            return now + delta
-        except (OverflowError, ValueError) as error:
-            if isinstance(error, InvalidInputError):
-                raise
-            raise InvalidInputError(f"ttl: {ttl!r} seconds lie beyond the year 9999; leave it out") from error

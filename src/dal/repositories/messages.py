@@ -78,8 +78,12 @@ class Messages(Repository):
         Raises    as `add` does.
         Cost      one round trip.
         """
-        if len(messages) > MAX_BATCH_MESSAGES:
-            check_int("messages", len(messages), 0, MAX_BATCH_MESSAGES)
+        if not isinstance(messages, Sequence):
+            raise InvalidInputError(f"messages: expected a sequence of NewMessage, found {type(messages).__name__}")
+        check_limit("messages", len(messages), MAX_BATCH_MESSAGES, minimum=0, instead="add them in several calls")
+        for place, message in enumerate(messages):
+            if not isinstance(message, NewMessage):
+                raise InvalidInputError(f"messages[{place}]: expected a NewMessage, found {type(message).__name__}")
         now = self._now()
         rows = [self._row(m.role, m.content, m.metadata, m.token_count, m.id, m.created_at, now) for m in messages]
         if len({row["id"] for row in rows}) < len(rows):
@@ -92,7 +96,7 @@ class Messages(Repository):
         """The newest messages of a chat, oldest of them first.
 
         limit    1..1000 messages.
-        offset   passes over so many of the newest ones.
+        offset   passes over so many of the newest ones, at most 1,000,000.
         before   sequence number, exclusive; None starts at the newest.
         Raises   MissingReferenceError: no such chat.  UnavailableError: the store did not answer (retryable).
         Cost     one indexed read, the same for a chat of ten messages or a million, whatever the offset.
@@ -101,7 +105,7 @@ class Messages(Repository):
         count = check_limit("limit", limit, MAX_HISTORY_MESSAGES)
         where = [_of_chat(key)]
         if offset:
-            check_int("offset", offset, 0, MAX_HISTORY_OFFSET)
+            check_limit("offset", offset, MAX_HISTORY_OFFSET, minimum=0, instead="go on from `before`")
         if before is not None:
             where.append(Compare("sequence_number", "<", check_int("before", before, 1, MAX_INT32) - offset))
         elif offset:  # numbers have no gaps, so an offset is a number too

@@ -132,9 +132,11 @@ class Cached(BlobLayer):
         finally:
             await self._forget([target])
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
         try:
-            return await super().complete_parts(key, upload_id, parts)
+            return await super().complete_parts(key, upload_id, parts, if_absent=if_absent)
         finally:
             await self._forget([key])
 

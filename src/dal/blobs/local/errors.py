@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from dal.errors import (
@@ -20,6 +22,8 @@ BACKEND: Final = "file"
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: What opening says that follows no symbolic link and found one, or found no directory where one belongs.
 _FOREIGN: Final = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
+#: What is said of a directory that cannot be made where it is named.
+_NO_PLACE: Final = (errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -29,6 +33,18 @@ def translated(operation: str, subject: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise translate(operation, subject, error) from error
+
+
+def opening_error(root: Path, error: OSError) -> DalError:
+    """Why the directory cannot be opened."""
+    if error.errno in _NO_PLACE and not os.path.isdir(root):
+        why = "is no directory" if error.errno == errno.EEXIST else f"cannot be made: {error.strerror}"
+        return ConfigurationError(
+            f"open: {root}: {why}; name one that is there, or can be made",
+            operation="blobs.open",
+            backend=BACKEND,
+        )
+    return translate("open", str(root), error)
 
 
 def translate(operation: str, subject: str, error: OSError) -> DalError:

@@ -71,13 +71,14 @@ class Unfinished:
         _write_all(self._descriptor, block)
         self.size += len(block)
 
-    def place(self, directory: int, name: str, *, content_type: str, if_absent: bool = False) -> Trailer:
+    def place(self, directory: int, name: str, key: str, *, content_type: str, if_absent: bool = False) -> BlobInfo:
         """Syncs the file and gives it its name, durably. FileExistsError: `if_absent`, and the name is taken."""
         self._open()
         trailer = Trailer(self.size, self._hash.digest(), content_type)
         _write_all(self._descriptor, trailer.encode())
         faults.reach("blob.syncing")
         os.fsync(self._descriptor)
+        info = _described(key, trailer, os.fstat(self._descriptor))
         faults.reach("blob.naming")
         if if_absent:
             # A hard link is refused where the name is taken, on every system; a rename would replace.
@@ -97,7 +98,7 @@ class Unfinished:
                 backend=BACKEND,
                 outcome="unknown",
             ) from error
-        return trailer
+        return info
 
     def discard(self) -> None:
         """Takes the file away, unless it has its name; to be called at the end in any case."""
@@ -135,9 +136,14 @@ def _info(descriptor: int, key: str) -> BlobInfo:
             operation="blobs.get",
             backend=BACKEND,
         )
+    return _described(key, found, status)
+
+
+def _described(key: str, trailer: Trailer, status: os.stat_result) -> BlobInfo:
     # Another file takes a blob's place by rename: its inode and times tell one content from the next.
     etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}"
-    return BlobInfo(key, size, modified_at(status), found.content_type or None, found.checksum, etag)
+    kind = trailer.content_type or None
+    return BlobInfo(key, trailer.size, modified_at(status), kind, trailer.checksum, etag)
 
 
 def modified_at(status: os.stat_result) -> datetime:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dal.blobs.base import BINARY, BlobCapabilities, BlobInfo, Data, Method, Part, PartialUpload, Reading, SignedRequest
 from dal.blobs.checks import (
+    already_there,
     check_arrived,
     check_content_type,
     check_key,
@@ -29,12 +30,17 @@ from dal.blobs.checks import (
 )
 from dal.blobs.data import SlicedBytes, blocks, put_again, until
 from dal.blobs.local import faults, listing, uploads
-from dal.blobs.local.errors import BACKEND, translate, translated
+from dal.blobs.local.errors import BACKEND, opening_error, translate, translated
 from dal.blobs.local.files import Unfinished, open_blob
 from dal.blobs.local.reading import FilePieces
 from dal.blobs.local.tree import Tree
 from dal.blobs.threads import Threads
-from dal.errors import AlreadyExistsError, ConfigurationError, NotFoundError, UnavailableError, UnsupportedError
+from dal.errors import (
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from dal.limits import (
     BLOB_BLOCK_BYTES,
     BLOB_LEFTOVER_S,
@@ -64,6 +70,7 @@ _CAPABILITIES = BlobCapabilities(
     max_part_bytes=MAX_BLOB_PART_BYTES,
     max_parts=MAX_BLOB_PARTS,
     max_bytes=MAX_BLOB_BYTES,
+    hashes=True,
 )
 
 
@@ -88,12 +95,9 @@ class LocalBlobStore:
     async def open(self) -> None:
         if self._opened is None:
             try:
-                with translated("open", str(self._root)):
-                    self._opened = await self._threads.run(Tree, self._root)
-            except AlreadyExistsError as error:
-                raise ConfigurationError(
-                    f"open: {self._root}: is no directory", operation="blobs.open", backend=BACKEND
-                ) from error
+                self._opened = await self._threads.run(Tree, self._root)
+            except OSError as error:
+                raise opening_error(self._root, error) from error
             await self.remove_leftovers()
 
     async def close(self) -> None:
@@ -114,7 +118,7 @@ class LocalBlobStore:
     ) -> BlobInfo:
         check_put(self.capabilities, key, size, content_type, checksum)
         if if_absent and await self.head(key) is not None:
-            raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=BACKEND)
+            raise already_there("put", key, BACKEND)
 
         def finish(unfinished: Unfinished) -> BlobInfo:
             check_arrived(
@@ -163,7 +167,7 @@ class LocalBlobStore:
     async def copy(self, source: str, target: str) -> BlobInfo:
         return await put_again(await self.get(source), self, target)
 
-    async def start_parts(self, key: str, *, content_type: str = BINARY) -> str:
+    async def start_parts(self, key: str, *, content_type: str = BINARY, checksum: str | None = None) -> str:  # noqa: ARG002  # it hashes itself
         check_key(key)
         check_content_type(content_type)
         with translated("start_parts", key):
@@ -191,9 +195,13 @@ class LocalBlobStore:
         with translated("list_parts", key):
             return await self._threads.run(uploads.parts, self._tree, upload_id)
 
-    async def complete_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> BlobInfo:
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
         ordered = check_parts(self.capabilities, parts)
         content_type = await self._require_upload(key, upload_id)
+        if if_absent and await self.head(key) is not None:
+            raise already_there("complete_parts", key, BACKEND)
         content = uploads.content(self._tree, upload_id, ordered)
 
         async def joined() -> AsyncIterator[bytes]:
@@ -201,13 +209,16 @@ class LocalBlobStore:
                 yield block
 
         def finish(unfinished: Unfinished) -> BlobInfo:
-            info = self._place(key, unfinished, content_type)
+            info = self._place(key, unfinished, content_type, if_absent=if_absent)
             faults.reach("upload.completed")
             uploads.abort(self._tree, upload_id)
             return info
 
         try:
             return await self._write("complete_parts", key, joined(), finish)
+        except InvalidInputError:
+            await self._require_upload(key, upload_id)  # else somebody has completed it meanwhile, and parts are gone
+            raise
         finally:
             await self._threads.run(content.close)
 
@@ -276,7 +287,9 @@ class LocalBlobStore:
     @property
     def _tree(self) -> Tree:
         if self._opened is None:
-            raise UnavailableError(f"blobs: {self._root} is not open", backend=BACKEND)
+            raise UnavailableError(
+                f"blobs: {self._root} is not open", operation="blobs", backend=BACKEND, retryable=False
+            )
         return self._opened
 
     async def _write(self, operation: str, key: str, data: Data, finish: Callable[[Unfinished], T]) -> T:
@@ -302,10 +315,7 @@ class LocalBlobStore:
 
     def _place(self, key: str, unfinished: Unfinished, content_type: str, *, if_absent: bool = False) -> BlobInfo:
         with self._tree.place(key, create=True) as (directory, name):
-            unfinished.place(directory, name, content_type=content_type, if_absent=if_absent)
-            descriptor, info = open_blob(directory, name, key)
-            os.close(descriptor)
-            return info
+            return unfinished.place(directory, name, key, content_type=content_type, if_absent=if_absent)
 
     def _open_blob(self, key: str) -> tuple[int, BlobInfo]:
         with self._tree.place(key) as (directory, name):

@@ -61,8 +61,7 @@ def content_type(tree: Tree, key: str, upload_id: str) -> str:
 def place_part(tree: Tree, upload_id: str, number: int, unfinished: Unfinished) -> Part:
     """Makes a written file the part of that number, in the place of one that was there."""
     with tree.upload(upload_id) as directory:
-        trailer = unfinished.place(directory, f"{number:05}", content_type="")
-    return Part(number, trailer.size, trailer.digest.hex())
+        return _part(number, unfinished.place(directory, f"{number:05}", f"part {number}", content_type=""))
 
 
 def parts(tree: Tree, upload_id: str) -> list[Part]:

@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dal.blobs.base import BlobInfo, Data, Part
-from dal.blobs.checks import check_arrived, check_size
+from dal.blobs.checks import already_there, check_arrived, check_size
 from dal.blobs.data import blocks, sha256, until
 from dal.blobs.s3.errors import BACKEND
-from dal.errors import AlreadyExistsError, CorruptDataError, DalError, LimitExceededError
+from dal.errors import CorruptDataError, DalError, LimitExceededError
 from dal.limits import CLOSE_TIMEOUT_S, MAX_BLOB_PARTS, S3_PART_BYTES, S3_PARTS_AT_ONCE, S3_UNKNOWN_PART_BYTES
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def put_data(
         check_arrived(key, found_size=len(first), found_checksum=found, size=size, checksum=checksum, backend=BACKEND)
         return await store.put_whole(key, first, content_type=content_type, checksum=found, if_absent=if_absent)
     if if_absent and await store.head(key) is not None:
-        raise AlreadyExistsError(f"put: {key} is there already", operation="blobs.put", backend=BACKEND)
+        raise already_there("put", key, BACKEND)
     upload_id = await store.start_parts(key, content_type=content_type, checksum=checksum)
     try:
         sending = _Sending(store, key, upload_id)

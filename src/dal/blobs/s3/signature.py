@@ -10,6 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -91,10 +92,17 @@ def _signature(
     request = "\n".join([*lines, "", ";".join(names), payload_hash])
     digest = hashlib.sha256(request.encode()).hexdigest()
     text = "\n".join([_ALGORITHM, stamp, _scope(region, stamp), digest])
-    key = f"AWS4{credentials.secret_key}".encode()
-    for part in (stamp[:8], region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
+    key = _signing_key(credentials.secret_key, stamp[:8], region)
     return hmac.digest(key, text.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=16)
+def _signing_key(secret_key: str, day: str, region: str) -> bytes:
+    """The same all day, and half of what a signature costs."""
+    key = f"AWS4{secret_key}".encode()
+    for part in (day, region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
 
 
 def _scope(region: str, stamp: str) -> str:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from dal.blobs.base import BINARY, BlobInfo, Data, Method, Reading, SignedRequest
+from dal.blobs.base import BINARY, BlobInfo, Data, Method, Part, Reading, SignedRequest
 from dal.blobs.checks import (
+    already_there,
     check_content_type,
     check_key,
     check_part,
@@ -172,6 +173,13 @@ class S3BlobStore(S3Uploads):
         return info._replace(
             key=target, modified_at=self._date(answer), etag=root.findtext("ETag", "").strip('"') or None
         )
+
+    async def complete_parts(
+        self, key: str, upload_id: str, parts: Sequence[Part], *, if_absent: bool = False
+    ) -> BlobInfo:
+        if if_absent and await self.head(key) is not None:  # not every server looks at the condition here
+            raise already_there("complete_parts", key, BACKEND)
+        return await super().complete_parts(key, upload_id, parts, if_absent=if_absent)
 
     async def presign(
         self,

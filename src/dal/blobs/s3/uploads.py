@@ -168,7 +168,7 @@ class S3Uploads:
     @property
     def _client(self) -> S3Client:
         if self._opened is None:
-            raise UnavailableError(f"blobs: {self!r} is not open", backend=BACKEND)
+            raise UnavailableError(f"blobs: {self!r} is not open", operation="blobs", backend=BACKEND, retryable=False)
         return self._opened
 
     async def _copy_in_parts(self, info: BlobInfo, place: str, target: str) -> BlobInfo:

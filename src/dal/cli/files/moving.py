@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -18,15 +19,16 @@ from dal.cli.files.options import (
     To,
     limit_of,
 )
-from dal.cli.files.places import Ends, check_ends, opened_ends
+from dal.cli.files.places import Ends, Places, check_ends, opened_ends
 from dal.cli.options import AsJson, Url
 from dal.cli.output import console, one_line, print_json, table
-from dal.cli.running import FAILED, complain, run
+from dal.cli.running import FAILED, WRONG_USAGE, complain, run
 from dal.limits import CONTENTS_TRANSFERS
 
 if TYPE_CHECKING:
     from dal.files_move.assessing import Assessment
     from dal.files_move.cost_estimate import Expense
+    from dal.files_move.options import MoveOptions
     from dal.files_move.report import ContentsReport
 
 JsonLines = Annotated[
@@ -56,22 +58,23 @@ def assess(
     With --to a few blobs are copied under names of their own and removed again, to tell the time. Exits with 1 when
     something is wrong; bytes that no row names are told, and are in nobody's way.
     """
-    check_ends(source, directory, target, needs_target=False)
+    places = Places(url, source, directory, target, user, paths)
+    check_ends(places, needs_target=False)
 
     async def work() -> int:
         from dal.files_move.assessing import assess as assess_contents
         from dal.files_move.cost_estimate import expenses
         from dal.files_move.directory_checks import assess_directory
+        from dal.files_move.options import MoveOptions
 
-        async with opened_ends(url, source, directory, target, user, paths) as ends:
-            rows, try_out = ends.data.store, not no_trial
-            if ends.source is None:
-                assert ends.root is not None and ends.owners is not None  # noqa: S101, PT018  # no source: a directory
-                made = await assess_directory(
-                    ends.root, ends.target, rows, ends.owners, read=read, try_out=try_out, jobs=jobs
-                )
+        options, try_out = MoveOptions(jobs=jobs), not no_trial
+        async with opened_ends(places) as ends:
+            rows, into = ends.data.store, ends.target
+            if ends.source is not None:
+                made = await assess_contents(ends.source, into, rows, read=read, try_out=try_out, options=options)
             else:
-                made = await assess_contents(ends.source, ends.target, rows, read=read, try_out=try_out, jobs=jobs)
+                root, owners = ends.tree
+                made = await assess_directory(root, into, rows, owners, read=read, try_out=try_out, options=options)
             own = []
             for provider in {ends.source_provider, ends.target_provider} - {None}:
                 own += await ends.data.files.monitoring.prices.list(str(provider))
@@ -104,44 +107,19 @@ def move(
     is read from there. Killed at any moment, the same command goes on where it was; run again, it takes along what is
     new. Nothing is taken out of the source. Exits with 1 when something could not be copied.
     """
-    check_ends(source, directory, target, needs_target=True)
+    places = Places(url, source, directory, target, user, paths)
 
-    async def work() -> int:
-        from dal.cli.files.progress import ContentsBars
+    async def work(ends: Ends, options: MoveOptions) -> ContentsReport:
         from dal.files_move.directory import move_directory
         from dal.files_move.moving import move as move_contents
 
-        rate = limit_of(limit)
-        async with opened_ends(url, source, directory, target, user, paths) as ends:
-            assert ends.target is not None  # noqa: S101  # check_ends sees to it
-            with ContentsBars(as_json=json) as bars:
-                if ends.source is None:
-                    assert ends.root is not None and ends.owners is not None  # noqa: S101, PT018
-                    found = await move_directory(
-                        ends.root,
-                        ends.data.files,
-                        ends.target,
-                        ends.data.store,
-                        ends.owners,
-                        jobs=jobs,
-                        limit_bytes_s=rate,
-                        on_progress=bars.show,
-                        on_problem=bars.problem,
-                    )
-                else:
-                    found = await move_contents(
-                        ends.source,
-                        ends.target,
-                        ends.data.store,
-                        jobs=jobs,
-                        limit_bytes_s=rate,
-                        on_progress=bars.show,
-                        on_problem=bars.problem,
-                    )
-        next_ = f"Next: dal files verify {_ends_again(source, directory, target)}"
-        return _tell(found, report, ends, json, next_)
+        rows, into = ends.data.store, ends.filled
+        if ends.source is not None:
+            return await move_contents(ends.source, into, rows, options=options)
+        root, owners = ends.tree
+        return await move_directory(root, ends.data.files, into, rows, owners, options=options)
 
-    run(work())
+    _carry_out(places, work, jobs, limit, report, json, lambda _: f"Next: dal files verify {_ends_again(places)}")
 
 
 def verify(
@@ -168,49 +146,25 @@ def verify(
     json: JsonLines = False,
 ) -> None:
     """Compare the target with the source and with what the rows say. Exits with 1 when something is wrong."""
-    check_ends(source, directory, target, needs_target=True)
+    places = Places(url, source, directory, target, user, paths)
 
-    async def work() -> int:
-        from dal.cli.files.progress import ContentsBars
-        from dal.errors import InvalidInputError
+    async def work(ends: Ends, options: MoveOptions) -> ContentsReport:
         from dal.files_move.directory_checks import verify_directory
         from dal.files_move.verifying import verify as verify_contents
 
-        rate = limit_of(limit)
-        if directory is not None and sample is not None:
-            raise InvalidInputError("--sample: a directory is verified whole; its files are read with --deep alone")
-        async with opened_ends(url, source, directory, target, user, paths) as ends:
-            assert ends.target is not None  # noqa: S101  # check_ends sees to it
-            with ContentsBars(as_json=json) as bars:
-                if ends.source is None:
-                    assert ends.root is not None and ends.owners is not None  # noqa: S101, PT018
-                    found = await verify_directory(
-                        ends.root,
-                        ends.target,
-                        ends.data.store,
-                        ends.owners,
-                        deep=deep,
-                        jobs=jobs,
-                        limit_bytes_s=rate,
-                        on_progress=bars.show,
-                        on_problem=bars.problem,
-                    )
-                else:
-                    found = await verify_contents(
-                        ends.source,
-                        ends.target,
-                        ends.data.store,
-                        sample=sample,
-                        deep=deep,
-                        jobs=jobs,
-                        limit_bytes_s=rate,
-                        on_progress=bars.show,
-                        on_problem=bars.problem,
-                    )
-        next_ = "Next: unset BLOB_FALLBACK_URL" if source is not None and found.is_clean else ""
-        return _tell(found, report, ends, json, next_)
+        rows, into = ends.data.store, ends.filled
+        if ends.source is not None:
+            return await verify_contents(ends.source, into, rows, sample=sample, deep=deep, options=options)
+        root, owners = ends.tree
+        return await verify_directory(root, into, rows, owners, deep=deep, options=options)
 
-    run(work())
+    if directory is not None and sample is not None:
+        complain("--sample: a directory is verified whole; its files are read with --deep alone")
+        raise typer.Exit(WRONG_USAGE)
+    next_ = "Next: unset BLOB_FALLBACK_URL" if source is not None else ""
+    _carry_out(
+        places, work, jobs, limit, report, json, lambda found: next_ if found.is_clean else "", reads_target=True
+    )
 
 
 def rollback(
@@ -230,39 +184,50 @@ def rollback(
     Before it, run the application with BLOB_URL naming the source again and BLOB_FALLBACK_URL the target, so that
     nothing is lost. From a directory's files, those that were uploaded since are written to DIR/since-the-move.
     """
-    check_ends(source, directory, target, needs_target=True)
+    places = Places(url, source, directory, target, user, paths)
 
-    async def work() -> int:
-        from dal.cli.files.progress import ContentsBars
+    async def work(ends: Ends, options: MoveOptions) -> ContentsReport:
         from dal.files_move.directory_back import roll_back_directory
         from dal.files_move.moving import move as move_contents
 
-        rate = limit_of(limit)
-        async with opened_ends(url, source, directory, target, user, paths) as ends:
-            assert ends.target is not None  # noqa: S101  # check_ends sees to it
-            with ContentsBars(as_json=json) as bars:
-                if ends.source is None:
-                    assert ends.root is not None  # noqa: S101
-                    found = await roll_back_directory(
-                        ends.root, ends.data.files, jobs=jobs, on_progress=bars.show, on_problem=bars.problem
-                    )
-                else:
-                    found = await move_contents(
-                        ends.target,
-                        ends.source,
-                        ends.data.store,
-                        action="rollback",
-                        jobs=jobs,
-                        limit_bytes_s=rate,
-                        on_progress=bars.show,
-                        on_problem=bars.problem,
-                    )
-        next_ = ""
-        if source is not None and target is not None:
-            next_ = f"Next: dal files verify {_ends_again(target, None, source)}; then unset BLOB_FALLBACK_URL"
-        return _tell(found, report, ends, json, next_)
+        if ends.source is not None:
+            return await move_contents(ends.filled, ends.source, ends.data.store, action="rollback", options=options)
+        root, _ = ends.tree
+        return await roll_back_directory(root, ends.data.files, options=options)
 
-    run(work())
+    next_ = ""
+    if source is not None and target is not None:
+        back = places._replace(source=target, target=source)
+        next_ = f"Next: dal files verify {_ends_again(back)}; then unset BLOB_FALLBACK_URL"
+    _carry_out(places, work, jobs, limit, report, json, lambda _: next_, reads_target=True)
+
+
+def _carry_out(
+    places: Places,
+    work: Callable[[Ends, MoveOptions], Awaitable[ContentsReport]],
+    jobs: int,
+    limit: str | None,
+    path: Path | None,
+    as_json: bool,
+    next_: Callable[[ContentsReport], str],
+    *,
+    reads_target: bool = False,
+) -> NoReturn:
+    """Does the work between both ends and shows how far it is, tells what came of it, and exits."""
+    check_ends(places, needs_target=True)
+
+    async def whole() -> int:
+        from dal.cli.files.progress import ContentsBars
+        from dal.files_move.options import MoveOptions
+
+        rate = limit_of(limit)
+        async with opened_ends(places, reads_target=reads_target) as ends:
+            with ContentsBars(as_json=as_json) as bars:
+                told = MoveOptions(jobs=jobs, limit_bytes_s=rate, on_progress=bars.show, on_problem=bars.problem)
+                found = await work(ends, told)
+        return _tell(found, path, ends, as_json, next_(found))
+
+    run(whole())
 
 
 def _tell(found: ContentsReport, path: Path | None, ends: Ends, as_json: bool, next_: str) -> int:
@@ -288,12 +253,13 @@ def _tell(found: ContentsReport, path: Path | None, ends: Ends, as_json: bool, n
     return 0
 
 
-def _ends_again(source: str | None, directory: Path | None, target: str | None) -> str:
+def _ends_again(places: Places) -> str:
     from shlex import quote
 
     from dal.urls import mask_url
 
-    start = f"--from-dir {quote(str(directory))}" if source is None else f"--from {quote(mask_url(source))}"
+    source, target = places.source, places.target
+    start = f"--from-dir {quote(str(places.directory))}" if source is None else f"--from {quote(mask_url(source))}"
     return f"{start} --to {quote(mask_url(target or ''))}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from dal.cli.running import run
-from dal.errors import InvalidInputError
+from dal.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from dal.access import DataAccess
@@ -109,10 +109,10 @@ def with_files(url: str | None, blob_url: str | None, work: Callable[[DataAccess
 
 
 async def user_id_of(dal: DataAccess, key: str) -> str:
-    """The id of the user with this clerk id or id. Raises InvalidInputError."""
+    """The id of the user with this clerk id or id. Raises NotFoundError."""
     from dal.cli.users import find_user
 
     found = await find_user(dal, key)
     if found is None:
-        raise InvalidInputError(f"no user {key[:40]!r}")
+        raise NotFoundError(f"no user {key[:40]!r}")
     return found.id

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from dal.access import DataAccess
     from dal.blobs.base import BlobStore
     from dal.files_move.owners import Owners
+
+
+class Places(NamedTuple):
+    """What the options of a command name: the store of the rows, and both ends."""
+
+    url: str | None
+    source: str | None
+    directory: Path | None
+    target: str | None
+    user: str | None
+    paths: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +47,35 @@ class Ends:
     source_provider: str | None
     target_provider: str | None
 
+    @property
+    def filled(self) -> BlobStore:
+        """The target, of a command that needs one: check_ends has seen to it."""
+        assert self.target is not None  # noqa: S101
+        return self.target
 
-def check_ends(source: str | None, directory: Path | None, target: str | None, *, needs_target: bool) -> None:
+    @property
+    def tree(self) -> tuple[Path, Owners]:
+        """The directory, where there is no source, and whose its files are."""
+        assert self.root is not None and self.owners is not None  # noqa: S101, PT018
+        return self.root, self.owners
+
+
+def check_ends(places: Places, *, needs_target: bool) -> None:
     """Ends the command where the options do not say what is moved, or where to."""
-    if (source is None) == (directory is None):
+    if (places.source is None) == (places.directory is None):
         complain("name the contents with --from BLOB_URL, or a plain directory with --from-dir DIR")
         raise typer.Exit(WRONG_USAGE)
-    if target is None and needs_target:
+    if places.target is None and needs_target:
         complain("name with --to BLOB_URL where the contents are to lie")
         raise typer.Exit(WRONG_USAGE)
 
 
 @asynccontextmanager
-async def opened_ends(
-    url: str | None,
-    source: str | None,
-    directory: Path | None,
-    target: str | None,
-    user: str | None,
-    paths: Path | None,
-) -> AsyncIterator[Ends]:
-    """Both ends and the data store, open. Requests to either are added to the day's counters."""
+async def opened_ends(places: Places, *, reads_target: bool = False) -> AsyncIterator[Ends]:
+    """Both ends and the data store, open. Requests to either are added to the day's counters.
+
+    reads_target  the target has to be there already; a source always has to.
+    """
     from dal.blobs.counted import counted_in
     from dal.blobs.factory import bare_blob_store
     from dal.blobs.urls import parse_blob_url
@@ -66,11 +85,16 @@ async def opened_ends(
     from dal.urls import mask_url
     from dal.values import now
 
+    url, source, directory, target, user, paths = places
     settings = Settings().model_copy(update={"blob_url": None, "blob_fallback_url": None, "blob_cache_dir": None})
     if source is not None and target is not None and parse_blob_url(source) == parse_blob_url(target):
         raise InvalidInputError("--from and --to name the same place")
     if source is not None and (user is not None or paths is not None):
         raise InvalidInputError("--user and --map say whose a directory's files are; they go with --from-dir")
+    read = [("--from", _directory_of(source)), ("--from-dir", directory)]
+    for option, path in [*read, ("--to", _directory_of(target) if reads_target else None)]:
+        if path is not None and not path.is_dir():  # nothing else runs
+            raise InvalidInputError(f"{option}: there is no directory {path}")
     async with AsyncExitStack() as stack:
         store = None if source is None else bare_blob_store(source, settings=settings)
         other = None if target is None else bare_blob_store(target, settings=settings)
@@ -96,6 +120,13 @@ async def opened_ends(
             source_provider=next((c.provider for c in counted_in(store)), None),
             target_provider=next((c.provider for c in counted_in(other)), None),
         )
+
+
+def _directory_of(url: str | None) -> Path | None:
+    """The directory that a blob store's URL names; None for one that is none."""
+    from dal.blobs.urls import parse_blob_url
+
+    return None if url is None else parse_blob_url(url).path
 
 
 async def _owners(data: DataAccess, user: str | None, paths: Path | None) -> Owners:

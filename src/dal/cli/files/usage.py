@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dal.access import DataAccess
     from dal.file_models import PricingTier
     from dal.files.costing import CostReport
+    from dal.files.growth import Day
     from dal.files.monitoring import Thresholds
 
 
@@ -40,7 +41,7 @@ def usage(
     after: After = None,
     json: AsJson = False,
 ) -> None:
-    """Show what is stored, how it grows and what the month costs; a user's with --user.
+    """Show what is stored, how it grows and what the month costs; with --user what a user stores, and how that grew.
 
     Growth is known of the days on which `dal files costs --record` ran.
     """
@@ -48,7 +49,7 @@ def usage(
     async def work(dal: DataAccess) -> int:
         thresholds = thresholds_of(check or [])
         if user is not None:
-            return _show_user(await dal.files.usage(await user_id_of(dal, user)), json)
+            return await _show_user(dal, await user_id_of(dal, user), days, json)
         if by_user:
             return await _show_users(dal, limit, after, json)
         monitoring = dal.files.monitoring
@@ -58,7 +59,7 @@ def usage(
             print_json(
                 {
                     "total": total._asdict(),
-                    "growth": [{**day._asdict(), "day": day.day.isoformat()} for day in grown],
+                    "growth": _growth_document(grown),
                     "costs": spent.as_dict(),
                     "alerts": [alert._asdict() for alert in alerts],
                 }
@@ -67,9 +68,7 @@ def usage(
             out = console()
             facts = [(name.replace("_", " "), value) for name, value in total._asdict().items()]
             out.print(table("stored", ("", "how many>"), facts))
-            if grown:
-                rows = [(day.day.isoformat(), day.files, day.bytes, f"{day.grown_bytes:+,}") for day in grown]
-                out.print(table("by day", ("day", "files>", "bytes>", "more>"), rows))
+            _show_growth(grown)
             show_costs(spent)
         for alert in alerts:
             complain(alert.message)
@@ -154,17 +153,32 @@ def show_costs(spent: CostReport) -> None:
     title = f"{spent.period} on {spent.provider}, {spent.share:.0%} of it over"
     heads = ("", "so far>", "cost>", "at its end>", "cost at its end>")
     console().print(table(title, heads, [*rows, ("together", "", *total)]))
+    if spent.signed:
+        console().print(f"{spent.signed:,} requests were signed; what a bucket was asked with them is not counted")
 
 
-def _show_user(found: Any, as_json: bool) -> int:
+def _growth_document(grown: list[Day]) -> list[dict[str, object]]:
+    return [{**day._asdict(), "day": day.day.isoformat()} for day in grown]
+
+
+def _show_growth(grown: list[Day]) -> None:
+    if grown:
+        rows = [(day.day.isoformat(), day.files, day.bytes, f"{day.grown_bytes:+,}") for day in grown]
+        together = ("together", "", "", f"{sum(day.grown_bytes for day in grown):+,}")
+        console().print(table("by day", ("day", "files>", "bytes>", "more>"), [*rows, together]))
+
+
+async def _show_user(dal: DataAccess, user_id: str, days: int, as_json: bool) -> int:
+    found, grown = await dal.files.usage(user_id), await dal.files.monitoring.growth(days, user_id=user_id)
     if as_json:
-        print_json(found)
+        print_json({**found.model_dump(), "growth": _growth_document(grown)})
     else:
         rows = [
             ("bytes", found.used_bytes, found.reserved_bytes, _left(found.bytes_left)),
             ("files", found.used_files, found.reserved_files, _left(found.files_left)),
         ]
         console().print(table(None, ("", "used>", "reserved>", "left>"), rows))
+        _show_growth(grown)
     return 0
 
 
