@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dal.importing.collector import rare_collections
 from dal.importing.lanes import Lanes
 
 Work = Callable[[], Awaitable[None]]
@@ -117,23 +115,3 @@ async def test_cancelling_the_caller_cancels_all_of_it() -> None:
         await task
     assert stage.cancelled == ["a"]
     assert stage.running == []
-
-
-def test_the_collector_is_put_back_when_the_last_import_ends() -> None:
-    before = gc.get_threshold()
-    with rare_collections():
-        with rare_collections():
-            assert gc.get_threshold()[0] == 100_000
-        assert gc.get_threshold()[0] == 100_000
-    assert gc.get_threshold() == before
-
-
-def test_a_collector_that_was_switched_off_stays_off() -> None:
-    before = gc.get_threshold()
-    gc.set_threshold(0)
-    try:
-        with rare_collections():
-            assert gc.get_threshold()[0] == 0
-        assert gc.get_threshold()[0] == 0
-    finally:
-        gc.set_threshold(*before)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import pytest
+import pytest_asyncio
 
 from dal.move.cutover import Cutover
 from dal.move.mover import Mover, begin
@@ -16,9 +17,12 @@ from dal.move.recovery import recover
 from dal.move.sides import Side, Sides, UnitGates, read_gates
 from dal.ops import Count
 from dal.replica import UNITS, Replica
-from tests.move.replicas import Site
+from dal.testing import rows
+from tests.move.replicas import MakeSite, Site
 
 ALL = tuple(UNITS)
+#: Messages of `source`.
+MANY_ROWS = 300
 
 
 class KilledError(BaseException):
@@ -149,3 +153,27 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dal.move.cutover.GATE_IDLE_AGE_S", 0.0)
     monkeypatch.setattr("dal.move.mover.MOVE_IDLE_S", 0.001)
     monkeypatch.setattr("dal.move.mover.MOVE_VERIFY_AGAIN_S", 0.0)
+
+
+@pytest.fixture
+def backend() -> str:
+    """Of both sites: what a whole move does depends on no backend."""
+    return "sqlite"
+
+
+@pytest_asyncio.fixture
+async def source(make_site: MakeSite) -> Site:
+    """A store with rows that were there before any move."""
+    made = await make_site("sqlite")
+    await made.insert("users", *(rows.user(n) for n in range(1, 11)))
+    await made.insert("chat_sessions", *(rows.chat(100 + n, user_id=rows.row_id(n)) for n in range(1, 11)))
+    for number in range(MANY_ROWS):
+        await made.store.commit(rows.append(1000 + number, 101 + number % 10))
+    await made.insert("user_memory", *(rows.memory(2000 + n, n) for n in range(1, 11)))
+    return made
+
+
+@pytest_asyncio.fixture
+async def target(make_site: MakeSite, source: Site) -> Site:
+    """An empty store."""
+    return await make_site("sqlite")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
 import pytest
+import pytest_asyncio
 
+from dal.backends.memory import MemoryStore
 from dal.factory import create_store
+from dal.move.check_report import CheckReport
+from dal.move.checking import check
+from dal.move.differences import Difference
 from dal.ops import Insert, Value
 from dal.store import Store
 from dal.tables import TABLES
@@ -92,3 +98,55 @@ async def seed(store: Store) -> None:
 
 def values_of(table: str, row: dict[str, Value]) -> tuple[Value, ...]:
     return tuple(row[name] for name in TABLES[table].names)
+
+
+async def find(pair: Pair, **options: object) -> tuple[CheckReport, list[Difference]]:
+    """What a check of the pair reports, and every difference it names."""
+    found: list[Difference] = []
+    report = await check(*pair, pause_s=0, on_difference=found.append, **options)  # type: ignore[arg-type]
+    return report, found
+
+
+class FakeTime:
+    """A timer that moves when somebody sleeps; what others do meanwhile is `sleeping`."""
+
+    def __init__(self, sleeping: Callable[[], Awaitable[object]]) -> None:
+        self.now = 0.0
+        self._sleeping = sleeping
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await self._sleeping()
+
+
+# Fixtures ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def schemas_of_pairs(request: pytest.FixtureRequest) -> None:
+    """What makes the databases' schemas has an event loop of its own, and goes before the test's."""
+    for name in ("sqlite_with_schema", "postgres_with_schema", "d1_schema"):
+        request.getfixturevalue(name)
+
+
+@pytest_asyncio.fixture(params=PAIRS)
+async def pair(request: pytest.FixtureRequest, tmp_path: Path, schemas_of_pairs: None) -> AsyncIterator[Pair]:
+    """Two open stores of different backends with the same rows."""
+    made = pair_of(request.param, request, tmp_path)
+    await made.open()
+    await made.seed()
+    yield made
+    await made.close()
+
+
+@pytest_asyncio.fixture
+async def twins() -> AsyncIterator[Pair]:
+    """The same in memory, for what does not depend on the backend."""
+    made = Pair(MemoryStore(), MemoryStore())
+    await made.open()
+    await made.seed()
+    yield made
+    await made.close()

@@ -47,6 +47,17 @@ def _is_movable(backend: str) -> bool:
 SQL_BACKENDS: Final = ("sqlite", "d1", *(name for name in ("postgresql",) if _is_movable(name)))
 BACKENDS: Final = (*SQL_BACKENDS, *(name for name in ("file",) if _is_movable(name)))
 
+
+async def everything(store: Store, table: str) -> list[Entry]:
+    """What the store and its registry have of the table: rows and tombstones, by id."""
+    assert isinstance(store, Movable)
+    replica = store.replica()
+    buckets = [found.bucket for found in await replica.digest(table)]
+    known = {entry.id for entry in await replica.bucket(table, buckets)} if buckets else set()
+    present = {str(row[0]) for row in await store.read(Select(table, columns=("id",)))}
+    return await replica.entries(table, sorted(known | present))
+
+
 on_sql = pytest.mark.parametrize("backend", SQL_BACKENDS, indirect=True)
 
 

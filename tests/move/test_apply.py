@@ -23,7 +23,7 @@ V = EPOCH + 1
 
 async def test_an_applied_row_is_there_with_its_version_and_hash(replica: Site) -> None:
     given = entry("users", rows.user(1, name="Ada", profile={"b": [1, 2.5, None], "a": "é"}), V)
-    assert await apply(replica, given) == Applied(frozenset({Key("users", ID(1))}))
+    assert await apply(replica, given) == Applied([given])
     found = await replica.entry("users", ID(1))
     assert (found.row, found.version, found.hash) == (given.row, V, given.hash)
     assert found.state != "dirty"

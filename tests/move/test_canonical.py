@@ -74,12 +74,12 @@ def test_the_bytes_of_a_row_are_fixed_for_all_time() -> None:
     """Registries hold hashes of them: a change of the form would make every row look changed."""
     row = message(content="Stra\u00dfe", metadata={"b": 1.0, "a": [True, None, -0.0, 1.5]}, token_count=None)
     expected = (
-        "u36:01900000-0000-7000-8000-000000000005u36:01900000-0000-7000-8000-000000000001s4:users7:Stra\u00dfe"
-        'j32:{"a":[true,null,-0.0,1.5],"b":1}i1:5i-1:b1:0t16:1767323050678901i1:1'
+        '["01900000-0000-7000-8000-000000000005","01900000-0000-7000-8000-000000000001","user","Stra\u00dfe",'
+        '{"a":[true,null,-0.0,1.5],"b":1},5,null,false,"2026-01-02T03:04:10.678901+00:00",1]'
     ).encode()
     assert canonical(MESSAGES, row) == expected
     assert digest(MESSAGES, row) == blake2b(expected, digest_size=16).digest()
-    assert row_hash(MESSAGES, row) == 0x33D933DBCBCE7
+    assert row_hash(MESSAGES, row) == 0x377BDF5E1A296
 
 
 def test_a_hash_is_the_beginning_of_the_digest_and_exact_as_a_double() -> None:
@@ -175,8 +175,8 @@ def test_nothing_and_empty_text_differ() -> None:
 
 
 def test_content_cannot_pass_from_one_field_to_the_next() -> None:
-    left = row_of(rows.log(1, user_agent="a", request_uri="bs-1:"))
-    right = row_of(rows.log(1, user_agent="as1:b", request_uri=None))
+    left = row_of(rows.log(1, user_agent='a","b', request_uri=None))
+    right = row_of(rows.log(1, user_agent="a", request_uri='b",null'))
     assert canonical(SYSTEM_LOGS, left) != canonical(SYSTEM_LOGS, right)
     assert differing_fields(SYSTEM_LOGS, left, right) == ("user_agent", "request_uri")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
 from random import Random
 from typing import cast
 
@@ -12,70 +12,19 @@ import pytest
 import pytest_asyncio
 
 from dal.backends.memory import MemoryStore
-from dal.errors import CorruptDataError, DalError, InvalidInputError, UnavailableError, UnsupportedError
-from dal.factory import create_store
+from dal.errors import InvalidInputError, UnsupportedError
 from dal.move import checking, walking, watching
-from dal.move.check_report import CheckProgress, CheckReport, Place, report_of
+from dal.move.check_report import CheckProgress, Place, report_of
 from dal.move.checking import check
 from dal.move.differences import Difference
-from dal.move.orphans import Orphans
-from dal.move.reading import Reader
 from dal.ops import Compare, Delete, Insert, Op, Query, Row, Select, Update, Value
 from dal.replica import UNITS
-from dal.tables import TABLES
 from dal.testing import rows
-from tests.move.pairs import CHATS, COUNTS, FIRST, MESSAGES, PAIRS, USERS, Pair, pair_of, seed, seeded
-from tests.move.replicas import run_sqlite
+from tests.move.pairs import COUNTS, FIRST, MESSAGES, USERS, FakeTime, Pair, find, pair, schemas_of_pairs, twins
+
+__all__ = ["pair", "schemas_of_pairs", "twins"]
 
 ID = rows.row_id
-
-
-@pytest.fixture
-def schemas_of_pairs(request: pytest.FixtureRequest) -> None:
-    """What makes the databases' schemas has an event loop of its own, and goes before the test's."""
-    for name in ("sqlite_with_schema", "postgres_with_schema", "d1_schema"):
-        request.getfixturevalue(name)
-
-
-@pytest_asyncio.fixture(params=PAIRS)
-async def pair(request: pytest.FixtureRequest, tmp_path: Path, schemas_of_pairs: None) -> AsyncIterator[Pair]:
-    """Two open stores of different backends with the same rows."""
-    made = pair_of(request.param, request, tmp_path)
-    await made.open()
-    await made.seed()
-    yield made
-    await made.close()
-
-
-@pytest_asyncio.fixture
-async def twins() -> AsyncIterator[Pair]:
-    """The same in memory, for what does not depend on the backend."""
-    made = Pair(MemoryStore(), MemoryStore())
-    await made.open()
-    await made.seed()
-    yield made
-    await made.close()
-
-
-class FakeTime:
-    """A timer that moves when somebody sleeps; what others do meanwhile is `sleeping`."""
-
-    def __init__(self, sleeping: Callable[[], Awaitable[object]]) -> None:
-        self.now = 0.0
-        self._sleeping = sleeping
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await self._sleeping()
-
-
-async def find(pair: Pair, **options: object) -> tuple[CheckReport, list[Difference]]:
-    found: list[Difference] = []
-    report = await check(*pair, pause_s=0, on_difference=found.append, **options)  # type: ignore[arg-type]
-    return report, found
 
 
 def named(found: Sequence[Difference]) -> set[tuple[str, str, int, tuple[str, ...]]]:
@@ -129,6 +78,27 @@ async def test_pages_never_lose_a_row_wherever_they_end(twins: Pair, monkeypatch
     assert {d.id for d in found if d.kind == "missing"} == set(gone)
     assert {rows.number_of(d.id) for d in found if d.kind == "extra"} == {1, 2, 3, 4, 900, 901}
     assert report.differences == len(gone) + 6
+
+
+async def test_no_two_pages_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads of one process that read at once are far slower than one after the other."""
+    monkeypatch.setattr(walking, "CHECK_PAGE_ROWS", 3)
+    reading = most = 0
+
+    class Slow(MemoryStore):
+        async def read(self, query: Query) -> list[Row]:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            await asyncio.sleep(0)
+            reading -= 1
+            return await super().read(query)
+
+    pair = Pair(Slow(), Slow())
+    await pair.open()
+    await pair.seed()
+    assert (await find(pair))[0].is_equal
+    assert most == 1
 
 
 async def test_an_empty_store_misses_everything(twins: Pair) -> None:
@@ -329,159 +299,6 @@ async def test_only_a_deep_check_is_sampled_or_bounded(twins: Pair, options: dic
 async def test_registries_are_compared_only_where_there_are_any(twins: Pair, mode: str) -> None:
     with pytest.raises(UnsupportedError, match="use a deep check"):
         await find(twins, mode=mode)
-
-
-class Failing(MemoryStore):
-    """Reads fail from some call on, for as often as told."""
-
-    def __init__(self, *, after: int, times: int, error: Exception) -> None:
-        super().__init__()
-        self.calls, self.after, self.times, self.error = 0, after, times, error
-
-    async def read(self, query: Query) -> list[Row]:
-        self.calls += 1
-        if self.after < self.calls <= self.after + self.times:
-            raise self.error
-        return await super().read(query)
-
-
-async def failing(twins: Pair, *, times: int, error: Exception, after: int = 4) -> Pair:
-    store = Failing(after=after, times=times, error=error)
-    await store.open()
-    await seed(store)
-    return Pair(twins.source, store)
-
-
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dal.move.reading.RETRY_FIRST_WAIT_S", 0)
-
-
-@pytest.mark.usefixtures("no_waiting")
-async def test_a_connection_that_is_lost_for_a_moment_is_passed_over(twins: Pair) -> None:
-    pair = await failing(twins, times=2, error=UnavailableError("the connection was lost"))
-    assert (await find(pair))[0].is_equal
-
-
-@pytest.mark.usefixtures("no_waiting")
-@pytest.mark.parametrize("after", range(12))
-async def test_a_store_that_fails_for_good_is_never_taken_for_an_empty_one(twins: Pair, after: int) -> None:
-    pair = await failing(twins, times=1000, error=UnavailableError("the connection was lost"), after=after)
-    with pytest.raises(UnavailableError, match="the connection was lost"):
-        await find(pair)
-
-
-@pytest.mark.parametrize("error", [CorruptDataError("damaged"), ValueError("no JSON")])
-async def test_what_cannot_be_understood_ends_the_check(twins: Pair, error: Exception) -> None:
-    with pytest.raises(CorruptDataError):
-        await find(await failing(twins, times=1, error=error))
-
-
-async def test_a_document_that_is_no_json_ends_the_check(tmp_path: Path) -> None:
-    place = tmp_path / "dal.db"
-    pair = Pair(MemoryStore(), create_store(f"sqlite://{place}"))
-    await pair.open()
-    await pair.seed()
-    run_sqlite(
-        place,
-        f"UPDATE files SET metadata = '{{\"a\": ' WHERE id = '{ID(403)}'",
-        settings=["PRAGMA ignore_check_constraints = 1"],
-    )
-    with pytest.raises(DalError, match="files"):
-        await find(pair)
-    await pair.close()
-
-
-async def test_ids_out_of_order_end_the_check(twins: Pair) -> None:
-    class Unsorted(MemoryStore):
-        async def read(self, query: Query) -> list[Row]:
-            return list(reversed(await super().read(query)))
-
-    store = Unsorted()
-    await store.open()
-    await seed(store)
-    with pytest.raises(CorruptDataError, match="users in the target: ids came out of order"):
-        await find(Pair(twins.source, store))
-
-
-async def test_orphans_are_named_on_the_side_that_has_them(tmp_path: Path) -> None:
-    place = tmp_path / "dal.db"
-    pair = Pair(create_store(f"sqlite://{place}"), MemoryStore())
-    await pair.open()
-    await pair.seed()
-    run_sqlite(place, f"DELETE FROM chat_sessions WHERE id = '{ID(101)}'")
-    report, found = await find(pair)
-    orphans = {(d.side, d.table, d.fields) for d in found if d.kind == "orphan"}
-    assert orphans == {("source", "messages", ("chat_session_id",))}
-    assert report.tables["messages"].counts == {"orphan": MESSAGES // CHATS}
-    assert report.tables["chat_sessions"].counts == {"extra": 1}
-    report, found = await find(pair, units=("chats",))
-    assert report.tables["messages"].counts == {"orphan": MESSAGES // CHATS}
-    await pair.close()
-
-
-async def test_a_child_that_is_gone_in_the_end_is_no_orphan(tmp_path: Path) -> None:
-    place = tmp_path / "dal.db"
-    pair = Pair(create_store(f"sqlite://{place}"), MemoryStore())
-    await pair.open()
-    await pair.seed()
-    run_sqlite(place, f"DELETE FROM chat_sessions WHERE id = '{ID(101)}'")
-    await pair.target.commit([Delete("chat_sessions", (Compare("id", "=", ID(101)),))])
-
-    async def cascade() -> None:
-        await pair.source.commit([Delete("messages", (Compare("chat_session_id", "=", ID(101)),))])
-
-    time = FakeTime(cascade)
-    report = await check(*pair, timer=time, sleep=time.sleep)
-    assert report.is_equal
-    await pair.close()
-
-
-async def test_a_child_whose_parent_comes_back_is_no_orphan(tmp_path: Path) -> None:
-    place = tmp_path / "dal.db"
-    pair = Pair(create_store(f"sqlite://{place}"), MemoryStore())
-    await pair.open()
-    await pair.seed()
-    run_sqlite(place, f"DELETE FROM chat_sessions WHERE id = '{ID(101)}'")
-
-    async def come_back() -> None:
-        if not await pair.source.read(Select("chat_sessions", (Compare("id", "=", ID(101)),))):
-            await pair.source.commit([Insert("chat_sessions", seeded()["chat_sessions"][1])])
-
-    time = FakeTime(come_back)
-    report = await check(*pair, timer=time, sleep=time.sleep)
-    assert report.tables["messages"].counts == {}
-    assert report.is_equal
-    await pair.close()
-
-
-async def test_known_parents_are_bounded(twins: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dal.move.orphans.CHECK_KNOWN_PARENTS", 3)
-    orphans = Orphans(reader := Reader("source", twins.source))
-    for name in ("users", "chat_sessions", "messages"):
-        after = ""
-        while page := await reader.page(TABLES[name], after, 2):
-            await orphans.look(TABLES[name], page)
-            after = page[-1].id
-    assert max(map(len, orphans._known.values())) <= 3
-    assert not orphans.any
-    assert (await find(twins))[0].is_equal
-
-
-async def test_a_damaged_document_of_both_stores_is_not_passed_over_in_silence(tmp_path: Path) -> None:
-    pair = Pair(create_store(f"file://{tmp_path / 'a'}"), create_store(f"file://{tmp_path / 'b'}"))
-    await pair.open()
-    await pair.seed()
-    await pair.close()
-    for side in ("a", "b"):
-        (document,) = (tmp_path / side).rglob(f"{ID(402)}.json")
-        document.write_bytes(b'{"id": ')
-    await pair.open()
-    report, found = await find(pair)
-    await pair.close()
-    assert found == []
-    assert not report.is_equal
-    assert [len(report.damage[side]) for side in ("source", "target")] == [1, 1]
 
 
 async def test_a_report_keeps_a_few_differences_of_each_kind_and_no_content(twins: Pair) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 import pytest_asyncio
 
 from dal.errors import UnsupportedError
+from dal.move import registries, walking
 from dal.move.check_report import CheckReport, Mode
 from dal.move.checking import check
 from dal.move.differences import Difference
@@ -244,6 +246,34 @@ async def test_a_deep_check_marks_only_what_was_equal(sites: Sites) -> None:
     assert {name: r.source for name, r in report.tables.items() if r.source} == {"users": 1, "user_memory": 1}
     report, found = await sites.find("tail")
     assert len(found) == 3
+
+
+@on_sqlite
+async def test_a_deep_check_marks_page_by_page_all_that_was_equal(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever its pages and those of the registry end, and rows that are gone on both sides too."""
+    monkeypatch.setattr(walking, "CHECK_PAGE_ROWS", 5)
+    monkeypatch.setattr(registries, "MOVE_TAIL_ROWS", 3)
+    await sites.source.store.commit([Delete("files", (Compare("id", "in", (ID(401), ID(402))),))])
+    await copy_all(sites.source, sites.target)
+    await damage(sites.target, f"UPDATE messages SET content = 'x' WHERE id = '{ID(207)}'")
+    await damage(sites.target, f"DELETE FROM messages WHERE id = '{ID(214)}'")
+    assert len((await sites.find("deep", mark=True))[1]) == 2
+    waiting = await sites.source.raw("SELECT pk FROM dal_sync WHERE state <> 0 ORDER BY pk")
+    assert [rows.number_of(str(pk)) for (pk,) in waiting] == [207, 214]
+
+
+@on_sqlite
+async def test_what_lies_outside_a_sample_is_not_marked(sites: Sites) -> None:
+    many = [Insert("system_logs", rows.log(n)) for n in range(10_000, 10_400)]
+    await sites.source.store.commit(many)
+    await copy_all(sites.source, sites.target)
+    report, _ = await sites.find("deep", units=("audit",), mark=True, sampled=100, random=Random(1))
+    seen = report.tables["system_logs"].equal
+    ((marked,),) = await sites.source.raw("SELECT count(*) FROM dal_sync WHERE entity = 'system_logs' AND state = 0")
+    assert isinstance(marked, int)
+    assert 0 < marked <= seen
 
 
 @on_sqlite

@@ -125,7 +125,7 @@ async def _named(pair: Pair) -> set[tuple[str, str, str, tuple[str, ...]]]:
     return {(d.kind, d.table, d.id, d.fields) for d in found}
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", [*PAIRS, "sqlite-sqlite"])
 def test_exactly_what_was_planted_is_named(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, runner: asyncio.Runner
 ) -> None:

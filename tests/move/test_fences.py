@@ -13,6 +13,7 @@ from dal.testing import rows
 from tests.move.replicas import REFUSALS, MakeSite, Site, apply, entry, on_sql, tombstone
 
 ID = rows.row_id
+FENCING = ("file.replica", "sqlite.replica", "postgresql.switching")
 
 
 @pytest.mark.parametrize("role", ["replica", "fenced"])
@@ -103,6 +104,19 @@ async def test_what_an_applied_delete_takes_along_behind_a_fence_is_marked(repli
     assert set(await replica.dirty()) == {Key("user_memory", ID(4))}
 
 
+async def test_a_copy_that_comes_behind_a_fence_keeps_its_version(primary: Site) -> None:
+    """The other store takes writes before this one, whose fence it came from, is a replica."""
+    await primary.insert("users", rows.user(1), rows.user(2))
+    await primary.drain()
+    assert await primary.replica.change_gate("users", expect={}, change={"role": "fenced"})
+    copies = [entry("users", rows.user(n, name="there"), 2 * EPOCH + n) for n in (1, 3)]
+    gone = tombstone("users", ID(2), 2 * EPOCH + 2)
+    assert (await apply(primary, *copies, gone)).won == {one.key for one in (*copies, gone)}
+    found = [await primary.entry("users", ID(n)) for n in (1, 2, 3)]
+    assert [(one.version, one.state) for one in found] == [(2 * EPOCH + n, "checked") for n in (1, 2, 3)]
+    assert await primary.dirty() == {}
+
+
 async def test_a_delete_that_would_reach_behind_a_fence_is_refused_whole(primary: Site) -> None:
     await primary.insert("users", rows.user(1), rows.user(2))
     await primary.insert("chat_sessions", rows.chat(3, user_id=ID(2)))
@@ -180,8 +194,12 @@ async def test_a_fence_taken_back_goes_on_where_it_was(primary: Site) -> None:
     assert (await primary.entry("users", ID(2))).version > before
 
 
-async def test_no_write_is_lost_between_the_fence_and_its_registry(make_site: MakeSite, backend: str) -> None:
+async def test_no_write_is_lost_between_the_fence_and_its_registry(
+    make_site: MakeSite, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Writers run into a fence: whatever was acknowledged is registered, the rest was refused."""
+    for module in FENCING:
+        monkeypatch.setattr(f"dal.backends.{module}.FENCE_LOCK_TIMEOUT_S", 60.0)  # however slow the disk is
     site = await make_site(backend)
     await site.install("primary")
     taken: set[str] = set()

@@ -16,11 +16,14 @@ from dal.testing import rows
 from tests.fault import history
 from tests.fault.killer import Killer
 from tests.fault.test_file_kill import points as points_of_writing
+from tests.move.replicas import everything
 
 STEPS = 40
 #: Where the move's own files change, and some of the points of writing.
 POINTS = (
     "registry.written",
+    "beside.looked",
+    "beside.exchanged",
     "fence.prepared",
     "fence.exchanged",
     "fence.returned",
@@ -57,7 +60,7 @@ async def _check(directory: Path, acknowledged: int) -> None:
         present = await rows.everything(store)
         versions: set[int] = set()
         for name, table in TABLES.items():
-            entries = await replica.scan(name, "", 100_000)
+            entries = await everything(store, name)
             assert [e.row for e in entries if e.row is not None] == sorted(present[name], key=lambda row: str(row[0]))
             for entry in entries:
                 _check_entry(entry)

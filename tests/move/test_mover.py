@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import cast
 
 import pytest
-import pytest_asyncio
 
-from dal.errors import ConflictError
+from dal.errors import ConflictError, DalError
 from dal.limits import MOVE_LEASE_S
 from dal.move.ending import abort, retire
-from dal.move.mover import begin
+from dal.move.mover import _Checking, begin
 from dal.move.patience import Patience
-from dal.move.relay import copy_dirty, copy_keys
 from dal.move.sides import Sides, UnitGates, now_ms, read_gates, with_parents
-from dal.ops import Compare, Delete, Update
-from dal.replica import UNITS, Key
+from dal.ops import Compare, Delete, Update, Value
+from dal.replica import UNITS, Copied, Replica, Unregistered
 from dal.testing import rows
-from tests.move.moving import ALL, KilledError, Life, Waited, mortal, quick, start
-from tests.move.replicas import MakeSite, Site
+from tests.move.moving import ALL, MANY_ROWS, KilledError, Life, Waited, backend, mortal, quick, source, start, target
+from tests.move.replicas import Site
 
-__all__ = ["quick"]
+__all__ = ["backend", "quick", "source", "target"]
 
 pytestmark = pytest.mark.usefixtures("quick")
-MANY_ROWS = 300
-
-
-@pytest.fixture
-def backend() -> str:
-    return "sqlite"
-
-
-@pytest_asyncio.fixture
-async def source(make_site: MakeSite) -> Site:
-    """A store with rows that were there before any move."""
-    made = await make_site("sqlite")
-    await made.insert("users", *(rows.user(n) for n in range(1, 11)))
-    await made.insert("chat_sessions", *(rows.chat(100 + n, user_id=rows.row_id(n)) for n in range(1, 11)))
-    for number in range(MANY_ROWS):
-        await made.store.commit(rows.append(1000 + number, 101 + number % 10))
-    await made.insert("user_memory", *(rows.memory(2000 + n, n) for n in range(1, 11)))
-    return made
-
-
-@pytest_asyncio.fixture
-async def target(make_site: MakeSite, source: Site) -> Site:
-    return await make_site("sqlite")
 
 
 def phases(gates: Mapping[str, UnitGates]) -> set[str]:
@@ -75,6 +52,65 @@ async def test_a_quiet_round_asks_for_no_table_by_itself(source: Site, target: S
     life.calls.clear()
     assert not await mover.step(gates)
     assert life.calls == ["tables_with", "tables_with"]
+
+
+async def test_nobody_sleeps_behind_a_check_that_has_ended(source: Site, target: Site) -> None:
+    move = await start(source, target)
+    mover = move.mover()
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if mover._checking is not None:
+            slept.append(seconds)
+        await asyncio.sleep(0)
+
+    mover._sleep = sleep
+    await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
+    assert set(slept) <= {0}
+
+
+async def test_a_mover_behind_another_one_looks_now_and_then_whatever_became_of_its_check(
+    source: Site, target: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = await start(source, target)
+    mover = move.mover()
+    ended = asyncio.get_running_loop().create_task(asyncio.sleep(0, 0))
+    await ended
+    mover._checking = _Checking("users", 1, cast("asyncio.Task[int | DalError]", ended))
+    looks = 0
+    slept: list[float] = []
+
+    async def somebody_elses(_gates: Mapping[str, UnitGates]) -> bool:
+        return False
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    def looked_often(_gates: Mapping[str, UnitGates]) -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 5
+
+    monkeypatch.setattr(mover, "_lease", somebody_elses)
+    mover._sleep = sleep
+    await mover.run(looked_often)
+    assert len(slept) == 5
+    assert min(slept) > 0
+
+
+async def test_the_collector_looks_seldom_while_rows_are_copied(source: Site, target: Site) -> None:
+    class Watched(Life):
+        def before(self, name: str) -> None:
+            super().before(name)
+            if name == "apply":
+                thresholds.append(gc.get_threshold()[0])
+
+    thresholds: list[int] = []
+    before = gc.get_threshold()
+    move = await start(source, target)
+    await move.mover(mortal(move.sides, Watched())).run(lambda gates: phases(gates) == {"VERIFIED"})
+    assert set(thresholds) == {100_000}
+    assert gc.get_threshold() == before
 
 
 async def test_a_move_of_some_units_takes_what_they_refer_to_along(source: Site, target: Site) -> None:
@@ -115,6 +151,56 @@ async def test_writes_during_the_backfill_are_copied_whatever_the_order(source: 
     assert await move.differences() == 0
 
 
+async def test_the_cursor_waits_for_the_page_that_is_acknowledged_last(
+    source: Site, target: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Held:
+        """The source, where the first page of messages is not acknowledged before the next one was."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(source.replica, name)
+
+        async def unregistered(self, table: str, after: str, limit: int) -> Unregistered:
+            page = await source.replica.unregistered(table, after, limit)
+            if table == "messages":
+                pages.append(page)
+            return page
+
+        async def acknowledge(self, copied: Sequence[Copied]) -> None:
+            if copied[0].table == "messages" and copied[0].id <= pages[0].last:
+                await overtaken.wait()
+                for _ in range(20):  # what would move the cursor too early has its turns
+                    await source.replica.gates()
+            await source.replica.acknowledge(copied)
+            if copied[0].table == "messages":
+                acknowledged.update(one.id for one in copied)
+                if all(entry.id in acknowledged for entry in pages[1].entries):
+                    overtaken.set()
+
+        async def change_gate(self, unit: str, *, expect: Mapping[str, Value], change: Mapping[str, Value]) -> bool:
+            table, _, last = str(change.get("cursor", "")).partition(":")
+            if table == "messages":
+                passed.extend(e.id for page in pages for e in page.entries if e.id <= last)
+                left_out.update(set(passed) - acknowledged)
+            return await source.replica.change_gate(unit, expect=expect, change=change)
+
+    pages: list[Unregistered] = []
+    acknowledged: set[str] = set()
+    passed: list[str] = []
+    left_out: set[str] = set()
+    overtaken = asyncio.Event()
+    monkeypatch.setattr("dal.move.backfill.MOVE_BACKFILL_S", 60.0)  # no page is the last of its go
+    move = await start(source, target)
+    async with asyncio.timeout(60):
+        await move.mover(Sides(cast(Replica, Held()), target.replica), batch_rows=10).run(
+            lambda gates: phases(gates) == {"VERIFIED"}
+        )
+    assert len(pages) > 2
+    assert passed
+    assert not left_out
+    assert await move.differences() == 0
+
+
 async def test_a_mover_killed_at_any_call_is_run_again(source: Site, target: Site) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -122,7 +208,8 @@ async def test_a_mover_killed_at_any_call_is_run_again(source: Site, target: Sit
     move = await start(source, target)
     killed = 0
     while killed < 25:
-        life = Life(dice.randrange(1, 60), answered=dice.random() < 0.5)
+        # The first one ends early: a later one may be long enough to get through.
+        life = Life(dice.randrange(1, 60 if killed else 20), answered=dice.random() < 0.5)
         mover = move.mover(mortal(move.sides, life), batch_rows=dice.choice([7, 50, 1000]), owner="the same again")
         try:
             await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
@@ -219,23 +306,6 @@ async def test_a_check_that_finds_differences_keeps_a_unit_from_being_verified(s
     await mover.run(lambda gates: phases(gates) == {"VERIFIED"})
 
 
-async def test_a_child_taken_by_a_late_delete_of_its_parent_is_brought_back(source: Site, target: Site) -> None:
-    move = await start(source, target)
-    await move.settle()
-    user = rows.row_id(1)
-    await source.store.commit([Delete("users", (Compare("id", "=", user),))])
-    late = [entry for entry in await source.replica.entries("users", [user]) if entry.row is None]
-    assert late
-    await source.insert("users", rows.user(1))
-    await source.insert("user_memory", rows.memory(2001, 1, value="made again"))
-    # The child arrives first, then a copier that was held up with what it had read before.
-    await copy_keys(source.replica, target.replica, [Key("user_memory", rows.row_id(2001))], frozenset(ALL))
-    await target.replica.apply(late)
-    await move.settle()
-    assert await move.differences() == 0
-    assert any(row[0] == rows.row_id(2001) for row in await target.rows("user_memory"))
-
-
 async def test_large_rows_are_read_fewer_at_a_time(source: Site, target: Site) -> None:
     move = await start(source, target)
     await move.settle()
@@ -246,23 +316,6 @@ async def test_large_rows_are_read_fewer_at_a_time(source: Site, target: Site) -
     await mover.step(await read_gates(move.sides))
     assert mover._pace.rows < before
     assert await move.differences() == 0
-
-
-async def test_two_rows_that_exchange_a_unique_value_are_copied(source: Site, target: Site) -> None:
-    move = await start(source, target)
-    await move.settle()
-    one, two = rows.row_id(1), rows.row_id(2)
-    clerks = {str(row[0]): row[1] for row in await source.rows("users")}
-    await source.store.commit(
-        [
-            Update("users", {"id": one}, {"clerk_id": "between"}),
-            Update("users", {"id": two}, {"clerk_id": clerks[one]}),
-            Update("users", {"id": one}, {"clerk_id": clerks[two]}),
-        ]
-    )
-    result = await copy_dirty(source.replica, target.replica, "users", 1, frozenset(ALL))
-    assert (result.stuck, result.different) == ({}, [])
-    assert await move.differences("users") == 0
 
 
 async def test_a_retired_source_refuses_writes_and_keeps_its_rows(source: Site, target: Site) -> None:

@@ -1,9 +1,13 @@
-"""The registry as movers and checks read it: seeds, backlogs, scans, digests, marks, repair."""
+"""The registry as movers and checks read it: seeds, backlogs, digests, marks, repair."""
 
 from __future__ import annotations
 
-from dal.ops import Compare, Delete, Insert, Update
-from dal.replica import EPOCH, Backlog, Entry, Key
+from operator import itemgetter
+
+from dal.move.columns import differing_rows
+from dal.ops import Compare, Delete, Insert, JsonValue, Update
+from dal.replica import EPOCH, Backlog, Key
+from dal.store import Stored
 from dal.tables import TABLES
 from dal.testing import rows
 from tests.move.replicas import MakeSite, Site, apply, copied, entry, hashed, tombstone
@@ -142,27 +146,17 @@ async def test_every_key_that_is_asked_for_has_an_entry(site: Site) -> None:
     assert await site.replica.entries("users", []) == []
 
 
-async def test_a_scan_gives_rows_and_tombstones_in_the_order_of_ids(site: Site) -> None:
-    """Digits before letters, page by page, with what the registry does not know."""
-    numbers = [0x0F, 0xA0, 0x9F, 0xFF, 0x10, 0xB1]
-    await site.insert("users", *(rows.user(n) for n in numbers[:2]))
+async def test_rows_come_as_they_are_stored_whatever_the_registry_says(site: Site) -> None:
+    profile: dict[str, JsonValue] = {"b": [1, 2.5, None], "a": "é"}
+    await site.insert("users", rows.user(1, profile=profile))
     await site.install("primary")
-    await site.insert("users", *(rows.user(n) for n in numbers[2:]))
-    await site.store.commit([Delete("users", (Compare("id", "in", (ID(0x9F), ID(0xFF))),))])
-    found: list[Entry] = []
-    while page := await site.replica.scan("users", found[-1].id if found else "", 2):
-        assert len(page) <= 2
-        found += page
-    assert [one.id for one in found] == [ID(n) for n in sorted(numbers)]
-    assert {one.id for one in found if one.row is None} == {ID(0x9F), ID(0xFF)}
-    assert {one.id for one in found if one.version == 0} == {ID(0x0F), ID(0xA0)}
-
-
-async def test_a_store_without_a_move_is_scanned_too(site: Site) -> None:
-    await site.insert("users", *(rows.user(n) for n in range(1, 6)))
-    found = await site.replica.scan("users", ID(1), 3)
-    assert [(one.id, one.version) for one in found] == [(ID(n), 0) for n in (2, 3, 4)]
-    assert [one.row for one in found] == (await site.rows("users"))[1:4]
+    await site.insert("users", rows.user(2, name="Ada"), rows.user(3))
+    await site.store.commit([Delete("users", (Compare("id", "=", ID(3)),))])
+    found = await site.replica.stored("users", [ID(n) for n in (4, 3, 2, 1)])
+    users = sorted(found.rows, key=itemgetter(0))
+    assert [row[0] for row in users] == [ID(1), ID(2)]
+    assert differing_rows(TABLES["users"], Stored(await site.rows("users"), {}), Stored(users, found.decoders)) == set()
+    assert (await site.replica.stored("users", [])).rows == []
 
 
 # Checks --------------------------------------------------------------------------------------------------------------

@@ -3,96 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from dal import DataAccess, Settings, create_data_access
-from dal.errors import ConfigurationError, DalTimeoutError, FencedError, UnavailableError, UnsupportedError
+from dal import Settings, create_data_access
+from dal.errors import ConfigurationError, DalTimeoutError, FencedError, UnsupportedError
 from dal.factory import create_store
 from dal.move.patience import Patience
-from dal.move.push import keys_of
 from dal.move.recovery import recover
 from dal.move.routing import Router
 from dal.move.sides import Sides, UnitGates, read_gates
-from dal.ops import Compare, Delete, Insert, Op, Select, Update, Upsert
-from dal.replica import Key
-from dal.store import Store
-from dal.testing import rows
-from tests.move.moving import ALL, Move, quick, start
-from tests.move.replicas import MakeSite
+from dal.ops import Select
+from tests.move.instances import (
+    OpenInstance,
+    instance,
+    instances_look_often,
+    move,
+    no_settings_from_outside,
+    router_of,
+)
+from tests.move.moving import ALL, Move, backend, quick
 
-__all__ = ["quick"]
+__all__ = ["backend", "instance", "instances_look_often", "move", "no_settings_from_outside", "quick"]
 
 pytestmark = pytest.mark.usefixtures("quick")
-OpenInstance = Callable[[], Awaitable[DataAccess]]
-
-
-@pytest.fixture
-def backend() -> str:
-    return "sqlite"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in map(str.upper, Settings.model_fields):
-        monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _instances_look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dal.move.routes.GATE_IDLE_AGE_S", 0.0)
-    monkeypatch.setattr("dal.move.routes.GATE_MAX_AGE_S", 0.01)
-
-
-@pytest_asyncio.fixture
-async def move(make_site: MakeSite) -> Move:
-    """Two empty stores, SQLite and SQLite, on their way."""
-    return await start(await make_site("sqlite"), await make_site("sqlite"))
-
-
-@pytest_asyncio.fixture
-async def instance(move: Move, tmp_path: Path) -> AsyncIterator[OpenInstance]:
-    """Opens instances of the application that take part in the move."""
-    made: list[DataAccess] = []
-    settings = Settings(
-        migration_enable_dual_write=True,
-        migration_target_url=f"sqlite://{tmp_path / '1' / 'dal.db'}",
-    )
-
-    async def open_one() -> DataAccess:
-        access = create_data_access(f"sqlite://{tmp_path / '0' / 'dal.db'}", settings=settings)
-        made.append(await access.open())
-        return access
-
-    yield open_one
-    for access in made:
-        await access.close()
-
-
-def router_of(access: DataAccess) -> Router:
-    store: Store = access.store
-    while not isinstance(store, Router):
-        store = store.inner  # type: ignore[attr-defined]
-    return store
-
-
-async def pushed(access: DataAccess) -> None:
-    """Waits until what this instance wrote was pushed."""
-    while (task := router_of(access)._pusher._task) is not None:
-        await asyncio.wait([task])
-
-
-async def test_an_instance_pushes_what_it_wrote_without_a_mover(move: Move, instance: OpenInstance) -> None:
-    dal = await instance()
-    user = await dal.users.create(name="Ada")
-    await dal.memory.set(user.id, "t", "k", {"日本": [1, 2.5, None]})
-    await pushed(dal)
-    assert len(await move.target.rows("users")) == 1
-    assert await move.differences("users", "memory") == 0
-    assert await move.source.dirty() == {}
 
 
 async def test_calls_go_to_the_new_primary_once_their_unit_was_switched(move: Move, instance: OpenInstance) -> None:
@@ -197,19 +132,6 @@ async def test_a_transaction_over_units_of_different_primaries_is_refused(move: 
         await tx.memory.set(user.id, "t", "k", 1)
 
 
-async def test_a_write_brings_its_parent_along_from_the_other_side(
-    move: Move, instance: OpenInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dal = await instance()
-    await move.settle()
-    await move.switch("target", "memory")
-    monkeypatch.setattr(router_of(dal)._pusher, "note", lambda _: None)  # a push that does not come in time
-    user = await dal.users.create(name="Ada")
-    await dal.memory.set(user.id, "t", "k", 1)
-    assert len(await move.target.rows("users")) == 1
-    assert await dal.memory.get(user.id, "t", "k") == 1
-
-
 async def test_a_deleted_user_is_forgotten_on_both_sides_when_the_call_returns(
     move: Move, instance: OpenInstance
 ) -> None:
@@ -238,6 +160,24 @@ async def test_an_overdue_fence_is_taken_back_by_the_application(
     await dal.memory.set(user.id, "t", "k", 1)
     assert (await read_gates(move.sides))["memory"].primary == "source"
     assert len(await move.source.rows("user_memory")) == 1
+
+
+async def test_a_delete_that_reaches_behind_the_fence_of_a_unit_that_was_switched_ends_that_switch(
+    move: Move, instance: OpenInstance
+) -> None:
+    dal = await instance()
+    user = await dal.users.create(name="Ada")
+    await dal.memory.set(user.id, "t", "k", 1)
+    await move.settle()
+    await move.sides.source.change_gate(
+        "memory", expect={"role": "primary"}, change={"role": "fenced", "phase": "FENCED"}
+    )
+    await move.sides.target.change_gate(
+        "memory", expect={"role": "replica"}, change={"role": "primary", "epoch": 2, "phase": "SWITCHED"}
+    )  # and whoever did that is no more
+    assert await dal.users.delete(user.id)
+    assert (await read_gates(move.sides))["memory"].source.role == "replica"
+    assert await dal.memory.get(user.id, "t", "k") is None
 
 
 async def test_a_writer_in_the_way_of_taking_a_fence_back_is_no_error_of_the_call(
@@ -281,24 +221,6 @@ async def test_a_fence_that_never_ends_is_an_error_in_the_end(
         await dal.memory.set(user.id, "t", "k", 1)
     assert (caught.value.retryable, caught.value.outcome) == (True, "not_applied")
     assert await dal.memory.get(user.id, "t", "k") is None, "reads go on"
-
-
-async def test_a_target_that_is_down_neither_fails_nor_slows_a_write(
-    move: Move, instance: OpenInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dal = await instance()
-    await dal.users.create(name="Ada")
-    await pushed(dal)
-
-    async def refuse(*_: object, **__: object) -> None:
-        raise UnavailableError("down", operation="commit")
-
-    for name in ("gates", "apply", "entries"):
-        monkeypatch.setattr(router_of(dal)._replica("target"), name, refuse)
-    await dal.users.create(name="Eve")
-    await pushed(dal)
-    assert len((await dal.users.list()).items) == 2
-    assert len(await move.source.dirty()) == 1
 
 
 async def test_without_a_move_the_target_is_not_touched(tmp_path: Path, sqlite_with_schema: Path) -> None:
@@ -382,14 +304,54 @@ async def test_a_shadow_read_from_before_a_write_that_was_copied_since_is_no_dif
     [
         ({}, "MIGRATION_TARGET_URL"),
         ({"migration_target_url": "oracle://x"}, "MIGRATION_TARGET_URL"),
-        ({"migration_target_url": "memory://"}, "target"),
-        ({"migration_target_type": "sqlite", "data_storage_type": "sqlite"}, "names the store that is to be moved"),
+        ({"migration_target_url": "memory://"}, "MIGRATION_TARGET_URL: 'memory://' .*; allowed are file, sqlite"),
+        ({"migration_target_url": "legacy:x"}, "MIGRATION_TARGET_URL: 'legacy:x' .*; allowed are file, sqlite"),
+        ({"migration_target_type": "memory"}, "MIGRATION_TARGET_TYPE: 'memory' .*; allowed are file, sqlite"),
+        (
+            {"migration_target_type": "sqlite", "data_storage_type": "memory"},
+            "DATA_STORAGE_TYPE: 'memory' .*; allowed are file, sqlite",
+        ),
+        (
+            {"migration_target_type": "sqlite", "data_storage_type": "sqlite"},
+            "MIGRATION_TARGET_TYPE: 'sqlite' names the store that is to be moved",
+        ),
+        ({"migration_target_type": "postgresql"}, "DATABASE_URL: not set; MIGRATION_TARGET_TYPE=postgresql needs it"),
+        ({"migration_target_type": "d1"}, "D1_ACCOUNT_ID: not set; MIGRATION_TARGET_TYPE=d1 needs it"),
+        (
+            {"migration_target_type": "postgresql", "database_url": "mysql://h/d"},
+            "DATABASE_URL: .*MIGRATION_TARGET_TYPE=postgresql",
+        ),
     ],
 )
 def test_a_wrong_target_is_told_by_name(values: dict[str, str], said: str, tmp_path: Path) -> None:
     settings = Settings(migration_enable_dual_write=True, data_dir=tmp_path, **values)
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=f"^{said}"):
         create_data_access(settings=settings)
+
+
+def test_a_source_that_is_named_by_a_url_is_told_as_that(tmp_path: Path) -> None:
+    settings = Settings(migration_enable_dual_write=True, data_dir=tmp_path, migration_target_type="sqlite")
+    with pytest.raises(ConfigurationError, match=r"^url: 'memory://' cannot be the source"):
+        create_data_access("memory://", settings=settings)
+
+
+@pytest.mark.parametrize("backend", ["file", "sqlite"])
+@pytest.mark.parametrize("spelling", ["{0}:store", "{0}:./store/", "{0}:other/../store", "{0}://{1}/store", "{0}:link"])
+def test_the_store_itself_is_no_target_however_it_is_spelled(
+    backend: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("store")
+    settings = Settings(migration_enable_dual_write=True, migration_target_url=spelling.format(backend, tmp_path))
+    with pytest.raises(ConfigurationError, match=r"^MIGRATION_TARGET_URL: .* names the store that is to be moved"):
+        create_data_access(f"{backend}:store", settings=settings)
+
+
+def test_a_d1_database_is_no_target_of_itself_however_it_is_spelled() -> None:
+    settings = Settings(migration_enable_dual_write=True, migration_target_url="D1://a/b/", d1_api_token="t")
+    with pytest.raises(ConfigurationError, match="names the store that is to be moved"):
+        create_data_access("d1://a/b", settings=settings)
 
 
 def test_a_target_may_be_named_by_its_type(tmp_path: Path) -> None:
@@ -397,17 +359,3 @@ def test_a_target_may_be_named_by_its_type(tmp_path: Path) -> None:
     access = create_data_access(settings=settings)
     assert isinstance(router_of(access), Router)
     assert create_store(settings=settings).capabilities.backend == "file"
-
-
-def test_keys_are_those_that_operations_name() -> None:
-    one = rows.row_id(1)
-    ops: list[Op] = [
-        Insert("users", rows.user(1)),
-        Upsert("user_memory", rows.memory(2, 1), ("user_id", "memory_type", "key"), ("value",)),
-        Update("users", {"id": one}, {"name": "x"}),
-        Update("chat_sessions", {"chat_id": "c"}, {"title": "x"}),
-        Delete("files", (Compare("id", "=", rows.row_id(3)),)),
-        Delete("files", (Compare("user_id", "=", one),)),
-    ]
-    expected = [("users", 1), ("user_memory", 2), ("users", 1), ("files", 3)]
-    assert keys_of(ops) == [Key(table, rows.row_id(number)) for table, number in expected]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from dal.errors import UnavailableError
 from dal.limits import MOVE_SWITCH_TRIES
 from dal.move.cutover import Cutover, CutoverReport
+from dal.move.ending import abort, retire
 from dal.move.mover import begin
 from dal.move.operating import note_cutover, switch_units
 from dal.move.sides import Side, Sides
 from dal.move.status import MoveStatus, Pace, TableStatus, UnitStatus, fill_in, look
-from dal.replica import UNITS, Replica
+from dal.replica import UNITS, Backlog, Replica
 from dal.testing import rows
-from tests.move.replicas import MakeSite, Site
+from tests.move.replicas import BACKENDS, MakeSite, Site
 
 ALL = tuple(UNITS)
 
@@ -58,6 +60,33 @@ async def test_a_target_that_does_not_answer_is_told_with_what_the_source_knows(
 async def test_a_source_that_does_not_answer_is_an_error(sides: Sides) -> None:
     with pytest.raises(UnavailableError):
         await look(Sides(cast(Replica, Away()), sides.target))
+
+
+class Ending:
+    """The moves' side of a source whose move is ended between two looks at it."""
+
+    def __init__(self, inner: Replica, *, keep_fence: bool) -> None:
+        self._inner = inner
+        self._keep_fence = keep_fence
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        await self._inner.uninstall(keep_fence=self._keep_fence)
+        return await self._inner.backlog()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("end", [abort, retire])
+async def test_a_move_that_is_ended_under_a_look_is_on_no_more(
+    end: Callable[[Sides], Awaitable[None]], site: Site, make_site: MakeSite
+) -> None:
+    sides = Sides(site.replica, (await make_site("sqlite")).replica)
+    await begin(sides, ALL)
+    await sides.target.uninstall(keep_fence=False)
+    found = await look(Sides(cast(Replica, Ending(sides.source, keep_fence=end is retire)), sides.target))
+    assert (found.is_on, found.is_retired) == (False, end is retire)
 
 
 async def test_a_cutover_is_kept_in_the_notes_of_the_new_primary_beside_what_is_there(sides: Sides) -> None:

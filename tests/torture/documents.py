@@ -24,6 +24,7 @@ from tests.torture.ledger import Change, Ledger, RowKey
 #: Chats with this beginning get lines whose numbers no library gave; their count in the chat's row is left alone.
 LOOSE: Final = "loose-"
 _TEXTS: Final = tuple(nasty.TEXTS.values())
+_NAME_CHARS: Final = 255  # as many as a name may have: such a program keeps to what its own store takes
 _PATIENCE_S: Final = 20.0
 
 
@@ -50,7 +51,14 @@ class DocumentLane:
             Change(("chat", chat), {"chat_id": chat}),
             Change(("message", first), {"content": "first", "chat_id": chat}),
         ]
-        async with create_data_access(url, auto_migrate=False) as dal:
+        dal = create_data_access(url, auto_migrate=False)
+        try:
+            await dal.open()
+        except DalError as error:
+            if not error.retryable:
+                raise
+            return False  # its disk may be full just now
+        async with dal:
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: dal.users.create(id=user, name="mark 0"),
                 lambda: dal.memory.set(user, "fact", "mark", 0),
@@ -87,7 +95,7 @@ class DocumentLane:
         self._dice.choice((self._rename, self._remember, self._say))()
 
     def _rename(self) -> None:
-        name = f"mark {self._number} {self._dice.choice(_TEXTS)}"
+        name = f"mark {self._number} {self._dice.choice(_TEXTS)}"[:_NAME_CHARS]
         self._write(Change(self._user, {"name": name}), lambda: self._replace(self._users, name))
 
     def _remember(self) -> None:

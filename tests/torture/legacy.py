@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from dal.ops import Select
 from dal.store import Store
 from dal.testing import nasty
 from tests.torture.ledger import Change, Ledger, RowKey
+from tests.torture.stopping import stopped
 from tests.torture.verdict import Told, read_rows
 
 _SESSIONS: Final = "data/chat_sessions"
@@ -103,10 +103,9 @@ class LegacyLane:
 
 def legacy_program(root: Path, directory: Path, dice: Random, *, name: str, pause_s: float) -> None:
     """Writes files until it is told to stop."""
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    asked = stopped()
     lane = LegacyLane(root, Ledger(directory, f"foreign-{name}"), dice, name=name)
-    while not stopped:
+    while not asked:
         lane.step()
         time.sleep(dice.random() * pause_s)
 

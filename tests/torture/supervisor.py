@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,26 +18,20 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from dal.errors import ConflictError, DalError, FencedError
-from dal.factory import create_data_access
-from dal.move.cutover import Cutover
-from dal.move.ending import abort, retire
-from dal.move.mover import begin
-from dal.move.sides import Side, Sides, UnitGates, read_gates
-from dal.replica import UNITS
-from dal.store import Store
+from dal.move.sides import read_gates
 from tests.torture import legacy, pace, verdict, workers
 from tests.torture.disk import SmallDisk
-from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
-from tests.torture.ledger import Change, Ledger, now_s
-from tests.torture.places import LEGACY, FilePlace, LegacyPlace, Place, make_places, open_settings
+from tests.torture.ledger import now_s
+from tests.torture.places import LEGACY, FilePlace, LegacyPlace, Place, make_places
 from tests.torture.shared import Counters
+from tests.torture.stages import SETTLE_S, end, prepare, prepare_legacy, settle
 from tests.torture.verdict import Held, Told, Window
 from tests.torture.workers import Run
 
 #: What writers may still need for the call that they are in, when they are told to stop.
 _PATIENCE_S: Final = 45.0
-_SETTLE_S: Final = 60.0
+#: For the first cutover, once no more faults come.
+_CUTOVER_S: Final = 120.0
 _TICK_S: Final = 0.02
 #: How far the clocks of processes are wrong. Nobody is to notice.
 _CLOCKS_OFF_S: Final = (0.0, 0.3, -0.3, 5.0, -5.0, 86_400.0, -86_400.0)
@@ -149,14 +142,14 @@ class Supervisor:
         self._mark("begun")
         if self._call(lambda: (prepare_legacy if self._is_legacy else prepare)(self._run_data), "prepare", 60):
             if self._dice.random() < self.plan.begins_settled:
-                self._call(lambda: settle(self._run_data), "settle at the start", _SETTLE_S + 30)
+                self._call(lambda: settle(self._run_data), "settle at the start", SETTLE_S + 30)
             self._mark("live")
             self._staff(movers=False)
             self._live()
             self._mark("ending")
             self._end_workers()
             self._mark("settling")
-            is_settled = self._call(lambda: settle(self._run_data), "settle", _SETTLE_S + 30)
+            is_settled = self._call(lambda: settle(self._run_data), "settle", SETTLE_S + 30)
         self._mark("judging")
         told, held_rows = Told(), 0
         if is_settled:
@@ -234,17 +227,25 @@ class Supervisor:
         return [source] + [place for place in (target,) if place.program() is not None or isinstance(place, FilePlace)]
 
     def _live(self) -> None:
+        """Faults for the run's seconds; then without any, until at least one cutover was among it all."""
         ends = time.monotonic() + self.plan.seconds
         move_begins = time.monotonic() + self._dice.random() * min(1.0, self.plan.seconds / 10)
         next_fault = move_begins + self._dice.random() * self.plan.fault_every_s * 2
-        while (now := time.monotonic()) < ends and len(self.problems) < 20:
+        while len(self.problems) < 20 and ((now := time.monotonic()) < ends or not self._has_switched()):
+            if now > ends + _CUTOVER_S:
+                self.problems.append(f"no cutover in {_CUTOVER_S:g} s without a fault")
+                break
             self._reap()
             self._wake(now)
             self._staff(movers=now >= move_begins)
-            if now >= next_fault:
+            if next_fault <= now < ends:
                 self._fault()
                 next_fault = time.monotonic() + self._dice.random() * self.plan.fault_every_s * 2
             time.sleep(_TICK_S)
+
+    def _has_switched(self) -> bool:
+        events = self.directory / "events"
+        return events.exists() and b'"kind":"switched"' in events.read_bytes()
 
     def _reap(self) -> None:
         """Takes note of those who ended or stopped."""
@@ -379,111 +380,3 @@ class Supervisor:
 def is_serious(event: Mapping[str, Any]) -> bool:
     """Whether a mover or a cutover ended with an error that is no refusal and does not pass."""
     return not event["retryable"] and event["error"] not in ("ConflictError", "UnavailableError")
-
-
-async def prepare(run: Run) -> None:
-    """The schema of both stores, and what the source holds before the move."""
-    settings = open_settings(run.places, moving=False)
-    for place in run.places:
-        async with create_data_access(place.url, settings=settings, auto_migrate=True):
-            pass
-    async with create_data_access(run.places[0].url, settings=settings) as dal:
-        ledger = Ledger(run.directory, "prepare-hot")
-        for name in HOT_CHATS:
-            ledger.intend("chats.create", [Change(("chat", name), {"chat_id": name, "user_id": None})])
-            await dal.chats.create(name)
-            ledger.acknowledge()
-        lane = Lane(
-            dal,
-            Ledger(run.directory, "prepare-rows"),
-            run.counters,
-            run.dice("prepare"),
-            name="prepare",
-            process=run.counters.add_process(),
-            slots=lane_slots(0, 1),
-            reads_back=False,
-        )
-        for _ in range(120):
-            await lane.step()
-
-
-async def prepare_legacy(run: Run) -> None:
-    """A directory of files, and the target's schema."""
-    source, target = run.places
-    assert isinstance(source, LegacyPlace)
-    legacy.make_directory(source.directory)
-    async with create_data_access(target.url, settings=open_settings(run.places, moving=False), auto_migrate=True):
-        pass
-
-
-async def settle(run: Run) -> None:
-    """Works as a mover until every unit has one primary and nothing is left to copy, with nothing going wrong."""
-    source, target = await workers.open_stores(run)
-    sides = workers.sides_of(source, target)
-    await begin(sides, tuple(UNITS))
-    mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
-    try:
-        async with asyncio.timeout(_SETTLE_S):
-            while True:
-                await mover.run(_is_settled)
-                if not await _left(sides):
-                    break
-                await mover.step(await read_gates(sides))
-    except TimeoutError:
-        print(f"not settled: {await _left(sides)}, {mover.progress}, {await read_gates(sides)}", file=sys.stderr)
-        raise
-    await source.close()
-    await target.close()
-
-
-def _is_settled(gates: Mapping[str, UnitGates]) -> bool:
-    return all(found.phase in ("VERIFIED", "SWITCHED") for found in gates.values())
-
-
-async def _left(sides: Sides) -> dict[str, int]:
-    """Rows not yet copied, by table, on the side that each unit lives on; and units without a primary."""
-    left: dict[str, int] = {}
-    gates = await read_gates(sides)
-    backlogs = {side: await sides.at(side).backlog() for side in ("source", "target")}
-    for unit, found in gates.items():
-        if found.primary is None:
-            left[unit] = -1
-        for table in UNITS[unit]:
-            if dirty := backlogs[found.holder][table].dirty:
-                left[table] = dirty
-    return left
-
-
-async def end(run: Run, sides: Sides, source: Store, target: Store, to: Side) -> list[str]:
-    """Takes every unit to one side and ends the move there; what is not as it should be then."""
-    problems: list[str] = []
-    cutover = Cutover(sides, batch_rows=500)
-    for unit, gates in (await read_gates(sides)).items():
-        if gates.primary != to:
-            try:
-                await cutover.switch(unit, to)
-            except DalError as error:
-                problems.append(f"the last cutover of {unit} to the {to}: {error!r}")
-    if problems:
-        return problems
-    mover = workers.mover_of(run, sides, source, target, batch_rows=1000)
-    while await _left(sides):
-        await mover.step(await read_gates(sides))
-    held = await Held.of(source, target)
-    problems += verdict.differences(held)
-    try:
-        await (retire(sides) if to == "target" else abort(sides))
-    except ConflictError as error:
-        return [*problems, f"the move did not end: {error!r}"]
-    settings = open_settings(run.places, moving=False)
-    for place, is_primary in zip(run.places, (to == "source", to == "target"), strict=True):
-        async with create_data_access(place.url, settings=settings, auto_migrate=False) as dal:
-            try:
-                await dal.users.create(clerk_id="the end")
-                refused = False
-            except FencedError:
-                refused = True
-        must_refuse = to == "target" and not is_primary
-        if refused != must_refuse:
-            problems.append(f"after the end, {place.backend} {'refused' if refused else 'took'} a write")
-    return problems

@@ -36,6 +36,7 @@ from tests.torture.lanes import HOT_CHATS, Lane, lane_slots
 from tests.torture.ledger import Ledger, now_s
 from tests.torture.places import FilePlace, Place, bare, open_settings
 from tests.torture.shared import Counters, row_id
+from tests.torture.stopping import fork, stopped, stopping
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -65,13 +66,6 @@ class Run:
         file = os.open(self.directory / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(file, line)
         os.close(file)
-
-
-def stopping() -> asyncio.Event:
-    """Set when the supervisor asks this process to stop."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    return stop
 
 
 async def writer(run: Run, process: int, *, moving: bool, lanes: int, pause_s: float) -> None:
@@ -120,15 +114,14 @@ async def _opened(run: Run, dal: DataAccess, stop: asyncio.Event) -> DataAccess 
 def foreign(run: Run, process: int, place: Place, *, pause_s: float) -> None:
     """Writes raw SQL to one store."""
     name = f"foreign-{process}-{'source' if place is run.places[0] else 'target'}"
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    asked = stopped()
     program = place.program()
     assert program is not None
     if place is run.places[1]:
-        asyncio.run(_wait_for_move(run, place))  # what was there before it is nobody's to compare
+        asyncio.run(_wait_for_move(run))  # what was there before it is nobody's to compare
     dice = run.dice(name)
     lane = ForeignLane(program, Ledger(run.directory, name), dice, name=name)
-    while not stopped:
+    while not asked:
         lane.step()
         time.sleep(dice.random() * pause_s)
     program.close()
@@ -137,22 +130,22 @@ def foreign(run: Run, process: int, place: Place, *, pause_s: float) -> None:
 def foreign_documents(run: Run, process: int, place: FilePlace, *, pause_s: float) -> None:
     """Writes a file store's documents and lines."""
     name = f"foreign-{process}-{'source' if place is run.places[0] else 'target'}"
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    asked = stopped()
     if place is run.places[1]:
-        asyncio.run(_wait_for_move(run, place))  # what was there before it is nobody's to compare
+        asyncio.run(_wait_for_move(run))  # what was there before it is nobody's to compare
     dice = run.dice(name)
     lane = DocumentLane(place.directory, Ledger(run.directory, name), dice, name=name)
-    while not stopped and not asyncio.run(lane.begin(place.url)):
+    while not asked and not asyncio.run(lane.begin(place.url)):
         time.sleep(1.0)
-    while not stopped:
+    while not asked:
         lane.step()
         time.sleep(dice.random() * pause_s)
 
 
-async def _wait_for_move(run: Run, place: Place) -> None:
+async def _wait_for_move(run: Run) -> None:
+    """Until the source takes part in it, as the last one: a target has gates before all of its fences stand."""
     while True:
-        store = bare(place, open_settings(run.places, moving=False))
+        store = bare(run.places[0], open_settings(run.places, moving=False))
         try:
             await store.open()
             assert isinstance(store, Movable)
@@ -384,7 +377,7 @@ def forked(work: Callable[[], Awaitable[None] | None], log: Path) -> int:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from dal.access import DataAccess
+from dal.collector import rare_collections
 from dal.errors import UnsupportedError
 from dal.importing.batches import Batch, BatchReader, Format
-from dal.importing.collector import rare_collections
 from dal.importing.document import BadText
 from dal.importing.exports import open_source
 from dal.importing.lanes import Lanes

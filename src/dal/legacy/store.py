@@ -74,12 +74,16 @@ class LegacyStore:
     def _prepare(self) -> Book:
         if not any(d.place(self._root).exists() for d in DIRECTORIES):
             names = ", ".join(directory.name for directory in DIRECTORIES)
-            raise ConfigurationError(f"{self._root}: no legacy directory; it has none of {names}", backend=_BACKEND)
+            raise ConfigurationError(
+                f"{self._root}: no legacy directory; it has none of {names}", operation="open", backend=_BACKEND
+            )
         try:
             (self._root / BESIDE).mkdir(mode=0o700, exist_ok=True)
             return Book(self._root / BESIDE / "files.db")
         except (OSError, sqlite3.Error) as error:
-            raise UnavailableError(f"{self._root / BESIDE}: cannot be opened: {error}", backend=_BACKEND) from error
+            raise UnavailableError(
+                f"{self._root / BESIDE}: cannot be opened: {error}", operation="open", backend=_BACKEND
+            ) from error
 
     async def close(self) -> None:
         async with self._opening:
@@ -108,7 +112,9 @@ class LegacyStore:
     def replica(self) -> Replica:
         """The moves' side of this store."""
         if self._replica is None:
-            raise UnavailableError("replica: the store is not open; open it first", backend=_BACKEND)
+            raise UnavailableError(
+                "replica: the store is not open; open it first", operation="replica", backend=_BACKEND, retryable=False
+            )
         return cast(Replica, self._replica)
 
     def _refuse(self, operation: str) -> NoReturn:

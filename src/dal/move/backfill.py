@@ -1,14 +1,15 @@
 """The backfill: what was there when the move began, copied in the order of ids, and how many rows go at a time.
 
 A row that has no entry in the registry has not changed since. It is copied at the lowest version of the epoch, and its
-entry made when the copy is acknowledged, unless somebody has changed the row by then. The gate's cursor goes on behind
-rows that have an entry only, so a mover that dies leaves nothing out, and what it did twice does no harm.
+entry made when the copy is acknowledged, unless somebody has changed the row by then. Two pages are under way at a
+time, but the gate's cursor goes on behind rows that have an entry only, so a mover that dies leaves nothing out, and
+what it did twice does no harm.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from time import monotonic
 
 from dal.limits import (
@@ -78,24 +79,42 @@ class Backfill:
         return is_on
 
     async def _table(self, table: str, gate: Gate, after: str, units: frozenset[str], until: float) -> bool:
-        """Copies the table from this id on; whether it came to the end of it in time. The next page is read while one
-        is copied."""
-        source, cursor = self._sides.source, gate.cursor
-        page = await source.unregistered(table, after, self._pace.page_rows)
-        while True:
-            ahead = None
-            if page.last and monotonic() < until:
-                ahead = asyncio.create_task(source.unregistered(table, page.last, self._pace.page_rows))
-            try:
-                await self._page(table, page, after, units)
-                moved = await self._move_cursor(gate, table, cursor, page.last)
-                if ahead is None or moved is None:
-                    return moved is not None and not page.last
-                after, cursor, page = page.last, moved, await ahead
-            finally:
-                if ahead is not None:
-                    ahead.cancel()
-                    await asyncio.gather(ahead, return_exceptions=True)
+        """Copies the table from this id on; whether it came to the end of it in time. While a page is copied, the next
+        one is begun and the one behind that is read: neither store waits for the other."""
+        passing = asyncio.ensure_future(_now(gate.cursor))
+        ahead = self._read(table, after)
+        try:
+            while True:
+                page = await ahead
+                before, passing = passing, asyncio.create_task(self._pass(gate, table, page, after, units, passing))
+                is_last = not page.last or monotonic() >= until
+                if not is_last:
+                    ahead = self._read(table, page.last)
+                if await before is None or is_last:
+                    return await passing is not None and not page.last
+                after = page.last
+        finally:
+            for task in (ahead, passing):
+                task.cancel()
+            await asyncio.gather(ahead, passing, return_exceptions=True)
+
+    def _read(self, table: str, after: str) -> asyncio.Task[Unregistered]:
+        return asyncio.create_task(self._sides.source.unregistered(table, after, self._pace.page_rows))
+
+    async def _pass(
+        self,
+        gate: Gate,
+        table: str,
+        page: Unregistered,
+        after: str,
+        units: frozenset[str],
+        before: Awaitable[str | None],
+    ) -> str | None:
+        """Copies a page, and moves the cursor behind it once it is behind the page before; the cursor as it is then,
+        None where another mover has moved it."""
+        await self._page(table, page, after, units)
+        cursor = await before
+        return None if cursor is None else await self._move_cursor(gate, table, cursor, page.last)
 
     async def _page(self, table: str, page: Unregistered, after: str, units: frozenset[str]) -> None:
         """Copies a page; what of it could not be copied is registered as dirty."""
@@ -108,7 +127,8 @@ class Backfill:
         elif took_s < MOVE_BATCH_S:
             self._pace.speed_up(2)
         # Rows that were in the way are counted too; whatever was blocked by them has an entry by now.
-        is_whole = result.copied >= len(page.entries) and not (result.overtaken or result.stuck or result.different)
+        is_left = result.overtaken or result.stuck or result.refused or result.different
+        is_whole = result.copied >= len(page.entries) and not is_left
         while not is_whole:
             after = await self._sides.source.seed(table, after, len(page.entries))
             is_whole = not after or bool(page.last and after >= page.last)
@@ -125,3 +145,7 @@ class Backfill:
         expect: dict[str, Value] = {"phase": "BACKFILL", "cursor": cursor}
         is_moved = await self._sides.source.change_gate(gate.unit, expect=expect, change=change)
         return str(change["cursor"]) if is_moved else None
+
+
+async def _now(cursor: str | None) -> str | None:
+    return cursor

@@ -1,21 +1,22 @@
 """The canonical bytes of a row, and hashes of them: what "the same content" means to moves and to the check.
 
-A row's fields follow each other in the table's declared order, each as tag, length and bytes. Two rows have the same
-bytes when every field is equal as a value: times by the instant, documents whatever the order of their keys, numbers
-in documents by value (1 and 1.0 are one number; true is none, and -0.0, which stores keep, is not 0.0). Text counts by
-its code points: composed and decomposed accents are two texts. The form is the same in every store and for all time:
-registries hold hashes of it.
+A row is a JSON array of its fields in the table's declared order, as compact as JSON gets. Two rows have the same bytes
+when every field is equal as a value: times by the instant, documents whatever the order of their keys, numbers in
+documents by value (1 and 1.0 are one number; true is none, and -0.0, which stores keep, is not 0.0). Text counts by its
+code points: composed and decomposed accents are two texts. The form is the same in every store and for all time:
+registries hold hashes of it. It is what orjson writes because that takes one call a row: half the time of fields behind
+tags and lengths.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from datetime import UTC, datetime
+from functools import cache
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
 import orjson
 
@@ -26,62 +27,46 @@ from dal.tables import Column, Kind, Table
 HASH_BITS: Final = 52
 _DIGEST_BYTES: Final = 16
 _PREFIX_BYTES: Final = 7
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 #: A whole float, or one with an exponent, in encoded JSON; a hit inside a text only costs a closer look.
 _MAY_BE_WHOLE: Final = re.compile(rb"\d\.0|\de").search
 _MIN_INT: Final = -(2**63)
 _MAX_INT: Final = 2**64 - 1  # what the encoder of documents takes
-_TAGS: Final = {
-    Kind.ID: "u",
-    Kind.TEXT: "s",
-    Kind.INT: "i",
-    Kind.BIGINT: "i",
-    Kind.BOOL: "b",
-    Kind.TIME: "t",
-    Kind.JSON: "j",
-    Kind.IP: "a",
-}
-
-_Encoder: TypeAlias = Callable[[Row], bytes]
 
 
 def canonical(table: Table, row: Row) -> bytes:
     """The row, given in declared order, as bytes: equal for equal content, different for any other."""
-    return _encoder(table)(row)
+    return canonical_rows(table, [row])[0]
+
+
+def canonical_rows(table: Table, rows: Sequence[Row]) -> list[bytes]:
+    """The same for many rows, a column at a time: 1.5 µs a message, alone 7."""
+    if not rows:
+        return []
+    columns: list[Sequence[object]] = list(zip(*rows, strict=True))
+    for place, column in enumerate(table.columns):
+        if column.kind is Kind.JSON:
+            documents = cast("Sequence[JsonValue]", columns[place])
+            columns[place] = [orjson.Fragment(canonical_document(value)) for value in documents]
+        elif column.kind is Kind.TIME:
+            times = cast("Sequence[datetime | None]", columns[place])
+            columns[place] = [v if v is None or v.tzinfo is UTC else v.astimezone(UTC) for v in times]
+    return list(map(orjson.dumps, zip(*columns, strict=True)))
 
 
 def digest(table: Table, row: Row) -> bytes:
     """BLAKE2b-128 of the canonical row."""
-    return blake2b(_encoder(table)(row), digest_size=_DIGEST_BYTES).digest()
+    return blake2b(canonical(table, row), digest_size=_DIGEST_BYTES).digest()
 
 
 def row_hash(table: Table, row: Row) -> int:
     """The first 52 bits of the digest, as a number: what registries keep of a row."""
-    return hash_of(_encoder(table)(row))
+    return hash_of(canonical(table, row))
 
 
 def hash_of(data: bytes) -> int:
     """The hash of the row that has these canonical bytes."""
     found = blake2b(data, digest_size=_DIGEST_BYTES).digest()
     return int.from_bytes(found[:_PREFIX_BYTES], "big") >> (_PREFIX_BYTES * 8 - HASH_BITS)
-
-
-def same_rows(table: Table, left: Sequence[Row], right: Sequence[Row]) -> bool:
-    """Whether these rows have the same content, each as its like; where they do, sooner than one after the other.
-
-    What Python calls different is; but of documents it calls some equal that are not.
-    """
-    try:
-        if list(left) != list(right):
-            return False
-    except RecursionError:  # a document nested that deep
-        return all(map(partial(same_row, table), left, right))
-    _, documents = _places(table)
-    return all(
-        same_document(cast(JsonValue, [row[place] for row in left]), cast(JsonValue, [row[place] for row in right]))
-        for place in documents
-    )
 
 
 def same_row(table: Table, left: Row, right: Row) -> bool:
@@ -107,7 +92,7 @@ def differing_fields(table: Table, left: Row, right: Row) -> tuple[str, ...]:
     return tuple(
         column.name
         for column, ours, theirs in zip(table.columns, left, right, strict=True)
-        if _field(column, ours) != _field(column, theirs)
+        if not _same_field(column, ours, theirs)
     )
 
 
@@ -162,49 +147,10 @@ def _written_slowly(value: JsonValue) -> bytes:
     return b"".join(parts)
 
 
-def _microseconds(value: datetime) -> bytes:
-    return b"%d" % ((value - _EPOCH) // _MICROSECOND)
-
-
-_number: Final = b"%d".__mod__
-
-_AS_BYTES: Final[dict[Kind, Callable[..., bytes]]] = {
-    Kind.ID: str.encode,
-    Kind.TEXT: str.encode,
-    Kind.INT: _number,
-    Kind.BIGINT: _number,
-    Kind.BOOL: _number,
-    Kind.TIME: _microseconds,
-    Kind.JSON: canonical_document,
-    Kind.IP: str.encode,
-}
-
-
-def _field(column: Column, value: Value) -> bytes | None:
-    return None if value is None and column.kind is not Kind.JSON else _AS_BYTES[column.kind](value)
-
-
-@cache
-def _encoder(table: Table) -> _Encoder:
-    """The function from a row of this table to its bytes.
-
-    It is one bytes format written for the table's columns: two thirds of the time of a loop over them. The text holds
-    places and tags only, no name and no value. Null is a field of length -1.
-    """
-    scope: dict[str, object] = {f"encode{place}": _AS_BYTES[c.kind] for place, c in enumerate(table.columns)}
-    values: list[str] = []
-    for place, column in enumerate(table.columns):
-        length, data = f"len(b{place} := encode{place}(row[{place}]))", f"b{place}"
-        if _may_be_null(column):
-            length, data = f"-1 if row[{place}] is None else {length}", f"b'' if row[{place}] is None else {data}"
-        values += (length, data)
-    form = "".join(f"{_TAGS[c.kind]}%d:%b" for c in table.columns)
-    return cast(_Encoder, eval(f"lambda row: b'{form}' % ({', '.join(values)})", scope))  # noqa: S307
-
-
-def _may_be_null(column: Column) -> bool:
-    # JSON has its own null, so a None in a JSON column is a document.
-    return column.nullable and column.kind is not Kind.JSON
+def _same_field(column: Column, left: Value, right: Value) -> bool:
+    if column.kind is Kind.JSON:
+        return same_document(cast(JsonValue, left), cast(JsonValue, right))
+    return left == right
 
 
 @cache

@@ -20,12 +20,12 @@ from dal.errors import InvalidInputError, UnsupportedError
 from dal.limits import CHECK_PAUSE_S
 from dal.move import registries
 from dal.move.check_report import CheckProgress, CheckReport, Mode, Place, TableResult
-from dal.move.differences import Difference, Roles, alike
+from dal.move.differences import Difference, Roles
 from dal.move.orphans import Orphans
 from dal.move.stores import Stores
 from dal.move.walking import Pages, sample, walk
 from dal.move.watching import Settled, Sleep, Timer, Watch
-from dal.replica import UNIT_OF, UNITS, Entry
+from dal.replica import UNIT_OF, UNITS
 from dal.store import Store
 from dal.tables import TABLES, Table
 from dal.values import Clock, now
@@ -196,32 +196,29 @@ class _Deep:
 
     async def _compare(self, table: Table, result: TableResult, pages: Pages) -> None:
         check = self._check
-        equal = pages.pairs(table)
-        if not pages.are_alike(table):  # mostly they are, as one look at all of them together tells
-            pairs, equal = equal, []
-            for pair in pairs:
-                if alike(table, *pair):
-                    equal.append(pair)
-                else:
-                    check.watch.add(table, *pair)
-        result.source += sum(entry.row is not None for entry in pages.source)
-        result.target += sum(entry.row is not None for entry in pages.target)
-        result.equal += sum(ours.row is not None for ours, _ in equal)  # not what is gone on both sides
-        for orphans, entries in zip(self._orphans, (pages.source, pages.target), strict=True):
-            await orphans.look(table, entries)
+        equal, suspects = pages.compare(table)
+        result.source += len(pages.source.rows)
+        result.target += len(pages.target.rows)
+        result.equal += equal
+        for row_id in suspects:
+            check.watch.add(table, row_id)
+        for orphans, page in zip(self._orphans, (pages.source, pages.target), strict=True):
+            await orphans.look(table, page.rows)
         if self._mark:
-            await self._mark_equal(table, equal)
+            await self._mark_equal(table, pages, frozenset(suspects))
         await check.settle(wait=check.watch.is_full)
 
-    async def _mark_equal(self, table: Table, equal: list[tuple[Entry, Entry]]) -> None:
+    async def _mark_equal(self, table: Table, pages: Pages, suspects: Collection[str]) -> None:
+        """Marks what both registries say the same of, where the rows are equal or gone."""
         roles = (await self._check.stores.roles()).get(table.name)
         if roles is None:
             return
-        primary = self._check.stores.replicas(table)[0 if roles.primary == "source" else 1]
-        held = [
-            (ours if roles.primary == "source" else theirs) for ours, theirs in equal if ours.version == theirs.version
-        ]
-        await primary.replica.mark_checked(table.name, {e.id: e.version for e in held if e.state == "copied"})
+        source, target = self._check.stores.replicas(table)
+        primary, replica = (source, target) if roles.primary == "source" else (target, source)
+        async with aclosing(registries.tail(primary, replica, table, pages.after, pages.last)) as parts:
+            async for part in parts:
+                equal = {row_id: version for row_id, version in part.versions.items() if row_id not in suspects}
+                await primary.replica.mark_checked(table.name, equal)
 
     async def _confirm_orphans(self, table: Table) -> None:
         if any(orphans.any for orphans in self._orphans):
@@ -273,7 +270,7 @@ class _Registries:
                 result.target += part.primary if is_reversed else part.replica
                 result.equal += part.equal
                 for row_id in part.suspects:
-                    check.watch.add_key(table, row_id)
+                    check.watch.add(table, row_id)
                 if self._mark and self._mode == "tail":
                     await primary.replica.mark_checked(table.name, part.versions)
                 await check.settle(wait=check.watch.is_full)

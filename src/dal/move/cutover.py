@@ -214,10 +214,9 @@ class Cutover:
             ours, theirs = await together(store.tables_with("dirty"), peer.tables_with("dirty"))
             if (ours | theirs).isdisjoint(tables):
                 break
-            copied = 0
             found = await together(*[store.dirty(table, self._batch_rows) for table in tables if table in ours])
-            for entries in found:
-                copied += (await copy(store, peer, entries, units, rows=self._batch_rows)).copied
+            entries = [entry for some in found for entry in some]
+            copied = (await copy(store, peer, entries, units, rows=self._batch_rows)).copied
             self._check_time(unit, started)
             if not copied:  # or the peer waits for what a cascade took, and nobody sends it behind the fence
                 raise UnavailableError(f"{unit}: rows are left that cannot be copied", operation="cutover")

@@ -52,19 +52,12 @@ class Roles(NamedTuple):
         return self.phase not in ("CAPTURE", "BACKFILL")
 
 
-def alike(table: Table, source: Entry, target: Entry) -> bool:
-    """Whether both sides hold the same content, or neither holds the row."""
-    if source.row is None or target.row is None:
-        return source.row is target.row
-    return same_row(table, source.row, target.row)
-
-
 def judge(table: Table, roles: Roles | None, source: Entry, target: Entry) -> Difference | Literal["equal", "pending"]:
     """What a pair comes to that was read now, the primary's first.
 
     roles  None outside a move.
     """
-    if alike(table, source, target):
+    if _is_alike(table, source, target):
         return "equal"
     side: Side = "target" if roles is None else other(roles.primary)
     right, wrong = (source, target) if side == "target" else (target, source)
@@ -90,6 +83,13 @@ def is_in_flight(roles: Roles, primary: Entry, replica: Entry) -> bool:
     if any(entry.version and entry.state == "dirty" for entry in (primary, replica)):
         return True
     return primary.version == 0 and primary.row is not None and not roles.is_backfilled
+
+
+def _is_alike(table: Table, source: Entry, target: Entry) -> bool:
+    """Whether both sides hold the same content, or neither holds the row."""
+    if source.row is None or target.row is None:
+        return source.row is target.row
+    return same_row(table, source.row, target.row)
 
 
 def _version(table: Table, entry: Entry) -> int:

@@ -20,7 +20,6 @@ from dal.move.obstacles import Obstacle, ObstacleKind
 from dal.move.orphans import Orphans
 from dal.move.reading import Reader
 from dal.ops import Row, Select, Value
-from dal.replica import Entry
 from dal.store import Store
 from dal.tables import Kind, Table
 from dal.values import check_column
@@ -69,18 +68,17 @@ class Inspection:
             after = place
             while left is None or left > 0:
                 limit = PLAN_PAGE_ROWS if left is None else min(left, PLAN_PAGE_ROWS)
-                entries, last = await self._page(table, after, limit)
+                rows, last = await self._page(table, after, limit)
                 if not last:
                     break
                 after = last
                 if len(places) > 1:
-                    entries = [entry for entry in entries if entry.id not in seen]
-                    seen.update(entry.id for entry in entries)
-                for entry in entries:
-                    assert entry.row is not None  # noqa: S101  # a reader by the waist gives rows
-                    size += self._inspect(table, entry.row)
-                await self._orphans.look(table, entries)
-                read += len(entries)
+                    rows = [row for row in rows if row[0] not in seen]
+                    seen.update(str(row[0]) for row in rows)
+                for row in rows:
+                    size += self._inspect(table, row)
+                await self._orphans.look(table, rows)
+                read += len(rows)
                 left = None if left is None else left - limit
                 self._on_reading(Reading(table.name, read, max(total, read)))
         self.read += read
@@ -96,20 +94,20 @@ class Inspection:
         return ["", *[str(UUID(int=random.randint(first, last))) for _ in range(9)]]
 
     async def _ends(self, table: Table) -> tuple[str, str]:
-        first = await self._reader.page(table, "", 1)
-        return (first[0].id if first else ""), await self._reader.last_id(table)
+        first = await self._reader.rows(table, "", 1)
+        return (str(first[0][0]) if first else ""), await self._reader.last_id(table)
 
-    async def _page(self, table: Table, after: str, limit: int) -> tuple[list[Entry], str]:
+    async def _page(self, table: Table, after: str, limit: int) -> tuple[list[Row], str]:
         """The next rows and the last id looked at; empty at the end. A row that cannot be read is an obstacle."""
         try:
-            entries = await self._reader.page(table, after, limit)
+            rows = await self._reader.rows(table, after, limit)
         except DalError as error:
             if error.retryable:
                 raise
             if limit > 1:
                 return await self._page(table, after, limit // 2)
             return [], await self._pass_over(table, after)
-        return entries, entries[-1].id if entries else ""
+        return rows, str(rows[-1][0]) if rows else ""
 
     async def _pass_over(self, table: Table, after: str) -> str:
         """Takes note of the row behind this id, which cannot be read; its id."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple
 
+from dal.collector import rare_collections
 from dal.errors import ConflictError, CorruptDataError, DalError
 from dal.limits import (
     GATE_IDLE_AGE_S,
@@ -49,6 +50,7 @@ class Progress:
 
     copied     rows copied by this mover since it began, by table.
     stuck      keys that could not be copied at the last try, each with the rows in its way.
+    refused    keys whose content the replica cannot hold, each with what it says of it.
     different  keys that the replica gave back with other content.
     held_up    the same in words, by unit.
     differed   how many whole comparisons of a unit in a row found differences, by unit.
@@ -58,6 +60,7 @@ class Progress:
 
     copied: dict[str, int] = field(default_factory=dict)
     stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
+    refused: dict[Key, str] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
     held_up: dict[str, str] = field(default_factory=dict)
     differed: dict[str, int] = field(default_factory=dict)
@@ -174,10 +177,19 @@ class Mover:
                     raise
                 await self._sleep(min(0.05 * 2.0 ** min(failures, 10), MOVE_MAX_PAUSE_S))
                 continue
-            await self._sleep(await self._pause_s() if busy else MOVE_IDLE_S)
+            if busy:
+                await self._sleep(await self._pause_s())
+            elif self._checking is not None and self.progress.working:
+                await asyncio.wait([self._checking.task], timeout=MOVE_IDLE_S)
+            else:
+                await self._sleep(MOVE_IDLE_S)
 
     async def step(self, gates: Mapping[str, UnitGates]) -> bool:
         """One round over all units; whether there was anything to do."""
+        with rare_collections():
+            return await self._step(gates)
+
+    async def _step(self, gates: Mapping[str, UnitGates]) -> bool:
         recovered = [await recover(self._sides, found, self._patience) for found in gates.values()]
         if any(recovered):
             return True
@@ -194,7 +206,8 @@ class Mover:
                 clean |= {unit for unit in units if result.is_all and not result.held_up(unit)}
                 for unit in units:
                     await self._note_held_up(gates[unit].at(side), result)
-        self.progress.stuck, self.progress.different = total.stuck, total.different
+        self.progress.stuck, self.progress.refused = total.stuck, total.refused
+        self.progress.different = total.different
         busy |= await self._backfill.go_on(gates)
         if self._checking is not None and gates[self._checking.unit].phase != "SYNC":
             await self._stop_checking()  # another mover took that unit on meanwhile

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from dal.limits import CHECK_KNOWN_PARENTS, CHECK_PAGE_ROWS
 from dal.move.differences import Difference
 from dal.move.reading import Reader
-from dal.replica import Entry
 from dal.tables import CHILDREN, TABLES, Table
 
 
@@ -30,14 +29,13 @@ class Orphans:
         self._known: dict[str, set[str]] = {name: set() for name in TABLES}
         self._suspects: list[_Orphan] = []
 
-    async def look(self, table: Table, entries: Sequence[Entry]) -> None:
-        """Takes note of the rows, as possible parents and as children."""
-        rows = [entry.row for entry in entries if entry.row is not None]
+    async def look(self, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+        """Takes note of the rows, as possible parents and as children. Of their values, ids alone are looked at."""
         if CHILDREN[table.name]:
             self._remember(table.name, {str(row[0]) for row in rows})
         for parent in table.parents:
             place = table.names.index(parent.column)
-            wanted: set[str] = set(map(itemgetter(place), rows)) - self._known[parent.table] - {None}
+            wanted = cast("set[str]", set(map(itemgetter(place), rows)) - self._known[parent.table] - {None})
             if not wanted:
                 continue
             found = await self._reader.present(TABLES[parent.table], sorted(wanted))

@@ -16,7 +16,7 @@ from dal.limits import RETRY_ATTEMPTS, RETRY_FIRST_WAIT_S
 from dal.move.sides import Side
 from dal.ops import Compare, Count, Query, Row, Select
 from dal.replica import Bucket, Entry, Registered, Replica
-from dal.store import Store
+from dal.store import Store, Stored, StoredRows
 from dal.tables import Table
 
 _T = TypeVar("_T")
@@ -34,14 +34,21 @@ class Reader:
         """The same store by the waist alone."""
         return Reader(self.side, self._store)
 
-    async def page(self, table: Table, after: str, limit: int) -> list[Entry]:
-        """The rows behind this id in the order of ids, and tombstones where there are any; empty at the end."""
-        place = (after,) if after else None
-        rows = await self._read(table, Select(table.name, order=("id",), after=place, limit=limit))
-        name = table.name
-        entries = [Entry(name, cast(str, row[0]), 0, row) for row in rows]
-        self._require_order(table, after, entries)
-        return entries
+    async def page(self, table: Table, after: str, limit: int) -> Stored:
+        """The rows behind this id in the order of ids, as the store has them; none at the end."""
+        query, store = _page(table, after, limit), self._store
+        if isinstance(store, StoredRows):
+            found = await self._patiently(table, lambda: store.read_stored(query))
+        else:
+            found = Stored(await self._read(table, query), {})
+        self._require_order(table, after, ids_of(found))
+        return found
+
+    async def rows(self, table: Table, after: str, limit: int) -> list[Row]:
+        """The same, as values."""
+        rows = await self._read(table, _page(table, after, limit))
+        self._require_order(table, after, ids_of(Stored(rows, {})))
+        return rows
 
     async def look(self, table: Table, ids: Sequence[str]) -> dict[str, Entry]:
         """These rows as they are now, one entry for each id."""
@@ -98,10 +105,9 @@ class Reader:
                 operation="check",
             ) from error
 
-    def _require_order(self, table: Table, after: str, entries: Sequence[Entry]) -> None:
+    def _require_order(self, table: Table, after: str, ids: Sequence[str]) -> None:
         """Ids that did not rise by code point would let rows pass unseen."""
-        ids = [after, *[entry.id for entry in entries]]
-        if not all(map(lt, ids, ids[1:])):
+        if not all(map(lt, [after, *ids], ids)):
             raise CorruptDataError(
                 f"{table.name} in the {self.side}: ids came out of order; rebuild the index of its primary key",
                 operation="check",
@@ -109,16 +115,11 @@ class Reader:
 
 
 class ReplicaReader(Reader):
-    """A store in a move: rows come with the versions under which its registry holds them."""
+    """A store in a move: rows that are looked at come with the versions under which its registry holds them."""
 
     def __init__(self, side: Side, store: Store, replica: Replica) -> None:
         super().__init__(side, store)
         self.replica = replica
-
-    async def page(self, table: Table, after: str, limit: int) -> list[Entry]:
-        entries = await self._patiently(table, lambda: self.replica.scan(table.name, after, limit))
-        self._require_order(table, after, entries)
-        return entries
 
     async def look(self, table: Table, ids: Sequence[str]) -> dict[str, Entry]:
         found = {
@@ -145,3 +146,12 @@ class ReplicaReader(Reader):
     async def registered(self, table: Table, ids: Sequence[str]) -> list[Registered]:
         """The registry entries of these keys."""
         return await self._patiently(table, lambda: self.replica.registered(table.name, ids))
+
+
+def ids_of(page: Stored) -> list[str]:
+    """The ids of the rows, in their order."""
+    return [row[0] for row in cast("Sequence[tuple[str]]", page.rows)]
+
+
+def _page(table: Table, after: str, limit: int) -> Select:
+    return Select(table.name, order=("id",), after=(after,) if after else None, limit=limit)

@@ -59,12 +59,20 @@ async def quick(primary: ReplicaReader, replica: ReplicaReader, table: Table) ->
         yield _compare(*await asyncio.gather(primary.bucket(table, names), replica.bucket(table, names)))
 
 
-async def tail(primary: ReplicaReader, replica: ReplicaReader, table: Table) -> AsyncGenerator[Compared, None]:
-    """The entries that the primary has as copied and not as checked."""
-    after = ""
-    while ours := await primary.copied(table, after, MOVE_TAIL_ROWS):
-        after = ours[-1].id
-        yield _compare(ours, await replica.registered(table, [entry.id for entry in ours]))
+async def tail(
+    primary: ReplicaReader, replica: ReplicaReader, table: Table, after: str = "", last: str | None = None
+) -> AsyncGenerator[Compared, None]:
+    """The entries that the primary has as copied and not as checked.
+
+    after, last  ids: only those behind the one and up to the other. None: to the end.
+    """
+    while found := await primary.copied(table, after, MOVE_TAIL_ROWS):
+        after = found[-1].id
+        ours = [entry for entry in found if last is None or entry.id <= last]
+        if ours:
+            yield _compare(ours, await replica.registered(table, [entry.id for entry in ours]))
+        if len(ours) < len(found):
+            return
 
 
 def _compare(ours: Sequence[Registered], theirs: Sequence[Registered]) -> Compared:

@@ -11,12 +11,15 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Final, TypeVar, cast
 
+from dal.errors import InvalidInputError
 from dal.limits import MOVE_BATCH_BYTES, MOVE_BATCH_ROWS, MOVE_COPIES, MOVE_NAMED_ROWS
-from dal.move.canonical import canonical, hash_of, same_row, same_rows
+from dal.move.canonical import canonical_rows, hash_of, same_row
+from dal.move.columns import differing_rows
 from dal.replica import TABLE_ORDER, UNIT_OF, Copied, Entry, Key, Replica
+from dal.store import Stored
 from dal.tables import TABLES, Table
 
 _T = TypeVar("_T")
@@ -48,6 +51,7 @@ class CopyResult:
     copied: int = 0
     overtaken: int = 0
     stuck: dict[Key, tuple[Key, ...]] = field(default_factory=dict)
+    refused: dict[Key, str] = field(default_factory=dict)
     different: list[Key] = field(default_factory=list)
 
     def add(self, more: CopyResult) -> None:
@@ -57,6 +61,7 @@ class CopyResult:
         self.copied += more.copied
         self.overtaken += more.overtaken
         self.stuck |= more.stuck
+        self.refused |= more.refused
         self.different += more.different
 
     def held_up(self, unit: str) -> str:
@@ -66,11 +71,14 @@ class CopyResult:
             for key, in_way in self.stuck.items()
             if UNIT_OF[key.table] == unit
         ]
+        refused = [f"{_named(key)}: {text}" for key, text in self.refused.items() if UNIT_OF[key.table] == unit]
         different = [_named(key) for key in self.different if UNIT_OF[key.table] == unit]
         parts = []
         if stuck:
             what = "another row holds their unique key, or what they refer to is missing"
             parts.append(f"{len(stuck)} rows cannot be copied, {what}: {_first(stuck)}")
+        if refused:
+            parts.append(f"{len(refused)} rows hold what the other store cannot: {_first(refused)}")
         if different:
             parts.append(f"{len(different)} rows read back with other content: {_first(different)}")
         return "; ".join(parts)
@@ -160,20 +168,26 @@ async def read_entries(store: Replica, keys: Iterable[Key]) -> list[Entry]:
 async def _copy_part(
     primary: Replica, replica: Replica, batch: list[Entry], units: frozenset[str], applying: asyncio.Lock
 ) -> CopyResult:
-    """Copies one part; where rows stand in its way for good, it is halved until they stand alone."""
-    entries = batch
+    """Copies one part; where rows stand in its way for good, or are refused, it is halved until they stand alone."""
+    entries, wanted, in_way = batch, set[Key](), tuple[Key, ...]()
     for _ in range(_TRIES):
-        async with applying:
-            applied = await replica.apply(batch)
-        if not applied.blockers:
+        try:
+            async with applying:
+                in_way = (await replica.apply(batch)).blockers
+        except InvalidInputError as error:
+            if len(batch) == 1:
+                return CopyResult(refused={batch[0].key: error.message})
+            break
+        if not in_way:
             return await _acknowledge(primary, replica, batch)
-        in_way = {key for key in applied.blockers if UNIT_OF[key.table] in units}
-        # What was read may be stale, and that be the reason: all of it is read again, together with what is in the way.
-        batch, _ = _hashed(await _present(primary, {entry.key for entry in entries} | in_way))
+        # What was read may be stale, and that be the reason: all of it is read again, together with what is in the way,
+        # and with what was before: a message waits for its chat, and that for its user.
+        wanted |= {entry.key for entry in batch} | {key for key in in_way if UNIT_OF[key.table] in units}
+        batch, _ = _hashed(await _present(primary, wanted))
         if not batch:
             return CopyResult()
     if len(entries) == 1:
-        return CopyResult(stuck={entries[0].key: applied.blockers})
+        return CopyResult(stuck={entries[0].key: in_way})
     result = CopyResult()
     for half in (entries[: len(entries) // 2], entries[len(entries) // 2 :]):
         result.add(await _copy_part(primary, replica, half, units, applying))
@@ -195,13 +209,12 @@ async def _present(primary: Replica, keys: Iterable[Key]) -> list[Entry]:
 async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry]) -> CopyResult:
     result = CopyResult()
     equal: list[Copied] = []
-    for name, group in groupby(batch, key=attrgetter("table")):
+    for name, group in groupby(batch, key=itemgetter(0)):
         sent, table = list(group), TABLES[name]
-        ids = [entry.id for entry in sent]
-        found = {entry.id: entry for entry in await replica.entries(name, ids)}
-        if _is_as_sent(table, sent, [found[id_] for id_ in ids]):
-            equal += [Copied(name, id_, version, hash_) for _, id_, version, _, _, hash_ in sent]
+        if await _is_as_sent(replica, table, sent):
+            equal += [tuple.__new__(Copied, (name, id_, version, hash_)) for _, id_, version, _, _, hash_ in sent]
             continue
+        found = {entry.id: entry for entry in await replica.entries(name, [entry.id for entry in sent])}
         for entry in sent:
             there = found[entry.id]
             ours, theirs = entry.row, there.row
@@ -214,6 +227,8 @@ async def _acknowledge(primary: Replica, replica: Replica, batch: Sequence[Entry
                     result.overtaken += 1  # a cascade took it: the replica has marked it (mend_cascades)
             elif there.version == entry.version and same_row(table, ours, theirs):
                 equal.append(Copied(name, entry.id, entry.version, entry.hash))
+            elif there.state == "dirty":
+                result.overtaken += 1  # a cascade took its reference: the replica has marked it too
             else:
                 result.different.append(entry.key)
     if equal:
@@ -230,27 +245,37 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:MOVE_NAMED_ROWS]) + (", …" if len(names) > MOVE_NAMED_ROWS else "")
 
 
-def _is_as_sent(table: Table, sent: Sequence[Entry], there: Sequence[Entry]) -> bool:
-    """Whether all of these rows came back as they were sent, as they nearly always do: one look at them together."""
-    _, _, *ours, _, our_hashes = zip(*sent, strict=True)
-    _, _, *theirs, _, their_hashes = zip(*there, strict=True)
-    if (ours[0], our_hashes) != (theirs[0], their_hashes) or None in ours[1] or None in theirs[1]:
+async def _is_as_sent(replica: Replica, table: Table, sent: Sequence[Entry]) -> bool:
+    """Whether all of these rows are there as they were sent, as they nearly always are: one look at them together.
+
+    Whose versions they are there is left aside: where the replica has had a newer one, the primary has it too, and
+    acknowledges no other.
+    """
+    ids, rows = [entry.id for entry in sent], [entry.row for entry in sent if entry.row is not None]
+    if len(rows) < len(sent):
+        return False  # a row that is to be gone
+    found, decoders = await replica.stored(table.name, ids)
+    there = {row[0]: row for row in found}
+    if len(there) < len(sent):
         return False
-    return same_rows(table, ours[1], theirs[1])
+    return not differing_rows(table, Stored(rows, {}), Stored([there[id_] for id_ in ids], decoders))
 
 
 def _hashed(entries: Iterable[Entry]) -> tuple[list[Entry], list[int]]:
     """The entries with the hashes of their rows, and their sizes."""
     found: list[Entry] = []
     sizes: list[int] = []
-    for table, id_, version, row, state, hash_ in entries:
-        size = _ENTRY_BYTES
-        if row is not None:
-            data = canonical(TABLES[table], row)
-            hash_ = hash_of(data)
-            size += len(data)
-        found.append(Entry(table, id_, version, row, state, hash_))
-        sizes.append(size)
+    for name, group in groupby(entries, key=itemgetter(0)):
+        some = list(group)
+        forms = iter(canonical_rows(TABLES[name], [row for _, _, _, row, _, _ in some if row is not None]))
+        for table, id_, version, row, state, hash_ in some:
+            size = _ENTRY_BYTES
+            if row is not None:
+                form = next(forms)
+                hash_ = hash_of(form)
+                size += len(form)
+            found.append(tuple.__new__(Entry, (table, id_, version, row, state, hash_)))
+            sizes.append(size)
     return found, sizes
 
 

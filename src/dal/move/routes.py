@@ -93,10 +93,14 @@ class Routes:
         )
 
     async def take_back_overdue(self) -> None:
-        """Ends a fence that has stood for too long, of any unit, or waits a moment; then look at the gates again."""
+        """Ends a fence that has stood for too long, of any unit, or waits a moment; then look at the gates again.
+
+        One behind which the other side is primary already is ended at once: whoever switched the unit may be no more.
+        """
         with suppress(DalError):  # a writer holds the store, it is away, or rights are missing: no error of this call
             for gates in self._gates.values():
-                if gates.primary is None and await recover(await self._sides(), gates, self._patience):
+                is_fenced = "fenced" in (gates.source.role, gates.target.role)
+                if is_fenced and await recover(await self._sides(), gates, self._patience):
                     return
         await asyncio.sleep(_FENCED_POLL_S)
 

@@ -25,13 +25,15 @@ from dal.limits import FENCED_WAIT_S, HEALTH_TIMEOUT_S, PUSH_WAIT_S
 from dal.move.push import Pusher, keys_of
 from dal.move.routes import Routes
 from dal.move.shadow import Shadow
-from dal.move.sides import Side, Sides
-from dal.ops import Delete, Guard, Insert, JsonValue, Op, Query, Receipt, Ref, Row, Upsert
+from dal.move.sides import Side, Sides, other
+from dal.ops import Compare, Delete, Guard, Insert, JsonValue, Op, Query, Receipt, Ref, Row, Select, Upsert
 from dal.replica import UNIT_OF, Gate, Key, Movable, Replica
 from dal.store import Capabilities, ReadCommit, SearchIndex, Store, StoreHealth
 from dal.tables import CHILDREN, TABLES
 
 _SEARCHED_UNIT: Final = "chats"
+#: How often the rows that a write refers to are copied from the other side for it.
+_BRING_TRIES: Final = 3
 
 
 class Router:
@@ -128,7 +130,7 @@ class Router:
         if not ops:
             return Receipt((), ())
         deadline = monotonic() + FENCED_WAIT_S
-        has_brought_parents = False
+        brought = 0
         while True:
             side = await self._side_of(ops)
             try:
@@ -139,10 +141,15 @@ class Router:
                     raise
                 await self._routes.read_again()
                 await self._routes.take_back_overdue()
-            except MissingReferenceError:
-                if has_brought_parents or not await self._bring_parents(ops, side):
+            except MissingReferenceError as error:
+                parents = self._parents_elsewhere(ops, side)
+                if not parents:
                     raise
-                has_brought_parents = True
+                if brought == _BRING_TRIES:
+                    await self._require_known(parents, side, error)
+                    raise
+                brought += 1
+                await self._pusher.push(parents)
             else:
                 await self._committed(ops)
                 return receipt
@@ -170,18 +177,27 @@ class Router:
         here = self._routes.holder(UNIT_OF[table])
         return any(self._routes.holder(UNIT_OF[child.name]) != here for child, _ in CHILDREN[table])
 
-    async def _bring_parents(self, ops: Sequence[Op], side: Side) -> bool:
-        """Copies the rows that these refer to and that live on the other side; whether there were any."""
-        parents = {
+    def _parents_elsewhere(self, ops: Sequence[Op], side: Side) -> list[Key]:
+        """The rows that these refer to and that live on the other side: this one may not have their copies yet."""
+        return [
             Key(parent.table, value)
             for op in ops
             if isinstance(op, Insert | Upsert)
             for parent in TABLES[op.table].parents
             if self._routes.holder(UNIT_OF[parent.table]) != side and isinstance(value := op.row[parent.column], str)
-        }
-        if parents:
-            await self._pusher.push(parents)
-        return bool(parents)
+        ]
+
+    async def _require_known(self, parents: Sequence[Key], side: Side, refusal: MissingReferenceError) -> None:
+        """Raises UnavailableError where one of these lives and was not copied: it changes again and again, or this side
+        takes no copies. Else the refusal is right."""
+        for key in parents:
+            query = Select(key.table, (Compare("id", "=", key.id),), columns=("id",))
+            if await (await self._at(other(side))).read(query) and not await (await self._at(side)).read(query):
+                raise UnavailableError(
+                    f"{key.table}['{key.id}']: the {side}, where a row that refers to it is to be written, could not "
+                    f"be given its copy from the {other(side)}; try again",
+                    operation="commit",
+                ) from refusal
 
     def transaction(self) -> AbstractAsyncContextManager[ReadCommit]:
         return self._transaction()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final, cast
 
-from dal.errors import DalError
+from dal.errors import DalError, SchemaError
 from dal.limits import MOVE_PACE_S
 from dal.move.sides import ClockMs, Side, Sides, UnitGates, now_ms, other, read_gates
 from dal.ops import JsonValue
@@ -154,6 +154,13 @@ async def look(sides: Sides, *, clock: ClockMs = now_ms) -> MoveStatus:
 
     Raises ConflictError where the two stores do not belong to one move, and the source's own errors.
     """
+    try:
+        return await _look(sides, clock)
+    except SchemaError:  # the move was ended between two reads, and its registry is gone
+        return await _look(sides, clock)
+
+
+async def _look(sides: Sides, clock: ClockMs) -> MoveStatus:
     source = await sides.source.gates()
     status = MoveStatus(at_ms=clock())
     if not source:
@@ -172,6 +179,8 @@ async def look(sides: Sides, *, clock: ClockMs = now_ms) -> MoveStatus:
             raise
         status.unseen = error.message
         gates = {unit: UnitGates(source[unit], _unknown(source[unit])) for unit in UNITS if unit in source}
+    if not gates:
+        return await _look(sides, clock)  # ended meanwhile, and the source says so now
     lease = max((found.source for found in gates.values()), key=lambda gate: gate.lease_until_ms)
     if lease.lease_owner and lease.lease_until_ms > status.at_ms:
         status.lease_owner, status.lease_s = lease.lease_owner, (lease.lease_until_ms - status.at_ms) / 1000

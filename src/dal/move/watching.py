@@ -73,14 +73,8 @@ class Watch:
     def is_full(self) -> bool:
         return len(self._waiting) >= CHECK_WATCHED_ROWS
 
-    def add(self, table: Table, source: Entry, target: Entry) -> None:
-        """Takes in a pair that was seen to differ."""
-        self._waiting.append(
-            _Watched(table.name, source.id, _seen(table, source, target), 1, self.timer() + self._pause_s)
-        )
-
-    def add_key(self, table: Table, row_id: str) -> None:
-        """Takes in a row of which only the registries were seen."""
+    def add(self, table: Table, row_id: str) -> None:
+        """Takes in a row that may differ: it is looked at soon, and again after a pause."""
         self._waiting.append(_Watched(table.name, row_id, None, 0, self.timer()))
 
     async def pause(self) -> None:

@@ -3,8 +3,9 @@
 Writers write to whichever store takes writes; a write gets its version when it is carried out and is seen when it
 commits, so a lower version may be seen later than a higher one. Any copier may read a dirty entry of either store and
 act on it at any later time, or die: relays, inline pushes and zombies are the same thing. A row that the backfill has
-not come to yet has no entry; whoever copies it registers it then, at the lowest version, unless somebody was faster; it
-may also be registered as dirty instead. One mover fences, drains, activates and marks; everybody may abort a fence.
+not come to yet has no entry, and may be copied before it comes there; whoever copies it registers it then, at the
+lowest version, unless somebody was faster; it may also be registered as dirty instead. One mover fences, drains,
+activates and marks; everybody may abort a fence.
 Many movers at once are the subject of `cutover`.
 
 Claims: the store that was activated last holds every acknowledged write (I1, I2, I8, I10), versions never go back (I5),
@@ -210,10 +211,8 @@ class Copying:
         entry = state.stores[SOURCE][key]
         further = state._replace(seeded=key + 1, looking=False)
         if not state.looking:
+            yield from self._read_ahead(state)
             is_unregistered = bool(entry.row and not entry.version)
-            if is_unregistered and len(state.copies) < self.copiers:
-                copy = Copy(SOURCE, key, entry.row, self._lowest(state), False)
-                yield f"the backfill reads {_said(copy)}", _holding(state, copy)
             if is_unregistered:
                 yield f"seed looks at k{key}", state._replace(looking=True)
             if not is_unregistered or self.mutant == "the backfill passes rows without an entry":
@@ -224,6 +223,15 @@ class Copying:
             yield f"seed registers k{key}", _put(further, SOURCE, key, Entry(entry.row, self._lowest(state), True))
         else:
             yield f"seed finds an entry of k{key}", further
+
+    def _read_ahead(self, state: State) -> Iterator[tuple[str, State]]:
+        """Whatever has no entry yet can be read, before the backfill has passed what lies in front of it."""
+        if len(state.copies) == self.copiers:
+            return
+        for key, entry in enumerate(state.stores[SOURCE]):
+            if key >= state.seeded and entry.row and not entry.version:
+                copy = Copy(SOURCE, key, entry.row, self._lowest(state), False)
+                yield f"the backfill reads {_said(copy)}", _holding(state, copy)
 
     def _lowest(self, state: State) -> int:
         if self.mutant == "the backfill reads rows at the version of the counter":

@@ -223,6 +223,7 @@ class _Run:
             "working": found.working,
             "copied_here": sum(found.copied.values()),
             "stuck": [list(key) for key in list(found.stuck)[:_SHOWN_KEYS]],
+            "refused": [list(key) for key in list(found.refused)[:_SHOWN_KEYS]],
             "not_kept": [list(key) for key in found.different[:_SHOWN_KEYS]],
         }
 

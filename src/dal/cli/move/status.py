@@ -112,7 +112,8 @@ def next_steps(found: MoveStatus, places: Places, *, copies: bool = False) -> li
         lines.append(f"nobody copies now; go on with: dal move start{given}")
     switched, here = found.living_on("target"), found.living_on("source")
     if found.is_verified and here:
-        lines.append(f"next: dal move cutover{given}")
+        lines.append(f"next: dal move cutover{places.for_cutover}")
     if switched and not here:
-        lines.append(f"next, when you trust the target: dal move retire{given}, or back: dal move rollback{given}")
+        back = "" if places.is_one_way else f", or back: dal move rollback{given}"
+        lines.append(f"next, when you trust the target: dal move retire{given}{back}")
     return lines

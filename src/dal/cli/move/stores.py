@@ -71,7 +71,7 @@ class Place(NamedTuple):
 
     @asynccontextmanager
     async def opened(self, *, auto_migrate: bool = False) -> AsyncIterator[Store]:
-        """The bare store. Raises SchemaError with the command that brings it up."""
+        """The bare store. Raises SchemaError, which says how to bring it up where that helps."""
         store = self.store(auto_migrate=auto_migrate)
         try:
             await store.open()
@@ -85,10 +85,7 @@ class Place(NamedTuple):
     def without_schema(self, error: SchemaError) -> str:
         """What is to be said of a store that cannot be opened for that."""
         side = "target" if self.option in ("--to", "--scratch") else "source"
-        if "dal schema up" in error.message:
-            return f"the {side}: {error.message}"
-        named = "" if self.url is None else f" --url {quote(self.shown)}"
-        return f"the {side}: {error.message}; bring it up with `dal schema up{named}`"
+        return f"the {side}: {error.message}"
 
 
 class Places(NamedTuple):
@@ -101,6 +98,15 @@ class Places(NamedTuple):
     def arguments(self) -> str:
         """The options that name both, for commands that are proposed."""
         return self.source.argument + self.target.argument
+
+    @property
+    def for_cutover(self) -> str:
+        """The same for `dal move cutover`, which wants to be told where there is no way back."""
+        return self.arguments + (" --one-way" if self.is_one_way else "")
+
+    @property
+    def is_one_way(self) -> bool:
+        return self.source.backend == "legacy"
 
     def to_json(self) -> dict[str, str]:
         return {"source": self.source.shown, "target": self.target.shown}
@@ -136,16 +142,12 @@ def target_place(url: str | None) -> Place:
 
 def both_places(source: str | None, target: str | None) -> Places:
     """Raises ConfigurationError where both are the same store."""
+    from dal.urls import is_same_store
+
     places = Places(source_place(source), target_place(target))
-    if _same(places.source.parsed, places.target.parsed):
+    if is_same_store(places.source.parsed, places.target.parsed):
         raise ConfigurationError("--to: names the store that is to be moved; name another")
     return places
-
-
-def _same(source: StoreUrl, target: StoreUrl) -> bool:
-    if source.path is not None and target.path is not None:
-        return source.path.resolve() == target.path.resolve()
-    return source == target
 
 
 @asynccontextmanager

@@ -133,22 +133,22 @@ async def _say_failure(error: DalError, left: list[str], lives: dict[str, str], 
     if fenced := [unit for unit in lives if lives[unit] == "fenced"]:
         complain(f"{', '.join(fenced)}: fenced; any mover or application takes that back within seconds")
     command = "cutover" if to == "target" else "rollback"
-    complain(f"try again with: dal move {command}{places.arguments} --only {','.join(left)}")
+    given = places.for_cutover if to == "target" else places.arguments
+    complain(f"try again with: dal move {command}{given} --only {','.join(left)}")
 
 
 async def _say_next(sides: Sides, places: Places, to: Side, lives: dict[str, str]) -> None:
     from dal.move.status import look
-    from dal.replica import OneWay
 
     given = places.arguments
     if (await look(sides)).lease_s is None:
         back = "source" if to == "target" else "target"
         complain(f"nobody copies changes to the {back} now: run dal move start{given}")
     if to == "source":
-        complain(f"next: dal move cutover{given}, or give it up with dal move abort{given}")
+        complain(f"next: dal move cutover{places.for_cutover}, or give it up with dal move abort{given}")
     elif all(side == "target" for side in lives.values()):
-        back = "" if isinstance(sides.source, OneWay) else f"; until then dal move rollback{given} leads back"
+        back = "" if places.is_one_way else f"; until then dal move rollback{given} leads back"
         complain(f"next, when you trust the target: dal move retire{given}{back}")
     else:
         here = ",".join(unit for unit, side in lives.items() if side == "source")
-        complain(f"next: dal move cutover{given} --only {here}")
+        complain(f"next: dal move cutover{places.for_cutover} --only {here}")
