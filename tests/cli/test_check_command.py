@@ -110,7 +110,11 @@ def test_stores_that_are_in_no_move_have_no_registries(run: Command, urls: tuple
 
 
 def test_repair_goes_through_a_move(run: Command, urls: tuple[str, str]) -> None:
-    assert run("check", *urls, "--repair").exit_code == 0
+    for yes in ([], ["--yes"]):
+        result = run("check", *urls, "--repair", *yes)
+        assert result.exit_code == 0, result.output
+        assert "repair: there is nothing to copy or to delete" in result.stderr
+        assert "--yes" not in result.stderr
     change(urls[1], Delete("files", (Compare("id", "=", ID(400)),)))
     result = run("check", *urls, "--repair", "--yes")
     assert result.exit_code == 1

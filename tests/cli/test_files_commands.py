@@ -84,7 +84,29 @@ def test_who_may_use_a_file_is_said_and_taken_back(run: Command, file: str) -> N
     assert document(run("files", "revoke", file, "--id", left, "--json"))["revoked"] is True
     for wrong in (["grant", file], ["grant", file, "--user", "yuki", "--link"], ["revoke", file]):
         assert run("files", *wrong).exit_code == 2
-    assert run("files", "grant", file, "--user", "nobody").exit_code == 2
+
+
+def test_an_unknown_user_is_a_failure_and_no_wrong_usage(run: Command, file: str, blobs: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.csv").write_text("a.txt,nobody\n")
+    (tmp_path / "media").mkdir()
+    move = ("files", "move", "--from-dir", str(tmp_path / "media"), "--to", f"file:{blobs}")
+    for command in (
+        ("users", "show", "nobody"),
+        ("chats", "list", "--user", "nobody"),
+        ("search", "word", "--user", "nobody"),
+        ("files", "list", "--user", "nobody"),
+        ("files", "log", "--user", "nobody"),
+        ("files", "usage", "--user", "nobody"),
+        ("files", "quota", "nobody"),
+        ("files", "quota", "nobody", "--bytes", "1"),
+        ("files", "upload", str(tmp_path / "map.csv"), "--user", "nobody"),
+        ("files", "grant", file, "--user", "nobody"),
+        ("files", "revoke", file, "--user", "nobody"),
+        (*move, "--user", "nobody"),
+        (*move, "--map", str(tmp_path / "map.csv")),
+    ):
+        result = run(*command)
+        assert (result.exit_code, "no user 'nobody'" in result.stderr) == (1, True), (command, result.output)
 
 
 def test_a_quota_is_shown_set_and_kept(run: Command, file: str, tmp_path: Path) -> None:
@@ -129,6 +151,23 @@ def test_a_sweep_says_what_it_did_and_what_is_missing(run: Command, file: str, b
     assert document(run("files", "sweep", "--json"), code=1)["missing"] == [file]
 
 
+def test_requests_that_were_signed_are_told_with_the_costs(
+    run: Command, file: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "signed" not in run("files", "costs").stdout
+    monkeypatch.setenv("BLOB_SIGNING_SECRET", "0" * 32)
+    monkeypatch.setenv("BLOB_PUBLIC_URL", "http://127.0.0.1/blobs")
+
+    async def sign() -> None:
+        async with create_data_access(url) as dal:
+            for _ in range(2):
+                await dal.files.presign_get(file, expires_in=60)
+
+    asyncio.run(sign())
+    assert "2 requests were signed" in run("files", "costs").stdout
+    assert document(run("files", "costs", "--json"))["signed"] == 2
+
+
 def test_usage_and_costs_are_shown_checked_and_recorded(run: Command, file: str, tmp_path: Path) -> None:
     spent = document(run("files", "costs", "--record", "--json"))
     assert spent["provider"] == "file"
@@ -140,6 +179,9 @@ def test_usage_and_costs_are_shown_checked_and_recorded(run: Command, file: str,
     (by_user,) = document(run("files", "usage", "--by-user", "--json"))["items"]
     assert by_user["used_bytes"] == 2400
     assert run("files", "usage", "--by-user").exit_code == 0
+    ada = document(run("files", "usage", "--user", "ada", "--json"))
+    assert [(day["files"], day["bytes"], day["grown_bytes"]) for day in ada["growth"]] == [(1, 2400, 0)]
+    assert "+0" in run("files", "usage", "--user", "ada", "--days", "1").stdout
 
     assert run("files", "usage", "--check", "bytes=1MB", "--check", "cost=1").exit_code == 0
     passed = run("files", "usage", "--check", "bytes=2KiB", "--check", "files=0", "--check", "cost=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,19 @@ def test_a_cutover_of_legacy_files_is_one_way_and_has_to_be_told_so(
     run: Command, options: list[str], tmp_path: Path
 ) -> None:
     sessions = tmp_path / "site" / "data" / "chat_sessions"
-    assert run("move", "start", *options, "--exit-when-verified").exit_code == 0
+    started = run("move", "start", *options, "--exit-when-verified")
+    assert started.exit_code == 0
+    told = f"next: dal move cutover {shlex.join(options)} --one-way"
+    assert told in started.stderr
+    assert told in run("move", "status", *options).stderr
     refused = run("move", "cutover", *options, "--yes")
     assert refused.exit_code == 2
     assert "--one-way" in refused.stderr
     assert sessions.is_dir()
-    done = run("move", "cutover", *options, "--yes", "--one-way")
+    (line,) = [line for line in started.stderr.splitlines() if "next: dal " in line]
+    done = run(*shlex.split(line.partition("next: dal ")[2]), "--yes")
     assert done.exit_code == 0
-    assert "dal move rollback" not in done.stderr
+    assert "dal move rollback" not in done.stderr + run("move", "status", *options).stderr
     assert sessions.is_file()
     back = run("move", "rollback", *options, "--yes")
     assert back.exit_code == 1

@@ -158,6 +158,6 @@ def test_rows_that_only_the_target_has_end_start_and_are_named(run: Command, sto
 
 
 def test_help_flows_with_the_width_of_the_terminal(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 200)  # what TERMINAL_WIDTH says to a process that starts
     shown = run("move", "start", "--help").stdout
     assert "the same command goes on where it was. Several may run at once; one of them works." in shown

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,19 @@ def copied(line: Line) -> int:
     return sum(unit["copied"] for unit in line["units"])
 
 
+def begin_and_reach_the_middle(begun: list[Process], stores: Stores) -> Process:
+    """A mover that has copied some of the users, and not all; it may go on while this is read."""
+    mover = begin(begun, "start", *stores.options, "--json", "--batch-size", "10")
+    path = Path(stores.target.removeprefix("sqlite:"))
+    while mover.poll() is None:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as target:
+            if target.execute("SELECT EXISTS (SELECT 1 FROM users)").fetchone() == (1,):
+                return mover
+    raise AssertionError("the mover ended")
+
+
 def test_a_mover_killed_in_the_middle_is_run_again(begun: list[Process], many: Stores, run: Command) -> None:
-    mover = begin(begun, "start", *many.options, "--json", "--batch-size", "10")
-    line = next(line for line in lines(mover) if 0 < copied(line) < ROWS + MANY)
-    assert line["units"]
+    mover = begin_and_reach_the_middle(begun, many)
     mover.kill()
     mover.wait(TIMEOUT_S)
     assert 0 < counts(many.target)["users"] < counts(many.source)["users"]
@@ -116,8 +126,7 @@ def test_a_mover_follows_until_it_is_told_to_stop(begun: list[Process], verified
 
 
 def test_a_mover_stopped_before_it_is_done_says_how_to_go_on(begun: list[Process], many: Stores) -> None:
-    mover = begin(begun, "start", *many.options, "--json", "--batch-size", "10")
-    next(line for line in lines(mover) if 0 < copied(line) < ROWS + MANY)
+    mover = begin_and_reach_the_middle(begun, many)
     mover.send_signal(signal.SIGINT)
     _, errors = mover.communicate(timeout=TIMEOUT_S)
     assert mover.returncode == 130
@@ -154,8 +163,9 @@ def test_watch_shows_a_line_for_every_look_and_ends_with_the_move(
     dirty = next(line for line in shown if any(unit["dirty"] for unit in line["units"]))
     assert [unit["dirty"] for unit in dirty["units"] if unit["unit"] == "users"] == [1]
     assert run("move", "abort", *verified.options).exit_code == 0
-    assert not list(shown)[-1]["on"]
-    assert watch.wait(TIMEOUT_S) == 0
+    seen = list(shown)
+    assert watch.wait(TIMEOUT_S) == 0, watch.stderr and watch.stderr.read()
+    assert not seen[-1]["on"]
 
 
 # Rehearsals ----------------------------------------------------------------------------------------------------------

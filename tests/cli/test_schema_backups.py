@@ -10,6 +10,7 @@ import pytest
 from dal.factory import schema_connection
 from tests.cli.conftest import Command, document, run_sql
 from tests.cli.schema_files import AUTHORS, BOOKS
+from tests.schema.written import write_past_index
 
 
 def count(url: str) -> int:
@@ -67,7 +68,7 @@ def test_both_as_json(run: Command, filled: str, tmp_path: Path) -> None:
     assert {"path", "created_at", "database", "sha256", "size_bytes", "tables", "ledger"} <= set(made)
     assert made["tables"]["authors"]["rows"] == 2
     back = document(run("schema", "restore", made["path"], "--url", filled, "--yes", "--json"))
-    assert set(back) == {"address", "environment", "restored", "kept", "tables", "differences", "pending"}
+    assert set(back) == {"address", "environment", "restored", "kept", "tables", "differences", "findings", "pending"}
     assert back["differences"] == []
     assert back["tables"]["authors"] == {"rows": 2}
     assert Path(back["kept"]).is_file()
@@ -123,3 +124,24 @@ def test_a_backup_of_another_database_needs_to_be_meant(
     assert "backup of database" in refused.stderr
     assert run("schema", "restore", path, "--url", other, "--yes", "--other-database").exit_code == 0
     assert count(other) == 2
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_broken_index_is_told_by_verify_backup_and_restore(
+    run: Command, filled: str, files: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "database.db"
+    write_past_index(path, "idx_books_author_id", "INSERT INTO books VALUES (1, 1, 'Notes')")
+    verified = run("schema", "verify", "--dir", files, "--url", filled)
+    assert verified.exit_code == 1
+    assert "error: broken-index: integrity_check: row 1 missing from index idx_books_author_id" in verified.stdout
+    kept = run("schema", "backup", "--url", filled)
+    assert kept.exit_code == 0, "the rows are whole, and a backup is the more wanted"
+    assert "broken-index" in kept.stderr
+    assert "REINDEX" in kept.stderr
+    restored = run("schema", "restore", kept.stdout.strip(), "--url", filled, "--yes")
+    assert restored.exit_code == 1
+    assert "broken-index" in restored.stderr
+    assert "are what they were" in restored.stderr
+    run_sql(filled, "REINDEX")
+    assert run("schema", "verify", "--dir", files, "--url", filled).exit_code == 0

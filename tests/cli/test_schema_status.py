@@ -19,7 +19,7 @@ def test_status_says_what_is_applied_what_is_pending_and_what_to_run(run: Comman
     assert result.exit_code == 1
     states = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if ".sql" in line}
     assert states == {AUTHORS: "applied", BOOKS: "pending", SEED: "left"}
-    assert result.stderr == "dal: run `dal schema up` with the same --url and --dir\n"
+    assert result.stderr == f"dal: run `dal schema up --dir {files} --url {database}`\n"
     assert run("schema", "up", "--dir", files, "--url", database).exit_code == 0
     done = run("schema", "status", "--dir", files, "--url", database)
     assert (done.exit_code, done.stderr) == (0, "")

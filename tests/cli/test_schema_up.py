@@ -245,16 +245,16 @@ def test_a_file_that_is_not_there_is_wrong_usage(run: Command, files: str, datab
 def test_the_librarys_own_schema_goes_up_and_down(run: Command, database: str) -> None:
     first: Document = document(run("schema", "up", "--url", database, "--json"))
     assert first["set"] == "dal"
-    assert names(first["applied"]) == ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
+    assert names(first["applied"]) == ["0001_core.sql", "0002_search.sql", "0003_files.sql", "0004_file_names.sql"]
     assert run("chats", "list", "--url", database).exit_code == 0
     assert run("schema", "verify", "--url", database).exit_code == 0
     assert run("schema", "drift", "--url", database).exit_code == 0
     assert run("schema", "down", "--url", database, "--yes").exit_code == 0
     status = json.loads(run("schema", "status", "--url", database, "--json").stdout)
-    lacking = ["0003_files.sql"]
+    lacking = ["0004_file_names.sql"]
     assert (status["usable"], status["pending"], status["required"]) == (False, lacking, lacking)
     refused = run("chats", "list", "--url", database)
     assert refused.exit_code == 1
-    assert "is at 0002_search and lacks 0003_files.sql; run `dal schema up --url" in refused.stderr
+    assert "is at 0003_files and lacks 0004_file_names.sql; run `dal schema up" in refused.stderr
     assert run("schema", "up", "--url", database).exit_code == 0
     assert run("chats", "list", "--url", database).exit_code == 0

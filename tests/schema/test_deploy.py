@@ -22,6 +22,7 @@ from dal.schema.files import MigrationSet, read_set
 from tests.engines import postgres
 from tests.engines.d1 import D1Engine
 from tests.schema.opened import execute, opened, rows
+from tests.schema.written import write_past_index
 
 ONE = "CREATE TABLE one (id INTEGER PRIMARY KEY, name TEXT);\n"
 TWO = "CREATE TABLE two (id INTEGER PRIMARY KEY, one_id INTEGER REFERENCES one (id) ON DELETE CASCADE);\n"
@@ -200,6 +201,20 @@ async def test_a_failure_on_the_data_names_the_backup_and_how_to_go_back(url: st
     assert "three" not in tables(url)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_a_broken_index_ends_the_run_before_a_migration_reads_by_it(
+    url: str, files: Path, tmp_path: Path
+) -> None:
+    execute(url, "CREATE TABLE before (id INTEGER PRIMARY KEY, name TEXT)", "CREATE INDEX by_name ON before (name)")
+    write_past_index(Path(url.removeprefix("sqlite:")), "by_name", "INSERT INTO before VALUES (1, 'Ada')")
+    done = await run(url, files, backups=tmp_path / "backups")
+    assert done.failed is not None
+    assert done.failed.name == "backup"
+    assert "row 1 missing from index by_name" in done.message
+    assert "one" not in tables(url)
+    assert (await run(url, files, backups=tmp_path / "backups", allow={"broken-index"})).ok
+
+
 async def test_a_backup_that_cannot_be_made_ends_the_run_before_anything_is_written(
     url: str, files: Path, tmp_path: Path
 ) -> None:
@@ -287,14 +302,14 @@ async def test_two_deployments_at_once_both_end_well(url: str, files: Path) -> N
 async def test_the_librarys_own_set_is_planned_and_applied(url: str, tmp_path: Path) -> None:
     done = await run(url, None)
     assert done.ok, done.message
-    assert names(done) == ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
+    assert names(done) == ["0001_core.sql", "0002_search.sql", "0003_files.sql", "0004_file_names.sql"]
     assert [name for name, state in states(done).items() if state == "done"] == ["binding", "plan", "apply"]
 
 
 async def test_the_librarys_own_set_is_backed_up_where_that_is_demanded(url: str, tmp_path: Path) -> None:
     project = project_of(tmp_path, "[environments.prod]\nurl_variable = 'URL'\nrequire_backup = true\n", URL=url)
     done = await run(url, None, "prod", project=project, leave_out=["0002_search.sql"])
-    assert names(done) == ["0001_core.sql", "0003_files.sql"]
+    assert names(done) == ["0001_core.sql", "0003_files.sql", "0004_file_names.sql"]
     assert done.backup is not None
     assert done.backup.path.parent == tmp_path / "backups"
     assert done.restore_hint == f"dal schema restore {done.backup.path} --env prod"

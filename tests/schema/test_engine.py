@@ -15,8 +15,8 @@ from dal.schema import Connection
 from dal.search import parse_query
 from tests.schema.conftest import store_of
 
-EVERY = ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
-REQUIRED = ["0001_core.sql", "0003_files.sql"]
+EVERY = ["0001_core.sql", "0002_search.sql", "0003_files.sql", "0004_file_names.sql"]
+REQUIRED = ["0001_core.sql", "0003_files.sql", "0004_file_names.sql"]
 
 
 async def ledger_rows(connection: Connection) -> list[str]:
@@ -88,7 +88,7 @@ async def test_only_optional_migrations_can_be_left_out(connection: Connection) 
 
 async def test_a_store_without_schema_names_the_command(url: str) -> None:
     store = store_of(url, auto_migrate=False)
-    with pytest.raises(SchemaError, match="run `dal schema up --url"):
+    with pytest.raises(SchemaError, match="run `dal schema up"):
         await store.open()
     with pytest.raises(SchemaError):
         await store.open()
@@ -98,7 +98,8 @@ async def test_an_older_database_is_refused_until_it_is_brought_up(url: str) -> 
     async with schema_connection(url, create=True) as connection:
         await schema.up(connection, to="0002_search.sql")
     for auto_migrate in (None, False):
-        with pytest.raises(SchemaError, match=r"is at 0002_search and lacks 0003_files\.sql; run `dal schema up --url"):
+        lacks = r"is at 0002_search and lacks 0003_files\.sql, 0004_file_names\.sql; run `dal schema up"
+        with pytest.raises(SchemaError, match=lacks):
             await store_of(url, auto_migrate=auto_migrate).open()
     store = store_of(url, auto_migrate=True)
     await store.open()

@@ -48,7 +48,7 @@ def test_the_librarys_own_sets_are_tidy() -> None:
     for found in (library_set("sqlite"), library_set("postgresql")):
         assert found.name == "dal"
         assert found.findings == ()
-        assert [m.directives.optional for m in found.migrations] == [False, True, False]
+        assert [m.directives.optional for m in found.migrations] == [False, True, False, False]
 
 
 def test_a_directory_per_engine_is_one_set(tmp_path: Path) -> None:

@@ -33,7 +33,12 @@ def rules(report: ValidationReport) -> list[str]:
 async def test_the_librarys_own_files_pass(connection: Connection) -> None:
     report = await validate(connection, library_set(connection.engine))
     assert report.ok, [str(finding) for finding in report.findings]
-    assert [file.name for file in report.files] == ["0001_core.sql", "0002_search.sql", "0003_files.sql"]
+    assert [file.name for file in report.files] == [
+        "0001_core.sql",
+        "0002_search.sql",
+        "0003_files.sql",
+        "0004_file_names.sql",
+    ]
     assert all(file.down_ms is not None and file.again_ms is not None for file in report.files)
     assert report.objects["tables"] >= 8
 

@@ -14,7 +14,7 @@ from dal.schema import Connection, MigrationSet, baseline, down, library_set, up
 from dal.schema.checking.verify import drift, verify
 from dal.schema.connection import StatementError
 from dal.schema.ledger import LEDGER_TABLES, creation, enter
-from tests.schema.written import make, write_set
+from tests.schema.written import make, write_past_index, write_set
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -235,6 +235,19 @@ async def test_a_damaged_file_is_found(connection: Connection, migrations: Migra
     assert [finding.rule for finding in report.findings] == ["damaged"]
     assert f"page {page}:" in report.findings[0].message.lower()
     assert not report.ok
+
+
+@on_sqlite
+async def test_an_index_that_lacks_a_row_is_found(connection: Connection, migrations: MigrationSet) -> None:
+    await up(connection, migrations)
+    path = Path(connection.address.removeprefix("sqlite:"))
+    write_past_index(path, "by_email", "INSERT INTO users VALUES (1, 'ada@example.com')")
+    report = await verify(connection, migrations)
+    assert [finding.rule for finding in report.findings] == ["broken-index"]
+    assert "row 1 missing from index by_email" in report.findings[0].message
+    assert not report.ok
+    await connection.run_alone("REINDEX")
+    assert await found_by_verify(connection, migrations) == []
 
 
 @on_postgresql

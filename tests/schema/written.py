@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from dal.schema import Connection
@@ -31,3 +33,16 @@ def write_set(directory: Path, engine: EngineName, files: Mapping[str, str]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return read_set(directory, engine)
+
+
+def write_past_index(path: Path, index: str, insert: str) -> None:
+    """Rows that an index of a SQLite file lacks: nobody knew of it while they were written."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        (entry,) = db.execute("SELECT * FROM sqlite_master WHERE name = ?", (index,)).fetchall()
+        db.execute("DELETE FROM sqlite_master WHERE name = ?", (index,))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(insert)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", entry)

@@ -224,7 +224,9 @@ def show_check(found: CheckReport, names: tuple[str, str], repaired: Repair | No
 
 def _show_repair(repaired: Repair) -> None:
     copied, deleted = (sum(len(ids) for ids in found.values()) for found in (repaired.copied, repaired.deleted))
-    if repaired.done:
+    if not repaired.rows:
+        complain("repair: there is nothing to copy or to delete")
+    elif repaired.done:
         complain(
             f"repair: {copied:,} rows to be copied and {deleted:,} to be deleted; the move does it in its next round"
         )

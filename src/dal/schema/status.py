@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dal.errors import SchemaError
 from dal.schema import ledger
@@ -11,6 +12,7 @@ from dal.schema.files import library_set
 from dal.schema.ledger import Applied
 from dal.schema.ordering import number_in
 from dal.schema.plan import Mine
+from dal.urls import SCHEMA_UP, schema_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,9 @@ class SchemaStatus:
         if not self.required:
             return
         found = f"is at {self.version} and lacks {', '.join(self.required)}" if self.version else "holds no dal schema"
-        raise SchemaError(f"{self.address} {found}; run `dal schema up --url {self.address}`", operation="open")
+        scheme, _, place = self.address.partition(":")
+        how = schema_up(scheme, Path(place)) if scheme == "sqlite" else SCHEMA_UP
+        raise SchemaError(f"{self.address} {found}; {how}", operation="open")
 
     def require_known(self) -> None:
         """Raises SchemaError where the database is newer than the library."""

@@ -111,7 +111,7 @@ def test_a_table_of_the_same_file_has_no_rows(tmp_path: Path, place: str) -> Non
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> str:
-    url = postgres_server.create_database()
+    url = postgres_server.create_database(lasts=True)
     with psycopg.connect(url) as connection:
         connection.execute(base("postgresql"))
         connection.execute("INSERT INTO users SELECT i, 'a', 'b', 1 FROM generate_series(1, 10) AS i; DROP VIEW names")

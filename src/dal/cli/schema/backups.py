@@ -36,10 +36,13 @@ def backup(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Copy the whole database into a new file, with a manifest that `restore` checks. Prints the file's path."""
+    """Copy the whole database into a new file, with a manifest that `restore` checks. Prints the file's path.
+
+    An index of an SQLite file that lacks rows is named, and the copy is made all the same: the rows are in it.
+    """
 
     async def work() -> int:
-        from dal.cli.schema.show import shown_path
+        from dal.cli.schema.show import print_findings, shown_path
         from dal.schema.backups.backup import backup as back_up
 
         chosen = target(url, env, directory)
@@ -49,6 +52,7 @@ def backup(
         if json:
             print_json({**backup_json(made), "pending": pending})
         else:
+            print_findings(made.findings, None, to_stderr=True)
             print(shown_path(made.path))
             rows = sum(table.rows for table in made.manifest.tables.values())
             complain(
@@ -81,11 +85,11 @@ def restore(
     """Make a database what it was when the backup was made, and compare every table with it.
 
     What came later is lost; it is kept in a backup of its own beside FILE. On a terminal it asks before it begins.
-    Exits with 1 when a table is not what it was.
+    Exits with 1 when a table is not what it was, or an index of an SQLite file lacks rows of its table.
     """
 
     async def work() -> int:
-        from dal.cli.schema.show import shown_path
+        from dal.cli.schema.show import findings_json, print_findings, shown_path
         from dal.schema.backups.backup import read_backup
         from dal.schema.backups.backup import restore as bring_back
 
@@ -116,14 +120,16 @@ def restore(
                     "kept": None if done.kept is None else str(done.kept.path),
                     "tables": {name: {"rows": digest.rows} for name, digest in done.tables.items()},
                     "differences": [{"detail": str(difference)} for difference in done.differences],
+                    "findings": findings_json(done.findings),
                     "pending": pending,
                 }
             )
         for difference in done.differences:
             complain(f"not as it was: {difference}")
+        print_findings(done.findings, None, to_stderr=True)
         if done.kept is not None:
             complain(f"what was there is kept in {shown_path(done.kept.path)}")
-        if done.ok:
+        if not done.differences:
             complain(f"{connection.address}: {len(done.tables)} tables are what they were")
         return 0 if done.ok else FAILED
 
@@ -151,5 +157,8 @@ _PHASES = {
 
 
 def backup_json(made: Backup) -> dict[str, object]:
-    """path, and what stands in the manifest."""
-    return {"path": str(made.path), **made.manifest.model_dump(mode="json")}
+    """path, findings, and what stands in the manifest."""
+    from dal.cli.schema.show import findings_json
+
+    manifest = made.manifest.model_dump(mode="json")
+    return {"path": str(made.path), **manifest, "findings": findings_json(made.findings)}

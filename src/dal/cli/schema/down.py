@@ -134,9 +134,10 @@ async def _kept(connection: Connection, chosen: Target) -> Path | None:
     """The backup that the environment demands before anything is destroyed."""
     if chosen.environment is None or not chosen.environment.require_backup:
         return None
-    from dal.cli.schema.show import shown_path
+    from dal.cli.schema.show import print_findings, shown_path
     from dal.schema.backups.backup import backup
 
     made = await backup(connection, chosen.backups)
+    print_findings(made.findings, None, to_stderr=True)
     complain(f"backed up to {shown_path(made.path)}")
     return made.path

@@ -7,6 +7,7 @@ database: a database that was named by its URL never gets a project's migrations
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -95,8 +96,7 @@ class Target:
             if self.environment is not None:
                 self.environment.check_name(path.stem)  # before a file of the wrong name is made
             if not create:
-                env = "" if self.environment is None else f" --env {self.environment.name}"
-                raise SchemaError(f"{path} is not there yet; `dal schema up{env}` makes it", operation="schema")
+                raise SchemaError(f"{path} is not there yet; {self.again('up')} makes it", operation="schema")
         async with schema_connection(self.url, create=create) as connection:
             if self.environment is not None:
                 await self.environment.check_database(connection)
@@ -122,12 +122,21 @@ class Target:
         return f"run {self.again('up')}"
 
     def again(self, command: str) -> str:
-        """The command line for the same target. Without the URL: it may hold a password."""
-        line = f"dal schema {command}"
+        """The command line for the same target. A URL with a password is left to be filled in."""
+        from dal.urls import mask_url
+
+        words = ["dal", "schema", command]
+        of_environment = None if self.environment is None else self.environment.directory
         if self.environment is not None:
-            return f"`{line} --env {self.environment.name}`"
-        same = " and ".join(option for option, given in (("--url", self.url), ("--dir", self.directory)) if given)
-        return f"`{line}`" + (f" with the same {same}" if same else "")
+            words += ["--env", self.environment.name]
+        if self.directory is not None and self.directory != of_environment:
+            words += ["--dir", str(self.directory)]
+        line = shlex.join(words)
+        if self.environment is not None or self.url is None:
+            return f"`{line}`"
+        if mask_url(self.url) != self.url:
+            return f"`{line} --url` with the same URL"
+        return f"`{line} --url {shlex.quote(self.url)}`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

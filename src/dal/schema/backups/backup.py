@@ -20,10 +20,12 @@ from typing import Final, Literal, TypeAlias
 from dal.errors import CorruptDataError, SchemaError, UnavailableError
 from dal.schema import ledger
 from dal.schema.backups.digest import METHOD, Difference, TableDigest, compare_digests, content_digests
-from dal.schema.backups.identity import database_name, readable, server_version
+from dal.schema.backups.identity import database_name, is_d1, readable, server_version
 from dal.schema.backups.manifest import SUFFIX, Manifest, manifest_path, read_manifest
 from dal.schema.backups.new_file import settle, unwritable
+from dal.schema.checking.soundness import broken_storage
 from dal.schema.connection import Connection, Reader
+from dal.schema.findings import Finding, errors
 from dal.values import Clock, now
 
 PREFIX: Final = "migration_backup_"
@@ -34,29 +36,37 @@ RestorePhase: TypeAlias = Literal["check", "keep", "load", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A finished backup: its file, and what its manifest says."""
+    """A finished backup: its file, and what its manifest says.
+
+    findings  what the engine calls broken in it, `broken-index` on SQLite: its tables are whole, and an index is not.
+              Looked for when it is made, not when it is read.
+    """
 
     path: Path
     manifest: Manifest
+    findings: tuple[Finding, ...] = ()
 
 
 async def backup(connection: Connection, directory: Path = Path("backups"), *, clock: Clock = now) -> Backup:
     """Copies the whole database into a new file in `directory`, which is made (0700) where it is missing.
 
-    Raises  UnavailableError and others: the copy failed, and nothing of it is left.
-    Cost    the dump, one reading of every row for the digests, and one of the file for its checksum.
+    Broken indexes are copied as they are, and named in the `findings`: the rows are what a backup is for.
+    Raises  CorruptDataError: the file is damaged beyond its indexes.  UnavailableError and others: the copy failed.
+            Nothing of it is left then.
+    Cost    the dump, one reading of every row for the digests, and one of the file for its checksum; on SQLite one of
+            every index as well.
     """
     path, partial = await asyncio.to_thread(_reserve, directory, clock, connection.backup_suffix)
     try:
-        seen: list[tuple[dict[str, TableDigest], tuple[str, ...]]] = []
+        seen: list[tuple[dict[str, TableDigest], tuple[str, ...], list[Finding]]] = []
 
         async def look(moment: Reader) -> None:
             names = tuple(row.name for row in (await ledger.read(moment)).applied)
-            seen.append((await content_digests(moment), names))
+            seen.append((await content_digests(moment), names, await _broken_indexes(moment)))
 
         created_at = clock()
         await connection.dump(path, look=look)
-        ((tables, names),) = seen
+        ((tables, names, findings),) = seen
         size_bytes, sha256 = await asyncio.to_thread(_measure, path)
         manifest = Manifest(
             created_at=created_at,
@@ -79,7 +89,12 @@ async def backup(connection: Connection, directory: Path = Path("backups"), *, c
             with suppress(OSError):
                 left.unlink(missing_ok=True)
         raise
-    return Backup(path, manifest)
+    return Backup(path, manifest, tuple(findings))
+
+
+async def _broken_indexes(reader: Reader) -> list[Finding]:
+    """Of SQLite's file only: what is dumped from D1 has its indexes built anew."""
+    return [] if is_d1(reader) else await broken_storage(reader)
 
 
 def _reserve(directory: Path, clock: Clock, suffix: str) -> tuple[Path, Path]:
@@ -197,6 +212,7 @@ class Restored:
 
     tables       every table of the backup, with its content then.
     differences  tables whose content is not that of the backup; none: the database is what it was.
+    findings     what the engine calls broken in it now, as an index that was broken when the backup was made.
     kept         the backup of the state that was overwritten; None where there was none to keep.
     """
 
@@ -204,10 +220,11 @@ class Restored:
     tables: dict[str, TableDigest]
     differences: tuple[Difference, ...]
     kept: Backup | None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.differences
+        return not self.differences and not errors(self.findings)
 
 
 async def restore(
@@ -241,7 +258,13 @@ async def restore(
     await connection.load(found.path)
     tell("compare")
     differences = compare_digests(found.manifest.tables, await content_digests(connection))
-    return Restored(backup=found, tables=found.manifest.tables, differences=tuple(differences), kept=kept)
+    return Restored(
+        backup=found,
+        tables=found.manifest.tables,
+        differences=tuple(differences),
+        kept=kept,
+        findings=tuple(await _broken_indexes(connection)),
+    )
 
 
 async def _keep(connection: Connection, directory: Path, clock: Clock) -> Backup:

@@ -36,6 +36,7 @@ from dal.schema.findings import Finding, errors
 from dal.schema.linting import lint
 from dal.schema.plan import Plan, plan
 from dal.schema.progress import Migrated, OnProgress, Progress, ignore
+from dal.urls import path_url
 from dal.values import Clock, now
 
 _PROVED: Final = "the library's own files are proved before a release"
@@ -214,6 +215,9 @@ class _Run:
             return
         async with self.phases.run("backup") as outcome:
             self.backup = await backup(self.connection, directory, clock=clock)
+            outcome.findings = self.backup.findings
+            # A migration that reads by an index that lacks rows would lose them for good.
+            outcome.refuse(self._refusals(outcome.findings))
             outcome.message = f"{self.backup.path}, {self.backup.manifest.size_bytes} bytes"
 
     async def _way_back(self) -> str | None:
@@ -311,8 +315,13 @@ class _Run:
     def _restore_hint(self) -> str:
         if self.backup is None:
             return ""
-        # The address as it is shown lacks the user and the password.
-        place = f"--env {self.environment.name}" if self.environment else '--url "$DATABASE_URL"'
+        scheme, _, path = self.connection.address.partition(":")
+        if self.environment is not None:
+            place = f"--env {self.environment.name}"
+        elif scheme == "sqlite":
+            place = f"--url {shlex.quote(path_url(scheme, Path(path)))}"
+        else:  # the address as it is shown lacks the user and the password
+            place = '--url "$DATABASE_URL"'
         return f"dal schema restore {shlex.quote(str(self.backup.path))} {place}"
 
 
