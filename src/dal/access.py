@@ -1,8 +1,9 @@
 """DataAccess: the typed repositories over one store, and what belongs to all of them.
 
-It adds nothing to what the store promises: transactions are the store's, health is the store's. It keeps one more rule:
-within a task that has a transaction open, writes go through that transaction, on every backend alike; on an embedded
-store they would otherwise wait for themselves.
+It adds nothing to what the store promises: transactions are the store's, health is the store's. It keeps two more
+rules, on every backend alike. Within a task that has a transaction open, writes go through that transaction; on an
+embedded store they would otherwise wait for themselves. And a transaction carries out one call at a time, the others
+wait for their turn; what still waits when its block ends is refused.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from dal.blobs.base import BlobStore
-from dal.errors import ConflictError, UnsupportedError
+from dal.errors import ConflictError, UnsupportedError, transaction_over
+from dal.files import rows
 from dal.files.options import FileOptions
 from dal.files.service import Files
 from dal.limits import HEALTH_TIMEOUT_S, RETRY_FIRST_WAIT_S, RETRY_MAX_WAIT_S
 from dal.models import Health
 from dal.ops import Op, Query, Receipt, Row
-from dal.repositories import files as metadata
 from dal.repositories.audit import Audit
 from dal.repositories.base import Context
 from dal.repositories.chats import Chats
@@ -39,14 +40,14 @@ T = TypeVar("T")
 
 
 class Repositories:
-    """The repositories over one store or one transaction."""
+    """The repositories over one store or one transaction. has_blobs: whether contents of files are kept."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, has_blobs: bool) -> None:
         self.users = Users(context)
         self.chats = Chats(context)
         self.messages = Messages(context)
         self.memory = Memory(context)
-        self.files = metadata.Files(context)
+        self.files = rows.Files(context, has_blobs=has_blobs)
         self.audit = Audit(context)
 
 
@@ -87,7 +88,8 @@ class DataAccess(Repositories):
         self._in_transaction: set[asyncio.Task[object]] = set()
         self._retry_turn = asyncio.Lock()
         context = Context(_Outside(store, self._in_transaction), clock, new_id, store.capabilities.backend)
-        super().__init__(context)
+        self._has_blobs = blobs is not None
+        super().__init__(context, has_blobs=self._has_blobs)
         self.files = Files(context, blobs, FileOptions() if files is None else files, meter)
 
     async def open(self) -> Self:
@@ -128,7 +130,8 @@ class DataAccess(Repositories):
 
         Its own writes are visible to its reads, and to nobody else before the end; an exception rolls everything back.
         Serializable: a ConflictError (retryable) at a write or at the end says that somebody was faster.
-        Raises UnsupportedError when the same task has a transaction open.
+        Tasks may share it; their calls are carried out one after the other.
+        Raises UnsupportedError when the same task has a transaction open, and from the repositories once it has ended.
         """
         return self._transaction()
 
@@ -138,12 +141,15 @@ class DataAccess(Repositories):
         assert task is not None  # noqa: S101  # an async context manager runs in a task
         if task in self._in_transaction:
             raise _nested()
+        backend = self.capabilities.backend
         async with self.store.transaction() as store:
+            inside = _Inside(store, backend)
             self._in_transaction.add(task)
             try:
-                yield Transaction(Context(store, self._clock, self._id_maker, self.capabilities.backend))
+                yield Transaction(Context(inside, self._clock, self._id_maker, backend), has_blobs=self._has_blobs)
             finally:
                 self._in_transaction.discard(task)
+                await inside.end()
 
     async def run_in_transaction(self, fn: Callable[[Transaction], Awaitable[T]], *, attempts: int = 5) -> T:
         """What `await fn(tx)` returns, run again from the start when the store reports a conflict.
@@ -206,6 +212,36 @@ class _Outside:
                 "this task has a transaction open; write through it, or after it", operation="commit"
             )
         return await self._store.commit(ops)
+
+
+class _Inside:
+    """A transaction's store as its repositories see it: one call at a time, and none once the block has ended."""
+
+    def __init__(self, store: ReadCommit, backend: str) -> None:
+        self._store = store
+        self._backend = backend
+        self._turn = asyncio.Lock()
+        self._is_over = False
+
+    async def read(self, query: Query) -> list[Row]:
+        async with self._turn:
+            self._check_open("read")
+            return await self._store.read(query)
+
+    async def commit(self, ops: Sequence[Op]) -> Receipt:
+        async with self._turn:
+            self._check_open("commit")
+            return await self._store.commit(ops)
+
+    async def end(self) -> None:
+        """Waits for the call that is under way; those behind it are refused."""
+        self._is_over = True
+        async with self._turn:
+            pass
+
+    def _check_open(self, operation: str) -> None:
+        if self._is_over:
+            raise transaction_over(operation, self._backend)
 
 
 def _nested() -> UnsupportedError:

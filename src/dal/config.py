@@ -7,6 +7,7 @@ the library looks at `os.environ`.
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -84,10 +85,31 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: object) -> None:
         """From the environment, a given value winning. Raises ConfigurationError, naming every wrong variable."""
+        for name in values:
+            # Those of pydantic-settings itself begin with `_`. Variables of others stand in the environment, not here.
+            if name not in type(self).model_fields and not name.startswith("_"):
+                near = get_close_matches(name.lower(), type(self).model_fields, 1)
+                raise ConfigurationError(
+                    f"settings: {name!r} is no setting" + (f"; is {near[0]!r} meant?" if near else "")
+                )
         try:
             super().__init__(**values)  # type: ignore[arg-type]  # pydantic checks them
         except ValidationError as error:
             raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def given_or_environment(settings: Settings | None) -> Settings:
+    """The settings that were given, or without any those of the environment.
+
+    Raises ConfigurationError: a variable is wrong, or what was given are no settings.
+    """
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"settings: expected Settings, found {type(settings).__name__}; write Settings(…) with its values"
+        )
+    return settings
 
 
 def read_variable(name: str) -> SecretStr | None:

@@ -34,14 +34,17 @@ class Listing(NamedTuple):
     def cursor(self, values: Sequence[Value]) -> str:
         """The cursor of a page whose last row has these order values."""
         plain = [v.isoformat() if isinstance(v, datetime) else v for v in values]
-        return base64.urlsafe_b64encode(orjson.dumps([self._fingerprint(), *plain])).rstrip(b"=").decode()
+        return _text(orjson.dumps([self._fingerprint(), *plain]))
 
     def after(self, cursor: str | None) -> tuple[Value, ...] | None:
         """The order values in a cursor of this listing. Raises InvalidInputError for any other text."""
         if cursor is None:
             return None
         try:
-            fields = orjson.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
+            data = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+            if _text(data) != cursor:  # the decoder passes over what is no digit of its own
+                raise ValueError("more, or other, than was encoded")
+            fields = orjson.loads(data)
             if not isinstance(fields, list) or fields[0] != self._fingerprint() or len(fields) != len(self.order) + 1:
                 raise InvalidInputError("after: this cursor comes from another listing; start again without it")
             return tuple(self._value(name, v) for name, v in zip(self.order, fields[1:], strict=True))
@@ -62,3 +65,7 @@ class Listing(NamedTuple):
         ]
         text = repr((self.table, self.order, filters, self.extra))
         return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -118,3 +118,10 @@ class ConfigurationError(DalError):
 
 class SchemaError(DalError):
     """The store's schema is missing, older or newer than this library; nothing was written."""
+
+
+def transaction_over(operation: str, backend: str) -> UnsupportedError:
+    """The error for a call in a transaction that has ended: what it had may be somebody else's by now."""
+    return UnsupportedError(
+        f"{operation}: this transaction is over; begin another", operation=operation, backend=backend
+    )

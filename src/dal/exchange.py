@@ -1,7 +1,6 @@
-"""Two names in a file system that change places: a directory and the notice that stands for it while it is away.
+"""Two names in a file system that change places: files, or a directory and the notice that stands for it while away.
 
-In one step where the system can (renameat2 of Linux), so that nobody ever finds neither; else in two, of which the
-second one follows at once.
+In one step where the system can (renameat2 of Linux), so that nobody ever finds neither.
 """
 
 from __future__ import annotations
@@ -19,17 +18,13 @@ _EXCHANGE: Final = 2
 
 
 def exchange(place: Path, away: Path, notice: bytes) -> None:
-    """Gives each of the two the other's name. Where the system cannot do it at once, the data is never without one.
+    """Gives each of the two the other's name. Where the system cannot do it at once, it takes two steps, of which the
+    second one follows at once, and the data is never without a name.
 
     notice  what the file holds that stands in the place of the directory, where it has to be written anew.
     """
-    rename = _renameat2()
-    if rename is not None:
-        number = rename(os.fsencode(place), os.fsencode(away))
-        if number == 0:
-            return
-        if number not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(number, os.strerror(number), str(place))
+    if exchanged(place, away):
+        return
     if away.is_dir():
         place.unlink(missing_ok=True)
         away.rename(place)
@@ -37,6 +32,17 @@ def exchange(place: Path, away: Path, notice: bytes) -> None:
         away.unlink()
         place.rename(away)
         place.write_bytes(notice)
+
+
+def exchanged(one: Path, other: Path) -> bool:
+    """Gives each of the two the other's name in one step; False where the system cannot, and then nothing was done."""
+    rename = _renameat2()
+    if rename is None:
+        return False
+    number = rename(os.fsencode(one), os.fsencode(other))
+    if number not in (0, errno.ENOSYS, errno.EINVAL):
+        raise OSError(number, os.strerror(number), str(one))
+    return number == 0
 
 
 @cache

@@ -5,16 +5,16 @@ Each backend is imported when it is chosen, so that a service on SQLite never lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dal.access import DataAccess
-from dal.config import Settings
+from dal.config import Settings, given_or_environment
 from dal.errors import ConfigurationError, UnsupportedError
 from dal.files.options import FileOptions
 from dal.layers.group import GroupCommit
 from dal.layers.retry import Retry
 from dal.store import Store
-from dal.urls import StoreUrl, parse_url
+from dal.urls import StoreUrl, backend_of, is_same_store, parse_url, wrong_scheme
 from dal.values import Clock, IdMaker, new_id, now
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from dal.blobs.base import BlobStore
     from dal.files.options import Scanner
     from dal.schema.connection import Connection
+
+
+#: What a live move leads from and to. It also leads from a directory of legacy files, which is only read, and has a URL
+#: but no DATA_STORAGE_TYPE.
+_MOVABLE: Final = ("file", "sqlite", "postgresql", "d1")
 
 
 def create_data_access(
@@ -50,11 +55,11 @@ def create_data_access(
     clock, new_id for tests: the current time (aware UTC), and the ids of new rows (UUID text).
     Raises        ConfigurationError: an unknown storage type or URL scheme, or a wrong setting.
     """
-    settings = Settings() if settings is None else settings
+    settings = given_or_environment(settings)
     place = parse_url(url) if url is not None else store_url(settings)
     store = _store_at(place, settings, auto_migrate)
     if settings.migration_enable_dual_write:
-        layered: Store = Retry(_router(store, place, settings))
+        layered: Store = Retry(_router(store, place, settings, "DATA_STORAGE_TYPE" if url is None else "url"))
     else:
         layered = Retry(GroupCommit(store))
     if meter is not None:
@@ -97,7 +102,7 @@ def create_store(
     url: str | None = None, *, settings: Settings | None = None, auto_migrate: bool | None = None
 ) -> Store:
     """The bare backend, without layers, not yet opened: for tools that speak to the waist."""
-    settings = Settings() if settings is None else settings
+    settings = given_or_environment(settings)
     return _store_at(parse_url(url) if url is not None else store_url(settings), settings, auto_migrate)
 
 
@@ -157,18 +162,39 @@ def target_url(settings: Settings) -> StoreUrl:
         raise ConfigurationError(
             "MIGRATION_TARGET_URL: not set; MIGRATION_ENABLE_DUAL_WRITE=true needs it, or MIGRATION_TARGET_TYPE"
         )
-    return store_url(settings.model_copy(update={"data_storage_type": settings.migration_target_type}))
+    chosen = settings.model_copy(update={"data_storage_type": settings.migration_target_type})
+    return store_url(chosen, variable="MIGRATION_TARGET_TYPE")
 
 
-def _router(source: Store, place: StoreUrl, settings: Settings) -> Store:
-    """The store of an application that takes part in a move: over the one it is configured for, and the target."""
+def _router(source: Store, place: StoreUrl, settings: Settings, source_name: str) -> Store:
+    """The store of an application that takes part in a move: over the one it is configured for, and the target.
+
+    source_name  the variable or argument that names the source.
+    """
     from dal.move.routing import Router
 
+    sources = (*_MOVABLE, "legacy") if source_name == "url" else _MOVABLE
+    if place.backend not in sources:
+        raise ConfigurationError(
+            f"{_value(source_name, place)} cannot be the source of a move; allowed are {', '.join(sources)}"
+        )
     to = target_url(settings)
-    if to == place:
-        raise ConfigurationError("MIGRATION_TARGET_URL: names the store that is to be moved; name another")
+    target_name = "MIGRATION_TARGET_TYPE" if settings.migration_target_url is None else "MIGRATION_TARGET_URL"
+    if to.backend not in _MOVABLE:
+        raise ConfigurationError(
+            f"{_value(target_name, to)} cannot be the target of a move; allowed are {', '.join(_MOVABLE)}"
+        )
+    if is_same_store(place, to):
+        raise ConfigurationError(f"{_value(target_name, to)} names the store that is to be moved; name another")
     target = _store_at(to, settings, auto_migrate=False)
     return Router(GroupCommit(source), GroupCommit(target), source_backend=source, target_backend=target)
+
+
+def _value(name: str, place: StoreUrl) -> str:
+    """A variable or argument with the value that names this store, as messages show it."""
+    if name.endswith("_TYPE"):
+        return f"{name}: {place.backend!r}"
+    return f"{name}: {'a URL that is not shown' if place.backend == 'postgresql' else repr(place.url)}"
 
 
 def schema_connection(
@@ -180,7 +206,7 @@ def schema_connection(
     Raises  ConfigurationError: an unknown URL.  UnsupportedError: a store whose layout is no SQL.  SchemaError: a
             SQLite file that is not there.  UnavailableError: no answer.
     """
-    place = parse_url(url) if url is not None else store_url(Settings() if settings is None else settings)
+    place = parse_url(url) if url is not None else store_url(given_or_environment(settings))
     match place.backend:
         case "sqlite":
             from dal.backends.sqlite.schema_connection import open_schema as open_sqlite
@@ -194,7 +220,7 @@ def schema_connection(
         case "d1":
             from dal.backends.d1.schema_connection import open_schema as open_d1
 
-            settings = Settings() if settings is None else settings
+            settings = given_or_environment(settings)
             return open_d1(_d1_address(place, settings), _d1_token(settings))
     raise UnsupportedError(
         f"{place.backend}: this store has no SQL schema; it keeps its layout itself", operation="schema_connection"
@@ -207,7 +233,7 @@ async def self_check(url: str | None = None, *, settings: Settings | None = None
     On D1 it takes some fifty requests and a hundred written rows, in a scratch table of its own, which it removes.
     Raises  ConfigurationError, UnavailableError: nothing could be tried.
     """
-    settings = Settings() if settings is None else settings
+    settings = given_or_environment(settings)
     place = parse_url(url) if url is not None else store_url(settings)
     if place.backend != "d1":
         return None
@@ -218,8 +244,11 @@ async def self_check(url: str | None = None, *, settings: Settings | None = None
     return await d1_self_check(_d1_address(place, settings), token, worker=worker)
 
 
-def store_url(settings: Settings) -> StoreUrl:
-    """What the settings name when no URL is given. For PostgreSQL the `url` may hold a password: never show it."""
+def store_url(settings: Settings, *, variable: str = "DATA_STORAGE_TYPE") -> StoreUrl:
+    """What the settings name when no URL is given. For PostgreSQL the `url` may hold a password: never show it.
+
+    variable  the one that chose the type of store, for messages.
+    """
     match settings.data_storage_type:
         case "file":
             return StoreUrl("file", f"file:{settings.data_dir}", settings.data_dir)
@@ -227,12 +256,18 @@ def store_url(settings: Settings) -> StoreUrl:
             path = settings.sqlite_path or settings.data_dir / "dal.db"
             return StoreUrl("sqlite", f"sqlite:{path}", path)
         case "postgresql":
-            return StoreUrl("postgresql", _conninfo(settings))
+            return StoreUrl("postgresql", _conninfo(settings, variable))
         case "d1":
             for name, value in (("D1_ACCOUNT_ID", settings.d1_account_id), ("D1_DATABASE_ID", settings.d1_database_id)):
                 if value is None:
-                    raise ConfigurationError(f"{name}: not set; DATA_STORAGE_TYPE=d1 needs it")
-            return parse_url(f"d1://{settings.d1_account_id}/{settings.d1_database_id}")
+                    raise ConfigurationError(f"{name}: not set; {variable}=d1 needs it")
+            try:
+                return parse_url(f"d1://{settings.d1_account_id}/{settings.d1_database_id}")
+            except ConfigurationError as error:
+                given = f"{settings.d1_account_id!r} and {settings.d1_database_id!r}"
+                raise ConfigurationError(
+                    f"D1_ACCOUNT_ID and D1_DATABASE_ID: {given} are not allowed: {error.message}"
+                ) from None
         case "memory":
             return StoreUrl("memory", "memory://")
 
@@ -262,15 +297,19 @@ def _d1_worker(settings: Settings) -> D1Worker | None:
     return D1Worker(url, token.get_secret_value())
 
 
-def _conninfo(settings: Settings) -> str:
+def _conninfo(settings: Settings, variable: str) -> str:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        if parse_url(url).backend != "postgresql":
-            raise ConfigurationError("DATABASE_URL: must begin with postgresql:// when DATA_STORAGE_TYPE=postgresql")
+        backend = backend_of(url)
+        if backend != "postgresql":
+            found = wrong_scheme(url) if backend is None else f"is the URL of a {backend} store"
+            raise ConfigurationError(
+                f"DATABASE_URL: {found}; {variable}=postgresql needs one as postgresql://host/name"
+            )
         return url
     if settings.db_host is None and settings.db_name is None:
         raise ConfigurationError(
-            "DATABASE_URL: not set; DATA_STORAGE_TYPE=postgresql needs it, or DB_HOST, DB_NAME, DB_USER and DB_PASSWORD"
+            f"DATABASE_URL: not set; {variable}=postgresql needs it, or DB_HOST, DB_NAME, DB_USER and DB_PASSWORD"
         )
     from psycopg.conninfo import make_conninfo
 

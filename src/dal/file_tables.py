@@ -36,6 +36,7 @@ FILES: Final = Table(
     indexes=(
         Index("idx_files_storage_key", ("storage_key",), unique=True),
         Index("idx_files_user_created", ("user_id", "-created_at", "-id")),
+        Index("idx_files_user_name", ("user_id", "filename")),
         Index("idx_files_status", ("status",)),
         Index("idx_files_created", ("-created_at", "-id")),
     ),
@@ -233,6 +234,7 @@ STORAGE_METRICS: Final = Table(
         Index("idx_storage_metrics_lookup", ("metric", "scope", "period"), unique=True),
         Index("idx_storage_metrics_scope", ("scope", "period", "metric")),
     ),
+    owner="scope",
 )
 
 # What a blob store costs: `price_nanos` billionths of the currency for each `unit` of an item, from `from_quantity` on.

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from dal.file_tables import FILE_TABLES
 from dal.ops import Row, Value
+from dal.store import Stored
 from dal.tables import TABLES
 
 Role = Literal["primary", "replica", "fenced"]
@@ -129,16 +130,27 @@ class Copied(NamedTuple):
     hash: int | None
 
 
+def by_first(copied: Sequence[Copied]) -> tuple[list[Copied], list[Copied]]:
+    """Those at the lowest version of an epoch, which may have no entry yet, and the others."""
+    lowest = {version for version in {one.version for one in copied} if is_first(version)}
+    return [one for one in copied if one.version in lowest], [one for one in copied if one.version not in lowest]
+
+
 class Applied(NamedTuple):
     """What became of entries handed to `apply`: all of them were applied, or none.
 
-    won       keys whose entry was newer than what the store had; theirs are the rows that were written.
+    entries   those that were newer than what the store had; theirs are the rows that were written.
     blockers  not empty: nothing was applied. Rows of this store that hold a unique key of these entries, and rows that
               these entries refer to and this store has not. Their present state at the source goes with the next try.
     """
 
-    won: frozenset[Key] = frozenset()
+    entries: Sequence[Entry] = ()
     blockers: tuple[Key, ...] = ()
+
+    @property
+    def won(self) -> frozenset[Key]:
+        """The keys of the entries."""
+        return frozenset([entry.key for entry in self.entries])
 
 
 class Unregistered(NamedTuple):
@@ -237,8 +249,9 @@ class Replica(Protocol):
         """These keys as they are now, of one moment; one entry for each id, also where nothing is known of it."""
         ...
 
-    async def scan(self, table: str, after: str, limit: int) -> list[Entry]:
-        """Rows and tombstones behind the id `after`, in the order of ids by code point, the same in every store."""
+    async def stored(self, table: str, ids: Sequence[str]) -> Stored:
+        """Those of these rows that are there, as the store has them, without a look at the registry: half the cost of
+        `entries`. In no promised order."""
         ...
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:

@@ -12,12 +12,12 @@ Errors are only those of `dal.errors`, with `backend` set; a driver's error neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from dal.ops import JsonValue, Op, Query, Receipt, Row
+from dal.ops import JsonValue, Op, Query, Receipt, Row, Select, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,8 @@ class Store(ReadCommit, Protocol):
     async def open(self) -> None:
         """Makes the store ready. Raises UnavailableError, ConfigurationError or SchemaError, within the timeouts.
 
-        A second call on an open store does nothing. A store that was closed may be opened again.
+        A second call on an open store does nothing. A store that was closed may be opened again; until then every call
+        raises UnavailableError with `retryable` False.
         """
         ...
 
@@ -127,4 +128,27 @@ class SearchIndex(Protocol):
 
     async def drop_search(self) -> None:
         """Empties the index, to be built again with index_pending."""
+        ...
+
+
+class Stored(NamedTuple):
+    """Rows as a store has them, and what makes values of them.
+
+    rows      in the order of the query's columns; ids are text in any case.
+    decoders  by place in a row, for columns whose form is not the waist's value. A decoder gives one value for one form
+              and raises ValueError for what is none; null of a nullable column is not given to it. Without an entry the
+              column holds values.
+    """
+
+    rows: Sequence[tuple[object, ...]]
+    decoders: Mapping[int, Callable[..., Value]]
+
+
+@runtime_checkable
+class StoredRows(Protocol):
+    """What a store whose rows have another form than the waist's offers beside it: comparisons of many rows ask for it,
+    for what has the same form in two stores need not be decoded. Layers do not hand it through."""
+
+    async def read_stored(self, query: Select) -> Stored:
+        """The rows that `read` would give, as they are in the store."""
         ...

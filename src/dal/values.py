@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NoReturn, TypeAlias, cast
 
@@ -189,12 +189,49 @@ def check_int(field: str, value: object, low: int, high: int) -> int:
     return value
 
 
-def check_limit(field: str, value: object, maximum: int) -> int:
-    """A page or batch size in 1..maximum; LimitExceededError above it."""
-    number = check_int(field, value, 1, MAX_INT64)
+def check_limit(
+    field: str, value: object, maximum: int, *, minimum: int = 1, instead: str = "ask for several pages"
+) -> int:
+    """A size in minimum..maximum; LimitExceededError above it says what to do instead."""
+    number = check_int(field, value, minimum, MAX_INT64)
     if number > maximum:
-        raise LimitExceededError(f"{field}: found {number}, at most {maximum} allowed; ask for several pages")
+        raise LimitExceededError(f"{field}: found {number}, at most {maximum} allowed; {instead}")
     return number
+
+
+def seconds_of(field: str, value: object) -> float:
+    """A span in seconds, given so or as a timedelta. Raises InvalidInputError for anything else."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise InvalidInputError(f"{field}: expected seconds or a timedelta, got {type(value).__name__}")
+
+
+def moment_after(now: datetime, field: str, span: object) -> datetime:
+    """The moment so many seconds, or a timedelta, after now. Raises InvalidInputError: less than 0, or too far off."""
+    seconds = seconds_of(field, span)
+    try:
+        delta = span if isinstance(span, timedelta) else timedelta(seconds=seconds)
+        if delta < timedelta(0):
+            raise InvalidInputError(f"{field}: must not be less than 0, got {span!r}")
+        return now + delta
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"{field}: {seconds!r} seconds lie beyond the year 9999; leave it out") from error
+
+
+def check_expiry(now: datetime, field: str, span: object, expires_at: object) -> datetime | None:
+    """When what is made now expires: after a span, given under that name, or at a moment; None: never."""
+    if span is None:
+        return None if expires_at is None else check_time("expires_at", expires_at)
+    if expires_at is not None:
+        raise InvalidInputError(f"{field} and expires_at: give one of them")
+    moment = moment_after(now, field, span)
+    if moment == now:
+        raise InvalidInputError(f"{field}: must be more than 0, got {span!r}")
+    return moment
 
 
 def check_bool(field: str, value: object) -> bool:

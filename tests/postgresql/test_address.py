@@ -39,6 +39,31 @@ def test_an_address_that_cannot_be_read_is_not_quoted(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://ada:{QUOTED}@db:notaport/app",
+        f"postgresql://ada:{QUOTED}@db:70000/app",
+        f"postgresql://ada:{QUOTED}@db:0/app",
+        f"postgresql://ada:{QUOTED}@db:-1/app",
+        f"postgresql://ada:{QUOTED}@db:{'1' * 5000}/app",
+        f"postgresql://ada:{QUOTED}@h1:5432,h2:x/app",
+        f"postgresql://ada:{QUOTED}@h1,h2/app?port=5432,65536",
+        f"host=db port=5432x password={SECRET}",
+        "postgresql://ada:half@p4ss:p4ss@db/app",
+    ],
+)
+def test_a_port_that_is_none_is_refused_before_anything_is_opened(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="1 to 65535") as caught:
+        postgresql_store(text)
+    assert "p4ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["db", "db:5432", "db:65535", "h1:5432,h2", "h1,h2:6432"])
+def test_a_port_may_be_left_out_for_any_host(place: str) -> None:
+    assert parse_address(f"postgresql://{place}/app").label.startswith("postgresql://")
+
+
+@pytest.mark.parametrize(
     ("query", "threshold"),
     [("", "auto"), ("?prepare_threshold=none", None), ("?prepare_threshold=0", 0), ("?prepare_threshold=7", 7)],
 )

@@ -6,6 +6,8 @@ import asyncio
 import random
 from typing import cast
 
+import pytest
+
 from dal.errors import DalError
 from dal.ops import Compare, JsonValue, Select
 from dal.store import Store
@@ -91,3 +93,23 @@ async def _somebody_waits(url: str) -> bool:
         cursor = await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         row = await cursor.fetchone()
     return row is not None and row[0] > 0
+
+
+async def test_cancelled_at_any_step_a_connection_waits_for_its_answers_ever_after(
+    open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The driver gives way where the loop has been busy for so long; here at each of its steps, also as it enters and
+    # leaves its pipeline mode, in which a statement seems done before the server has it.
+    monkeypatch.setattr("psycopg.waiting.MAX_BUSY_TIME", -1.0, raising=False)
+    store = await open_store(url, max_connections=1)
+    await store.commit([chat("c")])
+    watcher = await open_store(url, max_connections=1)
+    for steps in range(60):
+        batch = asyncio.create_task(store.commit([user(), *append("c"), user()]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        batch.cancel()
+        await asyncio.gather(batch, return_exceptions=True)
+        one = user()
+        await store.commit([one])  # a statement alone, outside pipeline mode
+        assert await watcher.read(Select("users", (Compare("id", "=", one.row["id"]),), columns=("id",)))

@@ -374,7 +374,6 @@ def _page_statements(replica: PostgresReplica, keys: list[str]) -> list[Statemen
     copies = [Entry("users", key, 1, None) for key in keys]
     return [
         of.entries(table, keys),
-        of.scan(table, keys[0], 100),
         of.registered(table, keys),
         of.copied(table, keys[0], 100),
         of.versions(copies),

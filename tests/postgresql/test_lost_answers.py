@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import psycopg
 import pytest
 
+from dal.backends.postgresql import session
 from dal.backends.postgresql.pool import Connection
 from dal.backends.sql import SqlStore
 from dal.errors import UnavailableError
@@ -28,6 +30,12 @@ async def _cut_while_waiting(url: str) -> None:
             row = await (await connection.execute(CUT_THE_WAITING)).fetchone()
             if row is not None and row[0]:
                 return
+
+
+def _cut(url: str, connection: Connection) -> None:
+    with psycopg.connect(url, autocommit=True) as admin:
+        # Waits for the process to be gone, so that it is cut for certain.
+        admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
 
 
 @pytest.mark.parametrize(
@@ -80,6 +88,25 @@ async def test_a_transaction_cut_before_its_end_is_not_applied(store: SqlStore, 
     assert await store.read(Select("users", limit=1)) == []
 
 
+async def test_a_transaction_cut_while_a_refused_batch_is_undone_is_not_applied(
+    store: SqlStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = psycopg.AsyncConnection.execute
+
+    async def cutting(connection: Connection, query: Any, *given: Any, **named: Any) -> object:
+        if query == session._UNDO:
+            _cut(url, connection)
+        return await execute(connection, query, *given, **named)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", cutting)
+    with pytest.raises(UnavailableError) as caught:
+        async with store.transaction() as transaction:
+            await transaction.commit([chat("c")])
+            await transaction.commit([chat("c")])
+    assert (caught.value.retryable, caught.value.outcome) == (True, "not_applied")
+    assert await store.read(COUNT) == []
+
+
 async def test_reads_of_a_trip_that_is_cut_fail_as_retryable_and_the_next_ones_succeed(
     store: SqlStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +117,7 @@ async def test_reads_of_a_trip_that_is_cut_fail_as_retryable_and_the_next_ones_s
     def cutting(connection: Connection) -> AbstractAsyncContextManager[psycopg.AsyncPipeline]:
         if not cut:
             cut.append(connection)
-            with psycopg.connect(url, autocommit=True) as admin:
-                # Waits for the process to be gone, so that the trip is cut for certain.
-                admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+            _cut(url, connection)
         return pipeline(connection)
 
     monkeypatch.setattr(psycopg.AsyncConnection, "pipeline", cutting)

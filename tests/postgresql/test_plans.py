@@ -16,7 +16,7 @@ from dal.access import DataAccess
 from dal.backends.postgresql import postgresql_store
 from dal.backends.postgresql.executor import PostgresExecutor
 from dal.backends.sql import Statement
-from dal.ops import Insert
+from dal.ops import Compare, Insert, Select
 from dal.testing import rows
 from tests.engines import postgres
 from tests.postgresql.rows import message
@@ -31,7 +31,7 @@ USER: Final = rows.row_id(7)
 @pytest.fixture(scope="module")
 def filled_url(postgres_server: postgres.PostgresServer) -> Iterator[str]:
     """A database with enough rows for an index to pay, and the statistics that say so."""
-    url = postgres_server.create_database()
+    url = postgres_server.create_database(lasts=True)
     asyncio.run(_fill(url))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
@@ -54,6 +54,7 @@ async def _fill(url: str) -> None:
         [Insert("user_memory", rows.memory(k, k % USERS, memory_type="preferences", key=f"key-{k}")) for k, _ in owned]
     )
     await store.commit([Insert("system_logs", rows.log(k, user_id=u)) for k, u in owned])
+    await store.commit([Insert("files", rows.file(k, 7)) for k, _ in owned])  # one user's, who has many
     await store.close()
 
 
@@ -86,6 +87,12 @@ async def _second_page_of_chats(dal: DataAccess) -> None:
     await dal.chats.list(limit=5, after=first.next)
 
 
+def _file_of_a_name(dal: DataAccess) -> Awaitable[object]:
+    """What an upload with `if_absent` asks."""
+    where = Compare("user_id", "=", USER), Compare("filename", "=", "9.txt"), Compare("status", "!=", "deleted")
+    return dal.store.read(Select("files", where, limit=1, columns=("id",)))
+
+
 READS: Final[dict[str, tuple[Read, str]]] = {
     "users.get": (lambda dal: dal.users.get(USER), "users_pkey"),
     "users.get_by_clerk_id": (lambda dal: dal.users.get_by_clerk_id("clerk-7"), "idx_users_clerk_id"),
@@ -101,6 +108,7 @@ READS: Final[dict[str, tuple[Read, str]]] = {
     "messages.search": (lambda dal: dal.messages.search("w7-7"), "idx_message_search_terms"),
     "memory.get": (lambda dal: dal.memory.get(rows.row_id(8), "preferences", "key-8"), "idx_user_memory_lookup"),
     "memory.list": (lambda dal: dal.memory.list(rows.row_id(8)), "idx_user_memory_"),
+    "files.upload if_absent": (_file_of_a_name, "idx_files_user_name"),
     "audit.list": (lambda dal: dal.audit.list(limit=5), "idx_system_logs_recent"),
     "audit.list of a user": (lambda dal: dal.audit.list(user_id=rows.row_id(8), limit=5), "idx_system_logs_user"),
 }

@@ -57,6 +57,23 @@ async def test_a_failing_read_fails_alone(reads: SharedReads) -> None:
             assert result == n
 
 
+async def test_a_read_that_a_failed_trip_would_have_prepared_goes_on_working(url: str) -> None:
+    pool = ConnectionPool(url, max_connections=1, idle_timeout_s=300, prepare_threshold=1, adapters=adapters())
+    await pool.open()
+    reads = SharedReads(pool, max_connections=1)
+    fails = Statement("SELECT 1 / %s::int", [0], returns=True)
+    # The first is alone; the others share a trip, in which the third is to be prepared and is skipped.
+    first, failed, *rest = await asyncio.gather(
+        reads.fetch(_number(0)), reads.fetch(fails), *[reads.fetch(_number(n)) for n in (1, 2)], return_exceptions=True
+    )
+    assert isinstance(failed, InvalidInputError)
+    answers = [rows[0] for rows in (first, *rest) if not isinstance(rows, BaseException)]
+    assert [(row[0], row[1]) for row in answers] == [(n, answers[0][1]) for n in range(3)]  # on one connection
+    assert (await reads.fetch(_number(3)))[0][1] == answers[0][1]
+    await reads.close()
+    await pool.close()
+
+
 async def test_a_cancelled_read_leaves_the_others_alone(reads: SharedReads) -> None:
     tasks = [asyncio.create_task(reads.fetch(_number(n))) for n in range(100)]
     await asyncio.sleep(0)

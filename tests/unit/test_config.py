@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dal import ConfigurationError, Settings, create_data_access
-from dal.factory import store_url
+from dal.blobs.factory import create_blob_store
+from dal.factory import create_store, store_url
 from dal.urls import mask_url, parse_url
 
 
@@ -80,6 +82,46 @@ def test_postgresql_is_put_together_from_its_parts() -> None:
     assert all(part in url for part in ("host=db.example", "port=5432", "dbname=app", "user=me", "sslmode=verify-full"))
     assert "s3 cret" in url
     assert "s3 cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["mysql://u:hunter2@h/d", "file:/data", "host=h password=hunter2", "hunter2"])
+def test_another_database_url_is_refused_with_its_name_and_what_is_allowed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_STORAGE_TYPE", "postgresql")
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(
+        ConfigurationError, match=r"^DATABASE_URL: .*DATA_STORAGE_TYPE=postgresql.*postgresql://"
+    ) as caught:
+        create_data_access()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_of_d1_that_cannot_be_meant_names_its_variables() -> None:
+    settings = Settings(data_storage_type="d1", d1_account_id="a", d1_database_id="b/c", d1_api_token="t")
+    with pytest.raises(ConfigurationError, match=r"^D1_ACCOUNT_ID and D1_DATABASE_ID: 'a' and 'b/c'"):
+        create_data_access(settings=settings)
+
+
+def test_what_is_no_url_and_what_are_no_settings_are_refused(tmp_path: Path) -> None:
+    odd: list[tuple[Any, Any, Any]] = [(5, None, None), (tmp_path, None, None), (None, {}, None), (None, None, 5)]
+    for url, settings, blob_url in odd:
+        with pytest.raises(ConfigurationError, match=r"url|settings"):
+            create_data_access(url, settings=settings, blob_url=blob_url)
+        with pytest.raises(ConfigurationError, match=r"url|settings"):
+            create_store(url or blob_url, settings=settings)
+        with pytest.raises(ConfigurationError, match=r"url|settings"):
+            create_blob_store(url or blob_url, settings=settings)
+
+
+def test_a_setting_that_is_none_is_refused_and_a_variable_that_is_none_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="'databse_url' is no setting; is 'database_url' meant") as caught:
+        Settings(databse_url="postgresql://u:hunter2@h/d")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="'x' is no setting"):
+        Settings(x=1)
+    monkeypatch.setenv("DATABSE_URL", "of somebody else")
+    assert Settings().database_url is None
 
 
 def test_taking_part_in_a_move_needs_a_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from dal.backends.sql.sqlite import sqlite_dialect
 from dal.backends.sqlite import sqlite_store
 from dal.backends.sqlite.executor import SqliteExecutor
 from dal.backends.sqlite.plan import plan_linked
+from dal.blobs.factory import create_blob_store
 from dal.errors import MissingReferenceError
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Query, Ref, Select, Sum, Update, Upsert, Value
 from dal.testing import rows
@@ -150,7 +151,7 @@ async def watched(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     monkeypatch.setattr("dal.backends.sqlite.SqliteExecutor", Watched)
     monkeypatch.setattr(Watched, "statements", [], raising=False)
     store = sqlite_store(store_path)
-    async with DataAccess(store) as dal:
+    async with DataAccess(store, blobs=create_blob_store("memory:")) as dal:
         executor = store._executor
         assert isinstance(executor, Watched)
         yield dal, executor
@@ -219,6 +220,8 @@ async def test_every_everyday_read_uses_its_index_and_sorts_nothing(watched: tup
     files = await dal.files.list(user_id=user.id, limit=1)
     assert files.items
     await check("idx_files_user_created")
+    await dal.files.upload(user.id, "b.txt", b"only if there is none", if_absent=True)
+    await check("idx_files_user_name", "idx_user_quotas_user")
     logs = await dal.audit.list(entity_type="t", entity_id="e", limit=1)
     await dal.audit.list(entity_type="t", entity_id="e", limit=1, after=logs.next)
     await check("idx_system_logs_entity")

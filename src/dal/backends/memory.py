@@ -15,7 +15,7 @@ from dal.backends import interpreter
 from dal.backends.conditions import Tables
 from dal.backends.overlay import carry_out
 from dal.backends.rows import Change, Drop, MemoryRows
-from dal.errors import DalTimeoutError, LimitExceededError, UnavailableError, UnsupportedError
+from dal.errors import DalTimeoutError, LimitExceededError, UnavailableError, transaction_over
 from dal.limits import LOCK_TIMEOUT_S, MAX_BATCH_OPS, MAX_TEXT_BYTES
 from dal.ops import Op, Query, Receipt, Row
 from dal.store import Capabilities, ReadCommit, StoreHealth
@@ -116,7 +116,10 @@ class MemoryStore:
     def _check_open(self, operation: str) -> None:
         if not self._is_open:
             raise UnavailableError(
-                f"{operation}: the store is not open; open it first", operation=operation, backend=_BACKEND
+                f"{operation}: the store is not open; open it first",
+                operation=operation,
+                backend=_BACKEND,
+                retryable=False,
             )
 
 
@@ -147,9 +150,7 @@ class StagedTransaction:
     def check(self, operation: str) -> None:
         """Raises UnsupportedError when the transaction has ended."""
         if self.is_over:
-            raise UnsupportedError(
-                f"{operation}: this transaction is over; begin another", operation=operation, backend=self._backend
-            )
+            raise transaction_over(operation, self._backend)
 
 
 def check_batch(ops: Sequence[Op], backend: str) -> None:

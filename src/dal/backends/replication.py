@@ -8,6 +8,7 @@ Operations are those of the waist, so whatever a store keeps beside its rows (a 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 from dal.limits import MAX_KEY_CHARS
@@ -37,8 +38,13 @@ def winners(entries: Iterable[Entry], versions: Mapping[Key, int]) -> list[Entry
     versions  by key, as the registry has them; a key that it does not know is not in it.
     One order for everybody: two appliers with the same rows then wait for each other, and do not deadlock.
     """
-    won = [entry for entry in entries if entry.version > versions.get(entry.key, 0)]
-    return sorted(won, key=lambda entry: (TABLE_ORDER[entry.table], entry.id))
+    if versions:
+        won = [entry for entry in entries if entry.version > versions.get(entry.key, 0)]
+    else:
+        won = [entry for entry in entries if entry.version > 0]
+    won.sort(key=itemgetter(1))
+    won.sort(key=lambda entry: TABLE_ORDER[entry.table])
+    return won
 
 
 def operations(

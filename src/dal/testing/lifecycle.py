@@ -9,7 +9,8 @@ import pytest
 
 from dal.errors import DalError
 from dal.limits import HEALTH_TIMEOUT_S
-from dal.ops import Count, Insert, Select
+from dal.ops import Count, Insert, Search, Select
+from dal.search import parse_query
 from dal.store import Store
 from dal.testing import rows
 
@@ -31,13 +32,19 @@ class LifecycleConformance:
 
     async def test_a_closed_store_refuses_every_call_with_an_error_of_ours(self, store: Store) -> None:
         await store.close()
-        with pytest.raises(DalError):
-            await store.read(Count("users"))
-        with pytest.raises(DalError):
+        raised = []
+        for query in (Count("users"), Select("users"), Search("messages", parse_query("x"))):
+            with pytest.raises(DalError) as caught:
+                await store.read(query)
+            raised.append(caught.value)
+        with pytest.raises(DalError) as caught:
             await store.commit([Insert("users", rows.user(1))])
-        with pytest.raises(DalError):
+        raised.append(caught.value)
+        with pytest.raises(DalError) as caught:
             async with store.transaction() as transaction:
                 await transaction.read(Count("users"))
+        raised.append(caught.value)
+        assert not [error for error in raised if error.retryable], "no call can succeed until somebody opens the store"
 
     async def test_a_closed_store_may_be_opened_again(self, store: Store) -> None:
         await store.commit([Insert("users", rows.user(1)), Insert("chat_sessions", rows.chat(2)), *rows.append(3, 2)])

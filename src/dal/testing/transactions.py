@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError
-from dal.ops import Compare, Count, Guard, Insert, Select, Sum, Update
+from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError, UnsupportedError
+from dal.ops import Compare, Count, Delete, Guard, Insert, Select, Sum, Update
 from dal.store import ReadCommit, Store
 from dal.testing import rows
 
@@ -109,6 +109,24 @@ class TransactionConformance:
             assert await rows.numbers(transaction, Select("users", order=("id",))) == [1, 2]
             await transaction.commit([Insert("users", rows.user(6))])
         assert await rows.numbers(store, Select("users", order=("id",))) == [1, 2, 6]
+
+    async def test_a_transaction_that_has_ended_takes_nothing_more(self, store: Store) -> None:
+        async with store.transaction() as committed:
+            await committed.commit([Insert("users", rows.user(1))])
+        with pytest.raises(_Boom):
+            async with store.transaction() as rolled_back:
+                await rolled_back.commit([Insert("users", rows.user(2))])
+                raise _Boom
+        for ended in (committed, rolled_back):
+            # Another one may have what it had: its connection, its lock.
+            async with store.transaction() as other:
+                await other.commit([Insert("users", rows.user(3))])
+                with pytest.raises(UnsupportedError):
+                    await ended.read(Count("users"))
+                with pytest.raises(UnsupportedError):
+                    await ended.commit([Insert("users", rows.user(4))])
+                await other.commit([Delete("users", (Compare("id", "=", rows.row_id(3)),))])
+        assert await rows.numbers(store, Select("users", order=("id",))) == [1]
 
     async def test_a_transaction_that_only_reads_is_fine(self, store: Store) -> None:
         async with store.transaction() as transaction:

@@ -24,6 +24,7 @@ from dal.errors import (
 )
 from dal.limits import D1_MAX_COMPOUND_TERMS, D1_MAX_PARAMS, D1_MAX_SQL_BYTES, D1_MAX_VALUE_BYTES, STATEMENT_TIMEOUT_S
 from dal.tables import TABLES
+from dal.urls import SCHEMA_UP
 
 BACKEND: Final = "d1"
 GUARD: Final = "dal_guard"
@@ -107,9 +108,9 @@ _TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     ("statement too long", Meaning(LimitExceededError, f"a statement of more than {D1_MAX_SQL_BYTES} bytes")),
     ("SQLITE_TOOBIG", Meaning(LimitExceededError, f"a value of more than {D1_MAX_VALUE_BYTES} bytes")),
     ("string or blob too big", Meaning(LimitExceededError, f"a value of more than {D1_MAX_VALUE_BYTES} bytes")),
-    ("no such table", Meaning(SchemaError, "a table or column is not there; run `dal schema up`")),
-    ("no such column", Meaning(SchemaError, "a table or column is not there; run `dal schema up`")),
-    ("has no column named", Meaning(SchemaError, "a table or column is not there; run `dal schema up`")),
+    ("no such table", Meaning(SchemaError, f"a table or column is not there; {SCHEMA_UP}")),
+    ("no such column", Meaning(SchemaError, f"a table or column is not there; {SCHEMA_UP}")),
+    ("has no column named", Meaning(SchemaError, f"a table or column is not there; {SCHEMA_UP}")),
     ("Exceeded maximum DB size", _FULL),
     ("maximum account storage limit", _FULL),
     ("SQLITE_FULL", _FULL),

@@ -26,7 +26,7 @@ from dal.backends.overlay import carry_out
 from dal.backends.rows import encode
 from dal.backends.sql import Compiler, Result, Statement, Violation
 from dal.backends.sql.search import read_search
-from dal.errors import ConflictError, DalError, LimitExceededError, UnsupportedError
+from dal.errors import ConflictError, DalError, LimitExceededError, UnsupportedError, transaction_over
 from dal.limits import D1_MAX_VALUE_BYTES
 from dal.ops import Compare, Op, Query, Receipt, Row, Search, Select
 from dal.store import Capabilities
@@ -113,9 +113,7 @@ class UnitOfWork:
 
     def _check_open(self, operation: str) -> None:
         if self._is_over:
-            raise UnsupportedError(
-                f"{operation}: this transaction is over; begin another", operation=operation, backend=BACKEND
-            )
+            raise transaction_over(operation, BACKEND)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 

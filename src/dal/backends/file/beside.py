@@ -2,8 +2,9 @@
 
 It looks at each file a last time before it takes its place: lines that were appended since it was read come along, and
 so do rows of a document that the library did not write; a document of one row that both have written is kept in
-quarantine. What is left is the moment between that look and the rename, and a program that keeps a file open over a
-rename: it writes to a file that has no name any more, as it always did.
+quarantine. The two then change places in one step, so that what others were faster with comes out, and is looked at
+too. What is left is a program that keeps a file open over a rename: it writes to a file that has no name any more, as
+it always did; and, where the system cannot exchange names, the moment between the look and the rename.
 """
 
 from __future__ import annotations
@@ -12,16 +13,26 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from dal.backends.file import faults
 from dal.backends.file.documents import Document, read_document
 from dal.backends.file.image import Image
 from dal.backends.file.index import UNSEEN, UNSURE, FileState, IndexWriter, file_state, settled_state
 from dal.backends.file.layout import DIRECTORY_MODE, Layout, open_file, write_new
 from dal.backends.file.lines import LineFile
 from dal.backends.rows import ID
+from dal.exchange import exchanged
 
-_LINES: Final = ".jsonl"
+#: How often a document changes places with one that others were faster with.
+_TRIES: Final = 20
+
+
+class _Identity(NamedTuple):
+    """What tells one file from another that takes its place, or from itself once it is written to."""
+
+    inode: int
+    state: FileState
 
 
 class Beside:
@@ -41,6 +52,7 @@ class Beside:
         self._written = written
         self._documents: dict[Path, Document] = {}
         self.unsure: set[Path] = set()  # files that hold what others wrote
+        self._placed: dict[Path, _Identity | None] = {}
         self._read: dict[Path, int] = {}
         self._expected: dict[Path, int] = {}
 
@@ -66,26 +78,51 @@ class Beside:
         """The file will be so large if nobody else writes to it."""
         self._expected[path] = size
 
-    def before_replacing(self, temporary: Path, final: Path) -> None:
-        """Saves what others have written to a file since it was read."""
-        if not self.is_watching:
-            return
-        if final.suffix == _LINES:
-            size = self._read.get(final)
-            if size is not None:
-                self._bring_along(temporary, final, size)
-            return
-        known, found = self._known.state(self._layout.relative(final)), file_state(final)
-        if known is not None and known != UNSEEN and found is not None:
-            is_changed = found != FileState(known.size, abs(known.mtime_ns))
-            if is_changed and not self._merge(temporary, final) and not self._is_suspect(final):
-                self._keep(final)
+    def put(self, temporary: Path, final: Path) -> None:
+        """Gives a file its place, with what others have written to the one there since it was read."""
+        if self.is_watching and final in self._read:
+            self._put_lines(temporary, final)
+        elif self.is_watching and final in self._documents:
+            self._put_document(temporary, final)
+        else:
+            temporary.rename(final)
 
-    def _bring_along(self, temporary: Path, final: Path, size: int) -> None:
-        with suppress(FileNotFoundError), LineFile(final) as file:
-            added = os.pread(file.descriptor, max(0, file.end() - size), size)
-            if added:
-                self.appends(temporary, added)
+    def _put_lines(self, temporary: Path, final: Path) -> None:
+        end = self._bring_along(final, temporary, self._read[final])
+        if _took_place(temporary, final):
+            self._bring_along(temporary, final, end)
+            temporary.unlink()
+
+    def _bring_along(self, source: Path, target: Path, size: int) -> int:
+        """Appends the whole lines behind this size; how far they reach."""
+        with suppress(FileNotFoundError), LineFile(source) as file:
+            end = max(size, file.end())
+            if end > size:
+                self.appends(target, os.pread(file.descriptor, end - size, size))
+            return end
+        return size
+
+    def _put_document(self, temporary: Path, final: Path) -> None:
+        known = self._known.state(self._layout.relative(final))
+        for _ in range(_TRIES):
+            seen = _identity(final)
+            if known is not None and known != UNSEEN and seen is not None:
+                is_changed = seen.state != FileState(known.size, abs(known.mtime_ns))
+                if is_changed and not self._merge(temporary, final) and not self._is_suspect(final):
+                    self._keep(final)
+            self._placed[final] = ours = _identity(temporary)
+            if not _took_place(temporary, final):
+                return
+            if _identity(temporary) == seen:
+                temporary.unlink()
+                return
+            # Others were faster. Theirs goes back; and once more, where they have even written another since.
+            with suppress(FileNotFoundError):
+                exchanged(temporary, final)
+                if _identity(temporary) != ours:
+                    exchanged(temporary, final)
+            write_new(temporary, self._documents[final].encode())
+        temporary.rename(final)  # a file system that gives what it renames another number, or a program without a pause
 
     def replaces(self, document: Document) -> None:
         """This document is to be replaced."""
@@ -114,7 +151,8 @@ class Beside:
     def _keep(self, final: Path) -> None:
         self._layout.quarantine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         name = self._layout.relative(final)
-        final.rename(self._layout.quarantine / name.replace("/", "_"))
+        with suppress(FileNotFoundError):
+            write_new(self._layout.quarantine / name.replace("/", "_"), final.read_bytes())
         self._image.report(f"{name}: was changed while the library wrote it; moved to {self._layout.quarantine.name}/")
 
     def state(self, path: Path) -> FileState | None:
@@ -125,5 +163,27 @@ class Beside:
         return UNSURE if path in self.unsure or self._expected.get(path, found.size) != found.size else found
 
     def document_state(self, path: Path) -> FileState | None:
-        """What to remember of a document."""
-        return UNSURE if path in self.unsure else settled_state(path)
+        """What to remember of a document; UNSURE where others wrote to it meanwhile."""
+        found, placed = settled_state(path), self._placed.get(path)
+        if placed is not None and found is not None and FileState(found.size, abs(found.mtime_ns)) != placed.state:
+            return UNSURE
+        return UNSURE if path in self.unsure else found
+
+
+def _took_place(temporary: Path, final: Path) -> bool:
+    """Renames the file; whether `temporary` is now the name of what had that place. Others may have removed it."""
+    faults.reach("beside.looked")
+    with suppress(FileNotFoundError):
+        if exchanged(temporary, final):
+            faults.reach("beside.exchanged")
+            return True
+    temporary.rename(final)
+    return False
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return _Identity(found.st_ino, FileState(found.st_size, found.st_mtime_ns))

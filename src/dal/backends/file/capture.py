@@ -63,12 +63,13 @@ async def captured(
             continue
         is_drop = isinstance(change, Drop)
         ids = await children(change) if isinstance(change, Drop) else [change.id]
+        ids = [row_id for row_id in ids if (change.table, row_id) not in applied]
         if registry.is_captured(change.table, with_fenced=with_fenced):
             changed += [(change.table, row_id, is_drop or change.row is None) for row_id in ids]  # type: ignore[union-attr]
         elif gate.role == "fenced":
             raise _refused(gate)
         elif gate.role == "replica":
-            _mark(registry, change.table, [i for i in ids if (change.table, i) not in applied], marked)
+            _mark(registry, change.table, ids, marked)
     marks = [Marked(table, list(entries.items())) for table, entries in marked.items()]
     return [*changes, *marks, *registered(registry, changed)]
 

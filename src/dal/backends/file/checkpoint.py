@@ -131,8 +131,7 @@ class _Checkpoint:
             path.unlink(missing_ok=True)
             faults.reach("checkpoint.removed")
         for temporary, final in self._renames.items():
-            self._beside.before_replacing(temporary, final)
-            temporary.rename(final)
+            self._beside.put(temporary, final)
             faults.reach("checkpoint.renamed")
         sync_tree(self._layout.root, [*self._renames.values(), *self._removals])
         if self._work.registry is not None:

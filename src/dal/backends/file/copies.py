@@ -49,7 +49,7 @@ async def apply_copies(opened: Opened, entries: Sequence[Entry]) -> Applied:
                 # Rows that hold each other's keys are all here; or a row was there that the registry did not know.
                 replacing, parked = True, parked | (holders & keys)
             else:
-                return Applied(frozenset(entry.key for entry in won))
+                return Applied(won)
     raise ConflictError("apply: the rows refuse each other; see the check", operation="apply", backend=BACKEND)
 
 

@@ -70,6 +70,7 @@ class DocumentRows(MemoryRows):
         self._depth = kind.count("/") + 2
         self._is_list = (named_by,) not in table.unique_keys
         self._keys: dict[str, str] | None = None  # by names; made when first asked for, and kept from then on
+        self._refused: dict[str, list[str]] = {}  # keys of documents by the row's id, for another one holds the same
 
     @property
     def directory(self) -> Path:
@@ -118,20 +119,29 @@ class DocumentRows(MemoryRows):
     def put(self, row: Stored) -> None:
         before = MemoryRows.get(self, row[ID])
         if before is not None and before[self._place] != row[self._place]:
-            self._mark(before)
+            self._mark(before[self._place])
         super().put(row)
-        self._mark(row)
+        self._mark(row[self._place])
+        if self._refused:
+            self._overtake(row[ID])
         if self.corrupt and not self._is_list:
             self.corrupt.pop(self.name(row[self._place]), None)  # the journal knows better
 
     def remove(self, row_id: str) -> None:
         row = super().get(row_id)
         if row is not None:
-            self._mark(row)
+            self._mark(row[self._place])
             super().remove(row_id)
+        if self._refused:
+            self._overtake(row_id)
 
-    def _mark(self, row: Stored) -> None:
-        key = row[self._place]
+    def _overtake(self, row_id: str) -> None:
+        """The row's refused documents are as it was once: a checkpoint had written the other ones of a later moment."""
+        for key in self._refused.pop(row_id, ()):
+            self.corrupt.pop(self.name(key), None)
+            self._mark(key)
+
+    def _mark(self, key: str) -> None:
         if self._keys is not None:
             self._keys[self.name(key)] = key
         self.changed(Unit(self.table.name, key))
@@ -175,14 +185,23 @@ class DocumentRows(MemoryRows):
         """Takes in the rows of a document; ValueError where it is damaged, or another one holds the same."""
         rows = self.parse(path, data)
         for row in rows:
-            if super().get(row[ID]) is not None:
-                raise ValueError(f"holds the id {row[ID]}, which another document holds too")
-            for key in self.table.unique_keys[1:]:
-                values = tuple(row[self.table.names.index(column)] for column in key)
-                if None not in values and MemoryRows.find(self, key, values) is not None:
-                    raise ValueError(f"holds a {', '.join(key)} that another document holds too")
+            problem = self._clash(row)
+            if problem is not None:
+                if not self._is_list:
+                    self._refused.setdefault(row[ID], []).append(row[self._place])
+                raise ValueError(problem)
         for row in rows:
             MemoryRows.put(self, row)
+
+    def _clash(self, row: Stored) -> str | None:
+        """What the row of a document has in common with one that is there."""
+        if super().get(row[ID]) is not None:
+            return f"holds the id {row[ID]}, which another document holds too"
+        for key in self.table.unique_keys[1:]:
+            values = tuple(row[self.table.names.index(column)] for column in key)
+            if None not in values and MemoryRows.find(self, key, values) is not None:
+                return f"holds a {', '.join(key)} that another document holds too"
+        return None
 
 
 class Document(NamedTuple):

@@ -19,19 +19,29 @@ from dal.errors import (
 )
 
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: What is said of a place that cannot be made or written to, whoever tries, until somebody names another.
+_WRONG_PLACE: Final = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 
 
 def opening_error(layout: Layout, error: OSError | sqlite3.Error) -> DalError:
     """Why a store cannot be opened."""
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
+    is_missing = isinstance(error, FileNotFoundError)
+    if getattr(error, "errno", None) in _WRONG_PLACE or (is_missing and not layout.root.is_dir()):
         return ConfigurationError(
             f"{layout.root}: {reason(error)}; the store needs a directory it may write to",
             operation="open",
             backend=BACKEND,
         )
-    if isinstance(error, NotADirectoryError | IsADirectoryError | FileExistsError):
-        return ConfigurationError(f"{layout.root}: {reason(error)}", operation="open", backend=BACKEND)
-    if isinstance(error, FileNotFoundError):
+    if is_missing:
         return CorruptDataError(
             f"{layout.root}: part of the journal is gone: {reason(error)}; restore the directory from a backup",
             operation="open",
@@ -58,6 +68,13 @@ def timed_out(layout: Layout, operation: str, timeout_s: float) -> DalTimeoutErr
 
 def reading_error(layout: Layout, operation: str, error: OSError | sqlite3.Error) -> DalError:
     """A file that could not be read."""
+    if getattr(error, "errno", None) == errno.EBADF:  # its descriptor went with the store
+        return UnavailableError(
+            f"{operation}: the store was closed meanwhile; open it again",
+            operation=operation,
+            backend=BACKEND,
+            retryable=False,
+        )
     advice = f"; close the store, remove {layout.index.parent} and open it again" if _is_damaged_index(error) else ""
     return UnavailableError(
         f"{operation}: {layout.root} could not be read: {reason(error)}{advice}", operation=operation, backend=BACKEND

@@ -293,7 +293,14 @@ class _Documents:
             self._found.damaged[name] = f"{name}: {error}; it is left alone"
             return
         self._ask(name, there, key)
-        self._found.states[name] = state
+        if not self._is_overtaken(there):
+            self._found.states[name] = state
+
+    def _is_overtaken(self, there: dict[str, Stored]) -> bool:
+        """Whether the library wrote every row of a document too, and otherwise: the checkpoint is to find it changed,
+        and to keep it aside."""
+        is_written = all(row_id in self._written for row_id in there)
+        return is_written and any(MemoryRows.get(self._rows, row_id) != row for row_id, row in there.items())
 
     def _ask(self, name: str, there: dict[str, Stored], key: str | None) -> None:
         table = self._rows.table

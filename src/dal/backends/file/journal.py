@@ -11,6 +11,7 @@ checksum is damage: it is passed over, named as a problem, and its segment is ke
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -77,7 +78,10 @@ class State:
 
     def _get(self, place: int) -> int:
         # Eight aligned bytes are copied at once: a reader sees one value or the other.
-        return int(_WORD.unpack(self._map[place : place + 8])[0])
+        try:
+            return int(_WORD.unpack(self._map[place : place + 8])[0])
+        except ValueError as error:  # as any other file that was closed under a reader
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
 
     def _set(self, place: int, value: int) -> None:
         self._map[place : place + 8] = _WORD.pack(value)

@@ -22,6 +22,7 @@ import orjson
 
 from dal.backends.file import faults
 from dal.errors import ConfigurationError, SchemaError
+from dal.urls import schema_up
 
 BACKEND: Final = "file"
 LAYOUT_VERSION: Final = 2
@@ -87,17 +88,19 @@ class Layout:
         except FileNotFoundError:
             self._create(create=create)
         except orjson.JSONDecodeError as error:
-            raise ConfigurationError(f"{self.marker}: not JSON; restore it from a backup", backend=BACKEND) from error
+            raise ConfigurationError(
+                f"{self.marker}: not JSON; restore it from a backup", operation="open", backend=BACKEND
+            ) from error
         else:
             version = found.get("layout") if isinstance(found, dict) else None
             if type(version) is not int:
                 raise ConfigurationError(
-                    f"{self.marker}: names no layout version; is this a file store?", backend=BACKEND
+                    f"{self.marker}: names no layout version; is this a file store?", operation="open", backend=BACKEND
                 )
             if version < LAYOUT_VERSION and not upgrade:
                 raise SchemaError(
                     f"{self.root} has layout {version}, this library writes {LAYOUT_VERSION}; close what has it open "
-                    f"and run `dal schema up --url file:{self.root}`",
+                    f"and {schema_up(BACKEND, self.root)}",
                     operation="open",
                     backend=BACKEND,
                 )
@@ -107,6 +110,7 @@ class Layout:
                 raise SchemaError(
                     f"{self.root} has layout {version}, this library knows {LAYOUT_VERSION}; "
                     "use the version of the library that wrote it",
+                    operation="open",
                     backend=BACKEND,
                 )
         for directory in (self.journal, self.index.parent):
@@ -120,10 +124,13 @@ class Layout:
                 raise ConfigurationError(
                     f"{self.root} is not empty and has no {MARKER}, but for example {sorted(foreign)[0]!r}; "
                     "name an empty directory or a file store",
+                    operation="open",
                     backend=BACKEND,
                 )
         if not create:
-            raise SchemaError(f"{self.root} is no file store yet; run `dal schema up`", backend=BACKEND)
+            raise SchemaError(
+                f"{self.root} is no file store yet; {schema_up(BACKEND, self.root)}", operation="open", backend=BACKEND
+            )
         make_directory(self.root)
         self._mark()
 

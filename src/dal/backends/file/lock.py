@@ -7,6 +7,7 @@ cancelled or too long leaves nothing behind. A blocking flock in a thread would 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import random
@@ -29,6 +30,8 @@ class FileLock:
 
     def try_acquire(self, *, shared: bool = False) -> bool:
         """Takes the lock if it is free. A shared one lets in others who share it, and waits for nobody else's turn."""
+        if self._is_closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(self._path))  # the number may be another file's
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

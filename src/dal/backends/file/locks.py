@@ -73,6 +73,8 @@ class Locks:
             await self._lock.acquire(timeout_s)
         except TimeoutError as error:
             raise timed_out(self._layout, operation, timeout_s) from error
+        except OSError as error:  # the store was closed meanwhile
+            raise reading_error(self._layout, operation, error) from error
         try:
             if following:
                 await self._followed(operation)

@@ -64,6 +64,8 @@ class Opened:
         self._reloading = asyncio.Lock()
         self._reads: set[asyncio.Future[list[Row]]] = set()
         self._is_closing = False
+        self._is_written = asyncio.Event()
+        self._is_written.set()
         self.foreign = Foreign(self)
         self.image: Image
         with ExitStack() as resources:
@@ -127,7 +129,10 @@ class Opened:
             return await result_of(asyncio.ensure_future(asyncio.to_thread(load)))
 
     async def close(self) -> None:
-        """Brings the documents up to date and lets go of everything."""
+        """Brings the documents up to date and lets go of everything.
+
+        What does not end in CLOSE_TIMEOUT_S finds the store closed, but for a thread that is writing: it is waited for.
+        """
         self._is_closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -141,6 +146,8 @@ class Opened:
         except (TimeoutError, DalError) as error:
             _log.warning("%s: closed with its documents behind the journal: %s", self.layout.root, reason(error))
         finally:
+            await self._settling.stop()
+            await self._is_written.wait()
             await asyncio.to_thread(self.release)
 
     async def settle(self, operation: str) -> None:
@@ -263,6 +270,16 @@ class Opened:
         if not changes:
             return
         self._check_writable(operation)
+        self._is_written.clear()
+        try:
+            is_cancelled = await self._write(changes, operation)
+        finally:
+            self._is_written.set()
+        if is_cancelled:
+            raise asyncio.CancelledError
+
+    async def _write(self, changes: Sequence[AnyChange], operation: str) -> bool:
+        """Whether the task was cancelled meanwhile."""
         writing = asyncio.wrap_future(self._writer.submit(self.journal.append, encode_changes(changes)))
         is_cancelled = await finished(writing)
         error = writing.exception()
@@ -276,12 +293,13 @@ class Opened:
             self._settling.begin()
         else:
             self._settling.begin_later()
-        if is_cancelled:
-            raise asyncio.CancelledError
+        return is_cancelled
 
     def _check_writable(self, operation: str) -> None:
         if self._is_closing:
-            raise UnavailableError(f"{operation}: the store is closing", operation=operation, backend=BACKEND)
+            raise UnavailableError(
+                f"{operation}: the store is closing", operation=operation, backend=BACKEND, retryable=False
+            )
         if self.journal.is_broken:
             raise UnavailableError(
                 f"{operation}: an earlier write to {self.layout.journal} failed and could not be taken back; "

@@ -127,13 +127,6 @@ class Registry:
             return frozenset(name for name in near if next(self.dirty(name), None) is not None)
         return frozenset(name for name in near if self.copied(name, "", 1))
 
-    def dead(self, table: str, after: str, limit: int) -> list[str]:
-        """The ids of the next tombstones behind this one, in order."""
-        recent = self.recent[table]
-        own = sorted(row_id for row_id, known in recent.items() if row_id > after and known.deleted)
-        below = () if self.file is None else (i for i, _ in self.file.dead(table, after) if i not in recent)
-        return list(islice(merge(below, own), limit))
-
     def alive(self, table: str) -> Iterator[str]:
         """The ids of all entries but tombstones; for a reader in any thread."""
         recent = dict(self.recent[table])

@@ -26,7 +26,7 @@ from dal.backends.file.index import is_damage
 from dal.backends.file.layout import BACKEND, make_directory, open_file
 from dal.backends.file.lock import FileLock
 from dal.errors import CorruptDataError, DalTimeoutError, UnavailableError
-from dal.replica import Copied, is_first
+from dal.replica import Copied, by_first
 from dal.tables import TABLES
 
 CHECKED: Final = 0
@@ -42,7 +42,6 @@ CREATE TABLE entries (
 ) WITHOUT ROWID;
 CREATE INDEX dirty ON entries (tbl, id) WHERE state = 2;
 CREATE INDEX copied ON entries (tbl, id) WHERE state = 1;
-CREATE INDEX dead ON entries (tbl, id) WHERE deleted = 1;
 CREATE TABLE counts (
     tbl INTEGER PRIMARY KEY, dirty INTEGER NOT NULL, copied INTEGER NOT NULL, entries INTEGER NOT NULL
 );
@@ -99,7 +98,11 @@ class RegistryFile:
                 size = self.path.stat().st_size
                 with closing(self._connect()) as connection:
                     ((tables,),) = connection.execute("SELECT count(*) FROM counts").fetchall()
-            except (FileNotFoundError, sqlite3.OperationalError) as error:
+            except FileNotFoundError as error:
+                raise damaged(self.path) from error
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                    raise  # a full disk, or another's lock: nothing is known of what the file holds
                 raise damaged(self.path) from error
         if size % _PAGE_BYTES or tables != len(_NUMBERS):
             raise damaged(self.path)
@@ -125,10 +128,6 @@ class RegistryFile:
     def copied(self, table: str, after: str) -> Iterator[tuple[str, Known]]:
         """The entries behind this id that are copied and not checked, in the order of ids."""
         return self._behind("copied", "state = 1", table, after)
-
-    def dead(self, table: str, after: str) -> Iterator[tuple[str, Known]]:
-        """The tombstones behind this id, in the order of ids."""
-        return self._behind("dead", "deleted = 1", table, after)
 
     def _behind(self, index: str, which: str, table: str, after: str) -> Iterator[tuple[str, Known]]:
         # Named: SQLite would take the primary key, for its order, and read every entry.
@@ -201,8 +200,7 @@ class RegistryFile:
         with self._writing() as connection:
             for table, group in groupby(sorted(copied, key=itemgetter(0)), key=itemgetter(0)):
                 number, done = _NUMBERS[table], list(group)
-                new = [one for one in done if is_first(one.version)]
-                old = [one for one in done if not is_first(one.version)]
+                new, old = by_first(done)
                 with _counting(connection, number, [one.id for one in done]):
                     connection.executemany(
                         "INSERT INTO entries VALUES (?, ?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET state = 0, "

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from heapq import nsmallest
 from itertools import islice
 from operator import itemgetter
 from secrets import token_hex
@@ -49,6 +48,7 @@ from dal.replica import (
     Unregistered,
     is_first,
 )
+from dal.store import Stored
 from dal.tables import TABLES
 
 _BUCKET_CHARS: Final = 3
@@ -226,19 +226,8 @@ class FileReplica:
                 raise unreadable(self._opened.image, entry)
         return found
 
-    async def scan(self, table: str, after: str, limit: int) -> list[Entry]:
-        found: list[Entry] = []
-        while len(found) < limit:
-            wanted = limit - len(found)
-            ids = await self._reader.behind(table, after, wanted)
-            dead = (await self._registry()).dead(table, after, wanted)
-            ids = nsmallest(wanted, {*ids, *dead})
-            if not ids:
-                break
-            page = await self._reader.entries(table, lambda _, ids=ids: ids)  # type: ignore[misc]
-            found += [entry for entry in page if entry.version or entry.row is not None]
-            after = ids[-1]
-        return found
+    async def stored(self, table: str, ids: Sequence[str]) -> Stored:
+        return Stored([entry.row for entry in await self.entries(table, ids) if entry.row is not None], {})
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
         registry = await self._registry()

@@ -1,7 +1,8 @@
 """Rows as a live move asks for them: many at a time, each with what the registry held of it at the same moment.
 
-Documents are in memory. Lines are read in a thread, while others write: where a checkpoint has brought files to a later
-state than this process knew when it began, it looks again, the last time while no checkpoint is under way.
+Documents are in memory. Lines are read in a thread, while others write, and the registry's file is shared: where a
+checkpoint has brought files to a later state than this process knew when it began, it looks again, the last time while
+no checkpoint is under way.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class RowReader:
                 await opened.catch_up_with_others()
                 position = opened.journal.position
                 found = await self._entries(table, choose(opened.image))
-                if table not in KINDS or opened.journal.state.horizon <= position:
+                if opened.journal.state.horizon <= position:
                     return found
             async with opened.locks.still_files("read", shared=True):
                 await opened.follow()

@@ -236,11 +236,22 @@ class Settling:
 
     async def finish(self) -> None:
         """Begins nothing any more, and waits for what is running."""
+        self._begin_nothing()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def stop(self) -> None:
+        """Begins nothing any more, and ends what is running as soon as its thread lets it."""
+        self._begin_nothing()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _begin_nothing(self) -> None:
         self._is_closing = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+            self._timer = None
 
     async def settle(self) -> None:
         """A last checkpoint, unless another process is at one."""

@@ -121,7 +121,10 @@ class FileStore:
     def _get(self, operation: str) -> Opened:
         if self._opened is None:
             raise UnavailableError(
-                f"{operation}: the store is not open; open it first", operation=operation, backend=BACKEND
+                f"{operation}: the store is not open; open it first",
+                operation=operation,
+                backend=BACKEND,
+                retryable=False,
             )
         if self._opened.process_id != os.getpid():
             # A fork shares the locks of its parent: both would believe that they hold them.

@@ -63,6 +63,8 @@ def parse_address(text: str, *, application_name: str = "dal") -> Address:
     }
     hosts = str(parts.get("host") or os.environ.get("PGHOST") or "localhost").split(",")
     ports = str(parts.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+    if not all(_is_port(port) for port in ports):
+        raise _wrong("a port is no number from 1 to 65535 (write a '@', ':' or '/' of a password as %40, %3A or %2F)")
     ports = ports * len(hosts) if len(ports) == 1 else ports
     places = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
     database = parts.get("dbname") or os.environ.get("PGDATABASE") or ""
@@ -83,6 +85,12 @@ def _take_prepare_threshold(text: str) -> tuple[str, int | str | None]:
         return text, "auto"
     rest = "&".join(setting for setting in settings if setting not in ours)
     return urlunsplit(parts._replace(query=rest)), _threshold(ours[-1].partition("=")[2])
+
+
+def _is_port(text: str) -> bool:
+    """Whether libpq can connect to it. Where there are several hosts, an empty one is the usual port."""
+    text = text.strip()
+    return not text or (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 65535)
 
 
 def _threshold(value: str) -> int | str | None:

@@ -87,6 +87,8 @@ def _fields(values: list[object]) -> list[str]:
     if types == {NoneType}:
         return ["\\N"] * len(values)
     if types.isdisjoint((str, NoneType)):
+        if len(types) == 1 and values.count(values[0]) == len(values):
+            return [str(values[0])] * len(values)
         return list(map(str, values))
     return [_field(value) for value in values]
 

@@ -27,6 +27,7 @@ from dal.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from dal.urls import SCHEMA_UP
 
 BACKEND: Final = "postgresql"
 #: The state of a write that a live move's fence refuses (capture.py). Its class is nobody else's.
@@ -54,12 +55,12 @@ _MEANINGS: Final[dict[str, tuple[type[DalError], str]]] = {
     ),
     "28": (ConfigurationError, "the server refused the user or password; check DB_USER and DB_PASSWORD, or the URL"),
     "3D000": (ConfigurationError, "there is no such database on the server; check DB_NAME, or create it"),
-    "3F000": (SchemaError, "a table or column is not there; run `dal schema up`"),
+    "3F000": (SchemaError, f"a table or column is not there; {SCHEMA_UP}"),
     "40": (ConflictError, "another transaction was in the way; retry"),
-    "42501": (ConfigurationError, "the user lacks a privilege on the tables; grant it"),
-    "42703": (SchemaError, "a table or column is not there; run `dal schema up`"),
+    "42501": (ConfigurationError, "the user lacks a privilege; grant it"),
+    "42703": (SchemaError, f"a table or column is not there; {SCHEMA_UP}"),
     "42883": (SchemaError, "a function is not there; is this a PostgreSQL of version 13 or later?"),
-    "42P01": (SchemaError, "a table or column is not there; run `dal schema up`"),
+    "42P01": (SchemaError, f"a table or column is not there; {SCHEMA_UP}"),
     "53100": (UnavailableError, "the server's disk is full"),
     "53200": (UnavailableError, "the server is out of memory"),
     "53300": (UnavailableError, "the server has no connection left; lower DB_MAX_CONNECTIONS or use a pooler"),
@@ -76,6 +77,8 @@ _MEANINGS: Final[dict[str, tuple[type[DalError], str]]] = {
 # A prepared statement that already exists under its name is the same trouble as one that does not.
 _MEANINGS["42P05"] = _MEANINGS["26000"]
 
+#: Where the server looks at grants. What it says then names the object and nothing else; its fields do not.
+_PRIVILEGE_CHECK: Final = "aclcheck_error"
 _RETRYABLE: Final = frozenset({"40001", "40P01"})
 #: After these the connection is gone: what was under way may have been committed before the answer was lost.
 _CONNECTION_ENDS: Final = ("08", "57P01", "57P02", "57P03", "57P05")
@@ -96,6 +99,8 @@ def translate(
     if not state:
         return _without_code(error, operation, sent=sent)
     found, meaning = _meaning(state)
+    if state == "42501" and error.diag.source_function == _PRIVILEGE_CHECK:
+        meaning = f"the user lacks a privilege: {error.diag.message_primary}; grant it"
     return found(
         f"{operation}: {meaning} (SQLSTATE {state})",
         operation=operation,
@@ -154,6 +159,12 @@ def _without_code(error: psycopg.Error, operation: str, *, sent: bool) -> DalErr
             operation=operation,
             backend=BACKEND,
             outcome=_outcome(sent),
+        )
+    if isinstance(error, psycopg.DataError):
+        return InvalidInputError(
+            f"{operation}: a value is none that the server can hold, as text with a zero byte",
+            operation=operation,
+            backend=BACKEND,
         )
     return DalError(
         f"{operation}: the driver refused the statement ({type(error).__name__})", operation=operation, backend=BACKEND

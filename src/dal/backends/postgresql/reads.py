@@ -102,19 +102,26 @@ class SharedReads:
             for waiting in batch:
                 _fail(waiting, copy(error))
             return
+        refused: psycopg.Error | None = None
         try:
             async with asyncio.timeout(SILENCE_S):
                 await _pipeline(connection, batch)
         except psycopg.Error as error:
-            await self._settle(batch, error, lost=connection.closed)
+            refused = error
         except TimeoutError:
             for waiting in batch:
                 _fail(waiting, timed_out("read", SILENT))
         finally:
+            lost = connection.closed
             await self._pool.give_back(connection)
+        if refused is not None:
+            await self._settle(batch, refused, lost=lost)
 
     async def _settle(self, batch: list[_Waiting], error: psycopg.Error, *, lost: bool) -> None:
-        """Gives an answer to each read that shared a failed trip and has none yet."""
+        """Gives an answer to each read that shared a failed trip and has none yet.
+
+        Called with no connection in hand: each read takes its own, and there may be no second one.
+        """
         for waiting in batch:
             if waiting.answer.done():
                 continue

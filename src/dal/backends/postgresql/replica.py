@@ -22,7 +22,7 @@ from dal.backends.sql.replica import SqlReplica
 from dal.errors import DalTimeoutError, UnsupportedError
 from dal.limits import FENCE_LOCK_TIMEOUT_S
 from dal.ops import Op, Value
-from dal.replica import UNIT_OF, UNITS, Copied, Gate, is_first
+from dal.replica import UNIT_OF, UNITS, Copied, Gate, by_first
 from dal.tables import Kind
 
 
@@ -53,18 +53,19 @@ REGISTRY: Final = RegistrySql(
 )
 
 _CHANGED: Final[Columns] = (("entity", Kind.TEXT), ("pk", Kind.ID), ("ver", Kind.BIGINT))
+#: Key by key: without statistics a join would be made the other way round, with the keys looked through for each entry.
 _FOUND: Final = (
-    "ON s.entity = given.entity AND s.pk = given.pk WHERE s.ver = given.ver AND s.state = {} "
-    "FOR UPDATE OF s SKIP LOCKED"
+    "CROSS JOIN LATERAL (SELECT FROM dal_sync AS s WHERE s.entity = given.entity AND s.pk = given.pk "
+    "AND s.ver = given.ver AND s.state = {} FOR UPDATE SKIP LOCKED) AS held"
 )
 _ACKNOWLEDGE: Final = (
-    "WITH mine AS (SELECT s.entity, s.pk, given.deleted, given.hash "
-    f"FROM {_given((*_CHANGED, ('deleted', Kind.INT), ('hash', Kind.BIGINT)))} JOIN dal_sync AS s {_FOUND.format(2)}) "
+    "WITH mine AS (SELECT given.* "
+    f"FROM {_given((*_CHANGED, ('deleted', Kind.INT), ('hash', Kind.BIGINT)))} {_FOUND.format(2)}) "
     "UPDATE dal_sync SET state = 1, deleted = mine.deleted, hash = mine.hash FROM mine "
     "WHERE dal_sync.entity = mine.entity AND dal_sync.pk = mine.pk"
 )
 _MARK_CHECKED: Final = (
-    f"WITH mine AS (SELECT s.entity, s.pk FROM {_given(_CHANGED)} JOIN dal_sync AS s {_FOUND.format(1)}) "
+    f"WITH mine AS (SELECT given.* FROM {_given(_CHANGED)} {_FOUND.format(1)}) "
     "UPDATE dal_sync SET state = 0 FROM mine WHERE dal_sync.entity = mine.entity AND dal_sync.pk = mine.pk"
 )
 
@@ -182,8 +183,9 @@ class PostgresReplica(SqlReplica):
 
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
         """Passes over entries that a writer holds: they are about to have another version."""
-        await self._register([c for c in copied if is_first(c.version)])
-        rows = [(c.table, c.id, c.version, int(c.hash is None), c.hash) for c in copied if not is_first(c.version)]
+        first, later = by_first(copied)
+        await self._register(first)
+        rows = [(c.table, c.id, c.version, int(c.hash is None), c.hash) for c in later]
         if rows:
             await self._executor.batch([Statement(_ACKNOWLEDGE, _encode_given(rows))])
 
@@ -193,7 +195,7 @@ class PostgresReplica(SqlReplica):
             return
         wait = [switching.patience(FENCE_LOCK_TIMEOUT_S)] if len(copied) > 1 else []
         try:
-            await self._executor.batch([*wait, self._registry.register(copied)])
+            await self._executor.batch([*wait, *self._registry.register(copied)])
         except DalTimeoutError:
             if len(copied) == 1:
                 raise

@@ -10,6 +10,7 @@ from dal.backends.postgresql.capture import quoted
 from dal.backends.postgresql.dialect import encode_array
 from dal.backends.sql import Executor, Statement
 from dal.replica import UNIT_OF
+from dal.urls import SCHEMA_UP
 
 #: Speak PostgreSQL's protocol, and do not hold writers back by triggers and table locks as it does.
 _OTHERS: Final = {"CockroachDB": "CockroachDB", "-YB-": "YugabyteDB", "Greenplum": "Greenplum", "Redshift": "Redshift"}
@@ -52,7 +53,7 @@ async def missing(executor: Executor) -> list[str]:
     names = list(UNIT_OF)
     found = await executor.fetch(Statement(_MAY, (encode_array(list(names)),), returns=True))
     if len(found) < len(names):
-        return ["Not all tables are there; run `dal schema up`."]
+        return [f"Not all tables are there; {SCHEMA_UP}."]
     sentences = []
     schemas = sorted({str(schema) for _, schema, may_create, *_ in found if not may_create})
     if schemas:

@@ -14,12 +14,13 @@ from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 import psycopg
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from dal.backends.postgresql.dialect import SEARCH_OPERATOR
-from dal.backends.postgresql.errors import timed_out, translate, translate_read
+from dal.backends.postgresql.errors import BACKEND, timed_out, translate, translate_read
 from dal.backends.postgresql.pool import Connection
 from dal.backends.sql import Result, Statement
+from dal.errors import transaction_over
 from dal.limits import STATEMENT_TIMEOUT_S
 
 _Cursor: TypeAlias = psycopg.AsyncCursor[tuple[Any, ...]]
@@ -42,8 +43,10 @@ class PostgresSession:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.is_open = True  # the connection is somebody else's once it has ended
 
     async def fetch(self, statement: Statement) -> Sequence[tuple[object, ...]]:
+        self._check_open("read")
         try:
             async with asyncio.timeout(SILENCE_S):
                 return await (await execute(self._connection, statement)).fetchall()
@@ -53,19 +56,34 @@ class PostgresSession:
             raise timed_out("read", SILENT) from error
 
     async def batch(self, statements: Sequence[Statement]) -> Sequence[Result]:
+        self._check_open("commit")
         progress = _Progress()
         try:
             async with asyncio.timeout(SILENCE_S):
                 results = await _run(self._connection, [_SAVE, *statements, _KEEP], progress)
         except psycopg.Error as error:
             if self._connection.info.transaction_status == TransactionStatus.INERROR:
-                # Prepared, because only then psycopg always looks at its outcome, and forgets what it holds prepared:
-                # a statement that the refusal skipped is not.
-                await self._connection.execute(_UNDO, prepare=True)
+                await self._undo()
             raise translate(error, "commit", statement=progress.refused(1, len(statements))) from error
         except TimeoutError as error:
             raise timed_out("commit", SILENT) from error
         return results[1:-1]
+
+    def _check_open(self, operation: str) -> None:
+        if not self.is_open:
+            raise transaction_over(operation, BACKEND)
+
+    async def _undo(self) -> None:
+        """Back to where the batch began, which was refused."""
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                # Prepared, because only then psycopg always looks at its outcome, and forgets what it holds prepared:
+                # a statement that the refusal skipped is not.
+                await self._connection.execute(_UNDO, prepare=True)
+        except psycopg.Error as error:
+            raise translate(error, "commit") from error
+        except TimeoutError as error:
+            raise timed_out("commit", SILENT) from error
 
 
 async def execute(connection: Connection, statement: Statement) -> _Cursor:
@@ -105,8 +123,12 @@ async def serializable(connection: Connection, begin: Sequence[Statement]) -> As
     """A transaction on this connection: committed at the end of the block, rolled back when it raises."""
     for statement in begin:
         await _control(connection, statement, sent=False)
+    session = PostgresSession(connection)
     try:
-        yield PostgresSession(connection)
+        try:
+            yield session
+        finally:
+            session.is_open = False
     except Exception:
         await roll_back(connection)
         raise
@@ -140,6 +162,12 @@ async def pipeline(connection: Connection) -> AsyncIterator[None]:
 
     Told of it earlier, the driver would log whatever else comes out of the pipeline as "error ignored": a warning in
     the application's output for every batch that the server refuses.
+
+    Behind a refusal the server skips what is left in the pipeline, preparations too. In a transaction the driver
+    forgets what it holds prepared when that is rolled back; out of one, it is made to forget here, in two round trips.
+
+    Cancelled while it enters, the driver leaves the connection in pipeline mode (psycopg 3.3.9), where every later
+    statement would seem done before it is: such a connection is closed.
     """
     failed: BaseException | None = None
     try:
@@ -148,11 +176,24 @@ async def pipeline(connection: Connection) -> AsyncIterator[None]:
                 yield
             except BaseException as error:
                 failed = error
-    except psycopg.Error:
-        if failed is None:
-            raise
+    except psycopg.Error as error:
+        failed = failed or error
+    finally:
+        if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            await connection.close()
     if failed is not None:
+        if isinstance(failed, psycopg.Error) and connection.info.transaction_status == TransactionStatus.IDLE:
+            await _forget_prepared(connection)
         raise failed
+
+
+async def _forget_prepared(connection: Connection) -> None:
+    """Makes driver and server forget what is prepared: the driver does that at a rollback, and offers no other way."""
+    try:
+        await connection.execute("BEGIN", prepare=False)
+        await connection.rollback()
+    except psycopg.Error:
+        await connection.close()
 
 
 class _Progress:

@@ -19,6 +19,7 @@ from dal.errors import ConflictError, SchemaError
 from dal.limits import FENCE_LOCK_TIMEOUT_S, MIGRATION_LOCK_TIMEOUT_S, SCHEMA_BUSY_WAIT_S, STATEMENT_TIMEOUT_S
 from dal.replica import EPOCH, UNIT_OF, UNITS, Gate
 from dal.schema.patience import patiently
+from dal.urls import SCHEMA_UP
 
 #: One installer after another.
 _ALONE: Final = Statement("SELECT pg_advisory_xact_lock(hashtextextended('dal move', 0))")
@@ -201,7 +202,7 @@ async def _schema(executor: Executor) -> str:
         )
     )
     if not found:
-        raise SchemaError("a table is not there; run `dal schema up`", operation="move", backend=BACKEND)
+        raise SchemaError(f"a table is not there; {SCHEMA_UP}", operation="move", backend=BACKEND)
     return str(found[0][0])
 
 

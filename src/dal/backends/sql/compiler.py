@@ -29,7 +29,7 @@ from dal.backends.sql.binding import (
     where_shape,
 )
 from dal.backends.sql.conditions import Conditions
-from dal.backends.sql.dialect import Dialect, Encoder, Result, Statement
+from dal.backends.sql.dialect import Decoder, Dialect, Encoder, Result, Statement
 from dal.ops import Compare, Count, Delete, Guard, Insert, Op, Ref, Row, Search, Select, Sum, Update, Upsert, Value
 from dal.tables import TABLES, Kind, Table
 
@@ -364,6 +364,11 @@ class Compiler:
     def decoders(self, table: Table, names: tuple[str, ...]) -> list[ColumnDecoder]:
         """What turns the driver's values of these columns into the waist's."""
         return self._pieces.decoders(table, names)
+
+    def decoders_of(self, query: Select) -> dict[int, Decoder]:
+        """The same of a query's columns, by their places."""
+        table = self.tables[query.table]
+        return {place: decode for place, decode, _ in self.decoders(table, query.columns or table.names)}
 
     def encode(self, table: Table, values: Mapping[str, object]) -> list[object]:
         """Values as parameters of their columns."""

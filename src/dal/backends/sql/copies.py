@@ -45,7 +45,7 @@ class Copies:
     async def apply(self, entries: Sequence[Entry]) -> Applied:
         """See `dal.replica`. Raises ConflictError (retryable) where others were faster each time."""
         if await self._load(entries):
-            return Applied(frozenset([entry.key for entry in entries]))
+            return Applied(entries)
         replacing, parked = False, frozenset[Key]()
         for _ in range(APPLY_TRIES):
             versions = await self._versions(entries)
@@ -64,7 +64,7 @@ class Copies:
                 # Rows that hold each other's keys are all here; or a row was there that the registry did not know.
                 replacing, parked = True, parked | holders
             else:
-                return Applied(frozenset([entry.key for entry in won]))
+                return Applied(won)
         raise ConflictError(
             "apply: other writers were faster each time; try again",
             operation="apply",
@@ -76,11 +76,10 @@ class Copies:
         """Registers and inserts rows without asking before, where they seem to be new, as all are in a backfill but for
         accidents; whether it did."""
         load = self._sql.load
-        if (
-            load is None
-            or not entries
-            or not all(is_first(entry.version) and entry.row is not None for entry in entries)
-        ):
+        if load is None or not entries:
+            return False
+        _, _, versions, rows, _, _ = zip(*entries, strict=True)
+        if None in rows or not all(map(is_first, set(versions))):
             return False
         if self._is_searched() and any(entry.table == SEARCHED.name for entry in entries):
             return False  # their terms go with them
@@ -88,9 +87,7 @@ class Copies:
         try:
             await self._executor.batch([*self._sql.mark, *loaded, *self._sql.unmark])
         except Violation:
-            return (
-                False  # some is there, or another row is in the way: nothing was written, and the usual way finds out
-            )
+            return False  # some is there, or another row is in the way: nothing was written; the usual way finds out
         return True
 
     async def _versions(self, entries: Sequence[Entry]) -> dict[Key, int]:

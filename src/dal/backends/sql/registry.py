@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, TypeAlias, cast
 
 from dal.backends.sql.binding import EntryDecoder, entry_decoder
 from dal.backends.sql.compiler import Compiler
-from dal.backends.sql.dialect import Statement
+from dal.backends.sql.dialect import Decoder, Statement
 from dal.ops import Row, Select, Value
 from dal.replica import EPOCH, TABLE_ORDER, UNIT_OF, Entry, Gate, Registered, State, Unregistered
 from dal.tables import TABLES, Kind, Table
@@ -31,16 +32,18 @@ Load: TypeAlias = Callable[[str, Sequence[str], list[list[object]]], Sequence[St
 
 _KEYS: Final[Columns] = (("pk", Kind.ID),)
 _VERSIONS: Final[Columns] = (("entity", Kind.TEXT), ("pk", Kind.ID), ("ver", Kind.BIGINT))
+_HASHES: Final[Columns] = (*_KEYS, ("hash", Kind.BIGINT))
+_DELETED: Final = "CASE WHEN given.hash IS NULL THEN 1 ELSE 0 END"
+_COPIED: Final[Columns] = (*_VERSIONS, ("hash", Kind.BIGINT))
 _REGISTERED: Final[Columns] = (*_VERSIONS, ("deleted", Kind.INT), ("state", Kind.INT), ("hash", Kind.BIGINT))
 _FIELDS: Final = "pk, ver, deleted, state, hash"
-_LAST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySql:
     """What of a registry's SQL differs between engines.
 
-    given         a relation named `given` with these columns, over rows that come as parameters.
+    given         a relation named `given` with these columns, over rows as parameters; the first of two is a key.
     encode_given  those rows, at least one, as its parameters.
     bucket        a key's last three characters; `{}` is the key.
     total         a sum of integers, as one; `{}` is the sum.
@@ -124,26 +127,8 @@ class Registry:
         )
         return Statement(sql, self._sql.encode_given([(id_,) for id_ in ids]), returns=True)
 
-    def scan(self, table: Table, after: str, limit: int) -> Statement:
-        """The next rows, and the tombstones among them and behind the last of them: two walks, in no promised order."""
-        mark, name = self._mark, table.name
-        behind, behind_too = (f" WHERE t.id > {mark}", f" AND s.pk > {mark}") if after else ("", "")
-        entries = f"s.entity = '{name}' AND s.pk"
-        end = f"(SELECT t.id FROM {name} AS t{behind} ORDER BY t.id LIMIT 1 OFFSET {mark})"
-        sql = (
-            f"SELECT * FROM (SELECT {self._entry(table, 't.id')} FROM {name} AS t LEFT JOIN dal_sync AS s "
-            f"ON {entries} = t.id{behind} ORDER BY t.id LIMIT {mark}) AS live UNION ALL "
-            f"SELECT * FROM (SELECT {self._entry(table, 's.pk')} FROM dal_sync AS s LEFT JOIN {name} AS t "
-            f"ON t.id = s.pk WHERE {entries} <= coalesce({end}, '{_LAST_ID}'){behind_too} "
-            f"AND s.deleted = 1 AND t.id IS NULL ORDER BY s.pk LIMIT {mark}) AS dead"
-        )
-        place = [after] if after else []
-        return Statement(sql, [*place, limit, *place, limit - 1, *place, limit], returns=True)
-
-    def rows(self, table: Table, after: str, limit: int) -> Statement:
-        """As `scan`, in a database without a registry."""
-        query = Select(table.name, order=("id",), after=(after,) if after else None, limit=limit)
-        return self._compiler.select(query)[0]
+    def stored(self, table: Table, ids: Sequence[str]) -> Statement:
+        return self._there(table, ids, self._row(table))
 
     def decode_entries(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
         return self._decoder(table.name)(rows)
@@ -152,9 +137,9 @@ class Registry:
         entries = self._decoder(table.name)([row for row in rows if row[1] is not None])
         return Unregistered(entries, str(rows[-1][0]) if len(rows) == limit else "")
 
-    def decode_rows(self, table: Table, rows: Sequence[tuple[object, ...]]) -> list[Entry]:
-        _, read = self._compiler.select(Select(table.name))
-        return [Entry(table.name, str(row[0]), 0, row) for row in read.decode(rows)]
+    def decoders(self, table: Table) -> dict[int, Decoder]:
+        """What makes values of a row's columns, by their places."""
+        return self._compiler.decoders_of(Select(table.name))
 
     def _decoder_of(self, name: str) -> EntryDecoder:
         table = TABLES[name]
@@ -178,10 +163,11 @@ class Registry:
         return Statement(sql, self._versions(entries), returns=True)
 
     def registered(self, table: Table, ids: Sequence[str]) -> Statement:
-        # SQLite takes CROSS JOIN for the order; left to itself it walks the whole table for each of the keys.
+        # An outer join, for its order: without statistics both engines walk all of the table's entries instead, and
+        # look through the keys for each of them.
         sql = (
-            "SELECT s.pk, s.ver, s.deleted, s.state, s.hash FROM "
-            f"{self._sql.given(_KEYS)} CROSS JOIN dal_sync AS s WHERE s.entity = '{table.name}' AND s.pk = given.pk"
+            f"SELECT given.pk, s.ver, s.deleted, s.state, s.hash FROM {self._sql.given(_KEYS)} "
+            f"LEFT JOIN dal_sync AS s ON s.entity = '{table.name}' AND s.pk = given.pk"
         )
         return Statement(sql, self._sql.encode_given([(id_,) for id_ in ids]), returns=True)
 
@@ -246,6 +232,7 @@ class Registry:
                 None if hash_ is None else int(hash_),
             )
             for pk, ver, deleted, state, hash_ in cast("Sequence[tuple[Any, ...]]", rows)
+            if ver is not None
         ]
 
     # Writing the registry --------------------------------------------------------------------------------------------
@@ -269,22 +256,26 @@ class Registry:
     def acknowledge(self, rows: Sequence[tuple[str, str, int, int | None]]) -> Statement:
         """Table, id, version and hash of each. What was read back is what is there: a tombstone has no hash."""
         sql = (
-            "UPDATE dal_sync SET state = 1, hash = given.hash, deleted = given.deleted "
-            f"FROM {self._sql.given(_REGISTERED)} WHERE dal_sync.entity = given.entity AND dal_sync.pk = given.pk "
+            f"UPDATE dal_sync SET state = 1, hash = given.hash, deleted = {_DELETED} "
+            f"FROM {self._sql.given(_COPIED)} WHERE dal_sync.entity = given.entity AND dal_sync.pk = given.pk "
             "AND dal_sync.ver = given.ver AND dal_sync.state = 2"
         )
-        return Statement(sql, self._sql.encode_given(_acknowledged(rows, state=1)))
+        ordered = [(*row,) for row in sorted(rows, key=_place)]
+        return Statement(sql, self._sql.encode_given(ordered))
 
-    def register(self, rows: Sequence[tuple[str, str, int, int | None]]) -> Statement:
-        """As `acknowledge`; also keys that have no entry."""
-        sql = (
-            f"INSERT INTO dal_sync (entity, {_FIELDS}) "
-            "SELECT given.entity, given.pk, given.ver, given.deleted, given.state, given.hash "
-            f"FROM {self._sql.given(_REGISTERED)} WHERE TRUE ON CONFLICT (entity, pk) DO UPDATE "
-            "SET state = 0, hash = excluded.hash, deleted = excluded.deleted "
-            "WHERE dal_sync.ver = excluded.ver AND dal_sync.state = 2"
-        )
-        return Statement(sql, self._sql.encode_given(_acknowledged(rows, state=0)))
+    def register(self, rows: Sequence[tuple[str, str, int, int | None]]) -> list[Statement]:
+        """As `acknowledge`; also keys that have no entry. A page is one statement: it has one table and one version."""
+        return [
+            Statement(
+                f"INSERT INTO dal_sync (entity, {_FIELDS}) SELECT '{TABLES[name].name}', given.pk, "
+                f"CAST({self._mark} AS bigint), {_DELETED}, 0, given.hash "
+                f"FROM {self._sql.given(_HASHES)} WHERE TRUE ON CONFLICT (entity, pk) DO UPDATE "
+                "SET state = 0, hash = excluded.hash, deleted = excluded.deleted "
+                "WHERE dal_sync.ver = excluded.ver AND dal_sync.state = 2",
+                [version, *self._sql.encode_given([(id_, hash_) for _, id_, _, hash_ in group])],
+            )
+            for (name, version), group in groupby(sorted(rows, key=_place), key=itemgetter(0, 2))
+        ]
 
     def mark_checked(self, table: Table, versions: Mapping[str, int]) -> Statement:
         sql = (
@@ -370,7 +361,10 @@ class Registry:
 
     def present(self, table: Table, ids: Sequence[str]) -> Statement:
         """Those of the ids that have a row."""
-        sql = f"SELECT t.id FROM {self._sql.given(_KEYS)} JOIN {table.name} AS t ON t.id = given.pk"
+        return self._there(table, ids, "t.id")
+
+    def _there(self, table: Table, ids: Sequence[str], columns: str) -> Statement:
+        sql = f"SELECT {columns} FROM {self._sql.given(_KEYS)} JOIN {table.name} AS t ON t.id = given.pk"
         return Statement(sql, self._sql.encode_given([(id_,) for id_ in ids]), returns=True)
 
 
@@ -385,12 +379,6 @@ def _field(name: str) -> str:
     return name
 
 
-def _acknowledged(
-    rows: Sequence[tuple[str, str, int, int | None]], *, state: int
-) -> list[tuple[str, str, int, int, int, int | None]]:
-    """Registry entries as they are once these were copied, in one order for everybody."""
-    return sorted([(table, id_, version, int(h is None), state, h) for table, id_, version, h in rows], key=_place)
-
-
-def _place(row: tuple[str, str, int, int, int, int | None]) -> tuple[int, str]:
+def _place(row: tuple[str, str, int, int | None]) -> tuple[int, str]:
+    """One order for everybody."""
     return TABLE_ORDER[row[0]], row[1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import Literal
 
 from dal.backends.sql.compiler import Compiler
@@ -18,7 +17,8 @@ from dal.backends.sql.dialect import Executor, Result, Statement, Step
 from dal.backends.sql.registry import Registry, RegistrySql, table_of
 from dal.errors import SchemaError
 from dal.ops import Op, Value
-from dal.replica import Applied, Backlog, Bucket, Copied, Entry, Gate, Registered, Unregistered, is_first
+from dal.replica import Applied, Backlog, Bucket, Copied, Entry, Gate, Registered, Unregistered, by_first
+from dal.store import Stored
 from dal.tables import TABLES
 
 
@@ -89,24 +89,17 @@ class SqlReplica(ABC):
     async def entries(self, table: str, ids: Sequence[str]) -> list[Entry]:
         return await self._entries(table, self._registry.entries(table_of(table), ids)) if ids else []
 
+    async def stored(self, table: str, ids: Sequence[str]) -> Stored:
+        rows = await self._executor.fetch(self._registry.stored(table_of(table), ids)) if ids else []
+        return Stored(rows, self._registry.decoders(table_of(table)))
+
     async def _entries(self, table: str, statement: Statement) -> list[Entry]:
         return self._registry.decode_entries(table_of(table), await self._executor.fetch(statement))
 
-    async def scan(self, table: str, after: str, limit: int) -> list[Entry]:
-        try:
-            found = await self._entries(table, self._registry.scan(table_of(table), after, limit))
-            return sorted(found, key=attrgetter("id"))[:limit]
-        except SchemaError:
-            if await self._is_installed():
-                raise
-        rows = await self._executor.fetch(self._registry.rows(table_of(table), after, limit))
-        return self._registry.decode_rows(table_of(table), rows)
-
     async def acknowledge(self, copied: Sequence[Copied]) -> None:
-        first = [one for one in copied if is_first(one.version)]
-        later = [one for one in copied if not is_first(one.version)]
+        first, later = by_first(copied)
         if first:
-            await self._executor.batch([self._registry.register(first)])
+            await self._executor.batch(self._registry.register(first))
         if later:
             await self._executor.batch([self._registry.acknowledge(later)])
 

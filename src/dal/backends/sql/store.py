@@ -22,7 +22,7 @@ from dal.errors import ConflictError, DalError, SchemaError, UnavailableError, U
 from dal.limits import DEGRADED_LATENCY_MS, HEALTH_TIMEOUT_S
 from dal.ops import Op, Query, Receipt, Row, Search, Select
 from dal.schema.connection import EngineName
-from dal.store import Capabilities, ReadCommit, StoreHealth
+from dal.store import Capabilities, ReadCommit, Stored, StoreHealth
 
 if TYPE_CHECKING:
     from dal.replica import Replica
@@ -84,7 +84,9 @@ class SqlStore:
             try:
                 await self._check_schema()
                 await self._look_for_search()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, DalError):  # of the schema engine, which does not know whose database it looks at
+                    error.backend = error.backend or self._capabilities.backend
                 await self._executor.close()
                 raise
             self._opened = True
@@ -120,6 +122,12 @@ class SqlStore:
             if not isinstance(query, Search) or not await self._has_lost_search(error):
                 raise
         return await self._session.read(query)
+
+    async def read_stored(self, query: Select) -> Stored:
+        """The rows as the driver gives them. See `dal.store.StoredRows`."""
+        self._check_open("read")
+        statement, _ = self._compiler.select(query)
+        return Stored(await self._executor.fetch(statement), self._compiler.decoders_of(query))
 
     async def commit(self, ops: Sequence[Op]) -> Receipt:
         self._check_open("commit")

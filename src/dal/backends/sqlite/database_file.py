@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dal.backends.sqlite.errors import BACKEND
 from dal.errors import ConfigurationError, SchemaError
+from dal.urls import schema_up
 
 
 def provide(path: Path, *, create: bool) -> None:
@@ -18,9 +19,7 @@ def provide(path: Path, *, create: bool) -> None:
     Raises  SchemaError: it is not there.  ConfigurationError: it cannot be written.
     """
     if not create and not path.exists():
-        raise SchemaError(
-            f"{path} is not there; run `dal schema up --url sqlite:{path}`", operation="open", backend=BACKEND
-        )
+        raise SchemaError(f"{path} is not there; {schema_up(BACKEND, path)}", operation="open", backend=BACKEND)
     try:
         _make_directories(path.parent)
         # SQLite gives the files beside it (-wal, -shm) the mode of this one. A file that is there is not opened:

@@ -20,7 +20,7 @@ from dal.backends.sql import Result, Session, Statement
 from dal.backends.sqlite.connection import Rows, SqliteThread, to_the_end
 from dal.backends.sqlite.database_file import provide
 from dal.backends.sqlite.errors import BACKEND
-from dal.errors import DalTimeoutError, UnavailableError
+from dal.errors import DalTimeoutError, transaction_over
 from dal.limits import CLOSE_TIMEOUT_S, DEGRADED_DISK_FREE_BYTES, LOCK_TIMEOUT_S
 from dal.ops import JsonValue
 
@@ -150,21 +150,16 @@ class _Transaction:
         self.is_open = True
 
     async def fetch(self, statement: Statement) -> Rows:
-        self._check_open()
+        self._check_open("read")
         return await self._writer.fetch_inside(statement)
 
     async def batch(self, statements: Sequence[Statement]) -> list[Result]:
-        self._check_open()
+        self._check_open("commit")
         return await self._writer.savepoint(statements)
 
-    def _check_open(self) -> None:
+    def _check_open(self, operation: str) -> None:
         if not self.is_open:
-            raise UnavailableError(
-                "the transaction has ended; use the store, or begin another",
-                operation="commit",
-                backend=BACKEND,
-                retryable=False,
-            )
+            raise transaction_over(operation, BACKEND)
 
 
 def _waiting(reader: SqliteThread) -> int:

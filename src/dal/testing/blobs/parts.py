@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dal.blobs.base import BlobStore, Part
-from dal.errors import CorruptDataError, InvalidInputError, LimitExceededError, NotFoundError, UnsupportedError
+from dal.errors import (
+    AlreadyExistsError,
+    CorruptDataError,
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+    UnsupportedError,
+)
 from dal.testing.blobs.data import content, keys, pieces, read
 
 
@@ -162,5 +170,27 @@ class PartsConformance:
         upload_id = await store.start_parts("p/a")
         part = await store.put_part("p/a", upload_id, 1, b"after", size=5)
         assert await read(store, "p/a") == b"before"
+        if store.capabilities.if_absent:
+            with pytest.raises(AlreadyExistsError):
+                await store.complete_parts("p/a", upload_id, [part], if_absent=True)
+            assert await read(store, "p/a") == b"before"
         await store.complete_parts("p/a", upload_id, [part])
         assert await read(store, "p/a") == b"after"
+        if store.capabilities.if_absent:
+            upload_id = await store.start_parts("p/b")
+            part = await store.put_part("p/b", upload_id, 1, b"first", size=5)
+            await store.complete_parts("p/b", upload_id, [part], if_absent=True)
+            assert await read(store, "p/b") == b"first"
+
+    async def test_the_checksum_of_the_whole_is_kept_where_it_is_said(self, store: BlobStore) -> None:
+        checksum = f"sha256:{hashlib.sha256(b'content').hexdigest()}"
+        upload_id = await store.start_parts("p/a", checksum=checksum)
+        part = await store.put_part("p/a", upload_id, 1, b"content", size=7)
+        await store.complete_parts("p/a", upload_id, [part])
+        found = await store.head("p/a")
+        assert found is not None
+        assert found.checksum == checksum
+        if store.capabilities.hashes:
+            upload_id = await store.start_parts("p/b")
+            part = await store.put_part("p/b", upload_id, 1, b"content", size=7)
+            assert (await store.complete_parts("p/b", upload_id, [part])).checksum == checksum
