@@ -28,7 +28,7 @@ from dal.ops import Value
 from dal.replica import UNITS, Movable
 from dal.store import Store
 from tests.engines import postgres
-from tests.engines.d1 import D1Engine
+from tests.engines.d1 import D1Database, D1Engine
 from tests.engines.d1_worker import D1WorkerEngine
 
 BACKENDS: Final = ("memory", "file", "sqlite", "postgresql", "d1")
@@ -148,6 +148,16 @@ def d1_url(request: pytest.FixtureRequest) -> str:
     engine: D1Engine = request.getfixturevalue("d1_engine")
     database = engine.create_database()
     engine.query(database, *request.getfixturevalue("d1_schema"))
+    return _in_environment(database, request)
+
+
+def shared_d1_url(request: pytest.FixtureRequest) -> str:
+    """The same of the run's own D1 database, for tests that leave its schema alone; empty as well."""
+    engine: D1Engine = request.getfixturevalue("d1_engine")
+    return _in_environment(engine.emptied_database(request.getfixturevalue("d1_schema")), request)
+
+
+def _in_environment(database: D1Database, request: pytest.FixtureRequest) -> str:
     environment: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     for name, value in database.environment.items():
         environment.setenv(name, value)
@@ -174,19 +184,23 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture
 def store_url(subject: Subject, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of the subject's store, empty."""
-    yield d1_worker_url(request) if subject.is_worker else url_of(subject.backend, request, tmp_path)
+    if subject.backend == "d1":
+        yield d1_worker_url(request) if subject.is_worker else shared_d1_url(request)
+    else:
+        yield url_of(subject.backend, request, tmp_path)
     if subject.backend == "postgresql":
         left = connections_left(request.getfixturevalue("postgres_with_schema"))
         assert not left, f"connections were left behind: {left}"
 
 
 @pytest_asyncio.fixture
-async def store(subject: Subject, store_url: str, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(
+    subject: Subject, store_url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Store]:
     """The subject's store, open and empty."""
     if subject.layers in (MOVING, SWITCHED):
-        target = tmp_path / "target.db"
-        shutil.copy(store_url.removeprefix("sqlite://"), target)
-        made: Store = await _moving(store_url, f"sqlite://{target}", is_switched=subject.layers == SWITCHED)
+        begun = tmp_path_factory.getbasetemp() / f"sqlite-{subject.layers[0]}"
+        made: Store = await _moving(store_url, tmp_path / "target.db", begun, is_switched=subject.layers == SWITCHED)
     else:
         made = wrap(create_store(store_url), subject.layers)
     await made.open()
@@ -194,14 +208,44 @@ async def store(subject: Subject, store_url: str, tmp_path: Path) -> AsyncIterat
     await made.close()
 
 
-async def _moving(source_url: str, target_url: str, *, is_switched: bool) -> Store:
-    """What an application has in a move between these stores, which has begun."""
-    source, target = create_store(source_url), create_store(target_url)
+async def _moving(source_url: str, target: Path, begun: Path, *, is_switched: bool) -> Store:
+    """What an application has in a move between these stores, which has begun.
+
+    begun  where this run keeps two databases in that state, made for its first test, to be copied.
+    """
+    here = Path(source_url.removeprefix("sqlite://"))
+    source, target_store = create_store(source_url), create_store(f"sqlite://{target}")
     assert isinstance(source, Movable)
-    assert isinstance(target, Movable)
-    await source.open()
-    await target.open()
-    sides = Sides(source.replica(), target.replica())
+    assert isinstance(target_store, Movable)
+    shutil.copy(here, target)
+    if not _copied(begun, (here, target)):
+        await source.open()
+        await target_store.open()
+        await _begin(Sides(source.replica(), target_store.replica()), is_switched=is_switched)
+        await source.close()
+        await target_store.close()
+        _keep(begun, (here, target))
+    made = Router(GroupCommit(source), GroupCommit(target_store), source_backend=source, target_backend=target_store)
+    return Retry(cast(Store, made))
+
+
+def _copied(begun: Path, to: tuple[Path, Path]) -> bool:
+    """Whether there were databases to copy."""
+    if not begun.exists():
+        return False
+    for number, database in enumerate(to):
+        shutil.copy(begun / f"{number}.db", database)
+    return True
+
+
+def _keep(begun: Path, databases: tuple[Path, Path]) -> None:
+    begun.mkdir()
+    for number, database in enumerate(databases):
+        shutil.copy(database, begun / f"{number}.db")
+
+
+async def _begin(sides: Sides, *, is_switched: bool) -> None:
+    """A move of everything, which lives on the source still, or on the target already."""
     await begin(sides, tuple(UNITS))
     for unit in UNITS if is_switched else ():
         fence: dict[str, Value] = {"role": "fenced"}
@@ -210,10 +254,6 @@ async def _moving(source_url: str, target_url: str, *, is_switched: bool) -> Sto
         assert await sides.target.change_gate(unit, expect={"role": "replica", "next_epoch": 2}, change=activated)
         settled: dict[str, Value] = {"role": "replica", "next_epoch": 3, "phase": "SWITCHED"}
         assert await sides.source.change_gate(unit, expect=fence, change=settled)
-    await source.close()
-    await target.close()
-    made = Router(GroupCommit(source), GroupCommit(target), source_backend=source, target_backend=target)
-    return Retry(cast(Store, made))
 
 
 def connections_left(url: str) -> list[str]:
@@ -222,19 +262,17 @@ def connections_left(url: str) -> list[str]:
     A backend process ends a moment after its client has closed the connection, so it is given that moment: on a busy
     machine it may be seconds. What is left then is ended, so that it fails one test and not all that follow.
     """
-    import psycopg
-
     ask = """SELECT concat_ws(' ', backend_type, pid, application_name, state, now() - backend_start, left(query, 200))
              FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     left: list[str] = []
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(500):
-            left = [line for (line,) in connection.execute(ask)]
-            if not left:
-                return []
-            connection.execute("SELECT pg_sleep(0.02), pg_stat_clear_snapshot()")
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    connection = postgres.kept_connection(url)
+    for _ in range(500):
+        left = [line for (line,) in connection.execute(ask)]
+        if not left:
+            return []
+        connection.execute("SELECT pg_sleep(0.02), pg_stat_clear_snapshot()")
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     return left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import cache
 from typing import Final
 
 from dal.blobs.base import BlobStore
@@ -13,7 +14,10 @@ from tests.bench.subject import Subject
 
 SMALL: Final = bytes(range(256)) * 4
 _SMALL_KEYS: Final = 100  # to be read
-_LARGE_KEYS: Final = 4
+_LARGE_KEYS: Final = 2
+#: Of contents: with ROUNDS of so many, 10,000 small ones.
+SMALL_CALLS: Final = 2_000
+ROUNDS: Final = 5
 
 
 class ContentSubject(Subject):
@@ -21,7 +25,7 @@ class ContentSubject(Subject):
 
     def __init__(self, name: str, large_bytes: int) -> None:
         self.name = name
-        self._large = SMALL * (large_bytes // len(SMALL))
+        self._large = _large(large_bytes)
 
     async def put(self, key: str, content: bytes) -> object:
         raise NotImplementedError
@@ -74,6 +78,12 @@ class OurContents(ContentSubject):
     async def get(self, key: str) -> int:
         async with await self._store.get(key) as reading:
             return sum([len(piece) async for piece in reading.data])
+
+
+@cache
+def _large(size_bytes: int) -> bytes:
+    """One for all sides."""
+    return SMALL * (size_bytes // len(SMALL))
 
 
 def contents(what: str) -> Workload:

@@ -42,7 +42,7 @@ class Scale(NamedTuple):
     users: int = 50
     memory_items: int = 20  # of each user
     bulk_messages: int = 20_000  # one imported file
-    large_mib: int = 64  # one large content
+    large_mib: int = 1024  # one large content
 
 
 class Data:

@@ -46,6 +46,7 @@ class Side:
     per_call  messages (or whatever is counted) that one call handles.
     calls     in each round; None fills the round's time.
     requests  how many requests a server was sent until now, where there is one that counts them.
+    settled   waits for what the calls have left to be done behind them; its processor time is theirs.
     tells     a call gives the seconds that count, instead of those that it takes.
     """
 
@@ -55,6 +56,7 @@ class Side:
     per_call: int = 1
     calls: int | None = None
     requests: Callable[[], int] | None = None
+    settled: Callable[[], Awaitable[None]] | None = None
     tells: bool = False
     _next: list[int] = field(init=False)
 
@@ -76,6 +78,8 @@ class Side:
                 for task, share in enumerate(shares):
                     group.create_task(self._work(task, share, latencies_s))
         elapsed_s = perf_counter() - start
+        if self.settled is not None:
+            await self.settled()
         cpu_s = process_time() - cpu
         peak_bytes = _peak_since(memory)
         if self.requests is not None and sent is not None:

@@ -22,6 +22,7 @@ from dal.move.check_report import Mode
 from dal.move.checking import check
 from dal.move.mover import Mover, begin
 from dal.move.operating import make_mover, switch_units
+from dal.move.routing import Router
 from dal.move.sides import Side, Sides, UnitGates, other, read_gates
 from dal.ops import Count
 from dal.replica import UNITS, Movable
@@ -96,6 +97,16 @@ class Moving(Work):
             await self._begun(self._pair)
         await self._dal.open()
         self.stack.push_async_callback(self._dal.close)
+
+    async def settled(self) -> None:
+        """Until everything was pushed."""
+        store: Store = self._dal.store
+        while not isinstance(store, Router):
+            if not hasattr(store, "inner"):
+                return  # it takes no part in the move
+            store = store.inner
+        while (task := store._pusher._task) is not None:
+            await asyncio.wait([task])
 
     async def append(self, chat_id: str, role: str, content: str) -> int:
         return (await self._dal.messages.add(chat_id, role, content)).sequence_number

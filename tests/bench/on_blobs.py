@@ -7,8 +7,8 @@ from typing import Final
 
 from dal.blobs.cache import Cached
 from dal.blobs.local import LocalBlobStore
-from tests.bench.baselines.blobs import CopyCommand, Obstore, PlainFiles
-from tests.bench.contents import OurContents, contents
+from tests.bench.baselines.blobs import Boto3, CopyCommand, Obstore, PlainFiles
+from tests.bench.contents import ROUNDS, SMALL_CALLS, OurContents, contents
 from tests.bench.paths import Against, Row
 from tests.bench.stage import Stage
 from tests.bench.subject import Subject
@@ -23,7 +23,15 @@ _LARGE_SHOWN: Final = (Target(Measure.THROUGHPUT),)
 def _row(what: str, where: str, *against: Against) -> Row:
     direction, size = what.split("_")
     kind = "1 KiB" if size == "small" else "{large_mib} MiB"
-    return Row(f"{direction}, {kind}, {where}", contents(what), against, who=where, writes=direction == "upload")
+    return Row(
+        f"{direction}, {kind}, {where}",
+        contents(what),
+        against,
+        who=where,
+        writes=direction == "upload",
+        calls=SMALL_CALLS if size == "small" else 1,
+        rounds=ROUNDS,
+    )
 
 
 class BlobsStage(Stage):
@@ -35,10 +43,10 @@ class BlobsStage(Stage):
         _row("download_small", "directory", Against("files", _SHOWN)),
         _row("upload_large", "directory", Against("files", _LARGE), Against("cp", _LARGE_SHOWN)),
         _row("download_large", "directory", Against("files", _LARGE), Against("cp", _LARGE_SHOWN)),
-        _row("upload_small", "S3", Against("obstore", _SHOWN)),
-        _row("download_small", "S3", Against("obstore", _SHOWN)),
-        _row("upload_large", "S3", Against("obstore", _LARGE)),
-        _row("download_large", "S3", Against("obstore", _LARGE)),
+        _row("upload_small", "S3", Against("obstore", _SHOWN), Against("boto3", _SHOWN)),
+        _row("download_small", "S3", Against("obstore", _SHOWN), Against("boto3", _SHOWN)),
+        _row("upload_large", "S3", Against("obstore", _LARGE), Against("boto3", _LARGE)),
+        _row("download_large", "S3", Against("obstore", _LARGE), Against("boto3", _LARGE)),
         _row("download_small", "S3 with a cache", Against("obstore", _SHOWN)),
         _row("download_large", "S3 with a cache", Against("obstore", _LARGE_SHOWN)),
     )
@@ -55,6 +63,8 @@ class BlobsStage(Stage):
                 return OurContents("dal", cached, large_bytes)
             case "obstore":
                 return Obstore(self._engine, large_bytes)
+            case "boto3":
+                return Boto3(self._engine, large_bytes)
             case "cp":
                 return CopyCommand(self.directory / "cp", large_bytes)
             case _:

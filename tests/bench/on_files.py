@@ -14,7 +14,7 @@ from dal.layers.group import GroupCommit
 from dal.layers.retry import Retry
 from dal.ops import Compare, Insert, Select, Value
 from dal.values import new_id, now
-from tests.bench.contents import SMALL, ContentSubject, contents
+from tests.bench.contents import ROUNDS, SMALL, SMALL_CALLS, ContentSubject, contents
 from tests.bench.paths import Against, Row
 from tests.bench.stage import Stage
 from tests.bench.subject import Subject
@@ -115,15 +115,27 @@ class BareWithRow(ContentSubject):
             return sum([len(piece) async for piece in reading.data])
 
 
+def _row(what: str, size: str, targets: tuple[Target, ...]) -> Row:
+    direction = what.split("_")[0]
+    return Row(
+        f"{direction}, {size}",
+        contents(what),
+        (Against("bare", targets),),
+        writes=direction == "upload",
+        calls=SMALL_CALLS if what.endswith("small") else 1,
+        rounds=ROUNDS,
+    )
+
+
 class FilesStage(Stage):
     """Both on the machine's disk."""
 
     backend = "files"
     rows = (
-        Row("upload, 1 KiB", contents("upload_small"), (Against("bare", _SHOWN),), writes=True),
-        Row("download, 1 KiB", contents("download_small"), (Against("bare", _SHOWN),)),
-        Row("upload, {large_mib} MiB", contents("upload_large"), (Against("bare", _LARGE),), writes=True),
-        Row("download, {large_mib} MiB", contents("download_large"), (Against("bare", _LARGE),)),
+        _row("upload_small", "1 KiB", _SHOWN),
+        _row("download_small", "1 KiB", _SHOWN),
+        _row("upload_large", "{large_mib} MiB", _LARGE),
+        _row("download_large", "{large_mib} MiB", _LARGE),
         Row(
             f"upload, 1 KiB, {_TASKS} tasks, one user's quota",
             contents("upload_of_many"),

@@ -90,13 +90,14 @@ async def _run_stage(
         if any(row.bulk for _, row in rows):
             data.write_bulk_files(Path(directory), max(pace.rounds + 1, BACKFILL_FILES))
         async with stage_type(Path(directory), data) as stage:
-            for title, row in rows:
+            for place, (title, row) in enumerate(rows, 1):
                 with console.status(f"{stage_type.backend}: {title}"):
                     sides = await stage.sides(row)
                     rounds = min(pace.rounds, row.rounds or pace.rounds)
                     ours, *theirs = await compare(sides, pace._replace(rounds=rounds), same_calls=row.writes)
                 for stats, against in zip(theirs, row.against, strict=True):
                     found.append(Comparison(stage_type.backend, title, ours, stats, against.targets))
+                await stage.leave([row for _, row in rows[place:]])
             if stage.engine:
                 engines[stage.backend] = stage.engine
     return found

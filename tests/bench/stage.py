@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ from dal import Settings, create_data_access, schema
 from dal.factory import schema_connection
 from tests.bench.data import Data
 from tests.bench.measure import Side
-from tests.bench.paths import Row
+from tests.bench.paths import Against, Row
 from tests.bench.subject import Subject
 
 
@@ -43,7 +44,10 @@ class Stage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stack.aclose()
+        try:
+            await self.leave(())
+        finally:
+            await self.stack.aclose()
 
     async def set_up(self) -> None:
         """Starts what the subjects need."""
@@ -57,22 +61,33 @@ class Stage:
         if name not in self._subjects:
             subject = await self.make(name)
             await subject.open()
-            self.stack.push_async_callback(subject.close)
             self._subjects[name] = subject
         return self._subjects[name]
 
     async def sides(self, row: Row) -> list[Side]:
         """The library's side and those of its baselines, in the row's order."""
-        per_call = self.data.scale.bulk_messages if row.bulk else 1
-        ours = await self.subject(row.who)
-        sides = [Side(ours.name, row.workload(ours, self.data), row.tasks, per_call, row.calls, ours.requests)]
-        for against in row.against:
-            subject = await self.subject(against.subject)
-            workload = against.workload or row.workload
-            tasks = row.tasks if against.tasks is None else against.tasks
-            call = workload(subject, self.data)
-            sides.append(Side(subject.name, call, tasks, per_call, row.calls, subject.requests))
-        return sides
+        return [
+            await self._side(row, Against(row.who)),
+            *[await self._side(row, against) for against in row.against],
+        ]
+
+    async def _side(self, row: Row, against: Against) -> Side:
+        subject = await self.subject(against.subject)
+        return Side(
+            subject.name,
+            (against.workload or row.workload)(subject, self.data),
+            tasks=row.tasks if against.tasks is None else against.tasks,
+            per_call=self.data.scale.bulk_messages if row.bulk else 1,
+            calls=row.calls,
+            requests=subject.requests,
+            settled=subject.settled,
+        )
+
+    async def leave(self, later: Sequence[Row]) -> None:
+        """Closes the subjects that none of the rows to come asks for: idle ones have threads and tasks of their own."""
+        wanted = {name for row in later for name in (row.who, *(against.subject for against in row.against))}
+        for name in [name for name in self._subjects if name not in wanted]:
+            await self._subjects.pop(name).close()
 
 
 async def fill_sql(url: str, data: Data, *, search: bool, settings: Settings | None = None, rows: bool = True) -> None:

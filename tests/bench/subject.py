@@ -29,6 +29,9 @@ class Subject:
     async def close(self) -> None:
         raise NotImplementedError
 
+    async def settled(self) -> None:
+        """Waits for what calls that returned have left to be done behind them: nothing, mostly."""
+
     async def get_chat(self, chat_id: str) -> object:
         raise NotImplementedError
 

@@ -218,6 +218,18 @@ async def test_what_is_no_cursor_is_refused(dal: DataAccess, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(LISTINGS))
+async def test_a_cursor_with_anything_beside_it_is_refused(dal: DataAccess, name: str) -> None:
+    cursor = await _cursor(dal, name)
+    for changed in (
+        *(cursor + junk for junk in ("!!", "=", "==", " ", "\n", "\0", "é", "A", "AAAA")),
+        *("!" + cursor, f"{cursor[:5]}.{cursor[5:]}", cursor[:-1], cursor[:-4]),
+    ):
+        with pytest.raises(InvalidInputError, match="after"):
+            await LISTINGS[name].page(dal, after=changed)
+    await LISTINGS[name].page(dal, after=cursor)
+
+
+@pytest.mark.parametrize("name", list(LISTINGS))
 async def test_a_cursor_that_was_tampered_with_is_refused_or_only_moves_the_place(dal: DataAccess, name: str) -> None:
     cursor = await _cursor(dal, name)
     whole, _ = await LISTINGS[name].page(dal)

@@ -40,6 +40,7 @@ async def test_a_closed_dal_refuses_every_call_with_an_error_of_ours(dal: DataAc
             async with asyncio.timeout(20):
                 await call(dal)
         assert caught.value.outcome == "not_applied"
+        assert not caught.value.retryable
 
 
 async def test_closing_twice_and_opening_twice_do_nothing(dal: DataAccess) -> None:

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from dal import ConflictError, DataAccess, InvalidInputError, MemoryItem, MissingReferenceError, User
+from dal import (
+    ConflictError,
+    DataAccess,
+    InvalidInputError,
+    LimitExceededError,
+    MemoryItem,
+    MissingReferenceError,
+    User,
+)
 from dal.ops import JsonValue
 from dal.testing import FakeClock
 
@@ -102,6 +110,15 @@ async def test_set_many_is_one_write(dal: DataAccess, ada: User, clock: FakeCloc
     ]
     assert await dal.memory.list(ada.id, "t") == sorted(items, key=lambda item: item.key)
     assert await dal.memory.set_many(ada.id, "t", {}) == []
+    with pytest.raises(LimitExceededError, match="items: found 10001, at most 10000 allowed"):
+        await dal.memory.set_many(ada.id, "t", {f"k{n}": n for n in range(10_001)})
+    for wrong in ([{"k": 1}], [("k", 1)], [None], None, "k", ("k", 1)):
+        with pytest.raises(InvalidInputError, match="items: expected a mapping"):
+            await dal.memory.set_many(ada.id, "t", wrong)  # type: ignore[arg-type]
+    for key in (None, 1, ("k", 1)):
+        with pytest.raises(InvalidInputError, match="key"):
+            await dal.memory.set_many(ada.id, "t", {"k": 1, key: 2})  # type: ignore[dict-item]
+    assert await dal.memory.get_item(ada.id, "t", "k") is None
     with pytest.raises(InvalidInputError):
         await dal.memory.set_many(ada.id, "t", {"new": 1, "bad": float("nan")})
     assert await dal.memory.get(ada.id, "t", "new") is None

@@ -202,9 +202,21 @@ async def test_a_thousand_messages_go_in_at_once_and_too_many_are_refused(dal: D
     added = await fill(dal, 1000)
     assert [m.sequence_number for m in added] == list(range(1, 1001))
     assert await dal.messages.count("c") == 1000
-    with pytest.raises(InvalidInputError, match="messages"):
+    with pytest.raises(LimitExceededError, match="messages: found 10001, at most 10000 allowed"):
         await fill(dal, MAX_BATCH_MESSAGES + 1)
     assert await dal.messages.count("c") == 1000
+
+
+async def test_what_is_no_message_is_refused_by_its_place_before_anything_is_written(dal: DataAccess) -> None:
+    good = NewMessage("user", "x")
+    for wrong in ({"role": "user", "content": "x"}, ("user", "x"), None, "x", 1, NewMessage):
+        messages: Any = [good, good, wrong]
+        with pytest.raises(InvalidInputError, match=r"messages\[2\]: expected a NewMessage"):
+            await dal.messages.add_many("c", messages)
+    for none in (None, good, (m for m in [good]), {good.content: good}):
+        with pytest.raises(InvalidInputError, match="messages: expected a sequence"):
+            await dal.messages.add_many("c", none)  # type: ignore[arg-type]
+    assert await dal.messages.count("c") == 0
 
 
 # -- history
@@ -262,6 +274,8 @@ async def test_history_refuses_a_bound_that_means_nothing(dal: DataAccess, argum
             await dal.messages.history("c", **arguments)
     with pytest.raises(LimitExceededError, match="limit"):
         await dal.messages.history("c", limit=1001)
+    with pytest.raises(LimitExceededError, match="offset: found 1000001, at most 1000000"):
+        await dal.messages.history("c", offset=1_000_001)
 
 
 # -- iterate, count, get, flag

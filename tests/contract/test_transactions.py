@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dal import AlreadyExistsError, ConflictError, DataAccess, InvalidInputError, Transaction, UnsupportedError
+from dal import AlreadyExistsError, ConflictError, DataAccess, InvalidInputError, Transaction, UnsupportedError, User
 
 
 class Boom(Exception):
@@ -245,3 +245,37 @@ async def test_a_cancelled_transaction_writes_nothing_and_holds_nothing(dal: Dat
     async with dal.transaction() as tx:
         await tx.messages.add("c", "user", "kept")
     assert await dal.messages.count("c") == 1
+
+
+async def test_tasks_may_share_a_transaction(dal: DataAccess) -> None:
+    async with dal.transaction() as tx:
+        chat = await tx.chats.create("c")
+        added = await asyncio.gather(*[tx.messages.add("c", "user", str(n)) for n in range(10)])
+        users, _ = await asyncio.gather(
+            asyncio.gather(*[tx.users.create(name=str(n)) for n in range(5)]),
+            asyncio.gather(*[tx.messages.history("c") for _ in range(5)]),
+        )
+        assert {found.id for found in (await tx.users.list()).items} == {user.id for user in users}
+    assert sorted(message.sequence_number for message in added) == list(range(1, 11))
+    assert {message.id for message in await dal.messages.history("c", limit=20)} == {message.id for message in added}
+    assert (await dal.chats.get("c")) != chat
+
+
+async def test_calls_that_a_failed_block_leaves_behind_write_nothing(dal: DataAccess) -> None:
+    async with dal.transaction() as other:  # so that a connection, or a lock, is there to be mistaken for the lost one
+        await other.users.create(clerk_id="taken")
+    left: list[asyncio.Task[object]] = []
+    with pytest.raises(Boom):
+        async with dal.transaction() as tx:
+            left += [asyncio.create_task(tx.users.create(name=str(n))) for n in range(5)]
+            await asyncio.sleep(0)
+            raise Boom
+    outcomes = await asyncio.gather(*left, return_exceptions=True)
+    assert all(isinstance(outcome, User | UnsupportedError) for outcome in outcomes)
+    with pytest.raises(UnsupportedError, match="over"):
+        await tx.users.list()
+    async with dal.transaction() as next_one:
+        with pytest.raises(UnsupportedError, match="over"):
+            await tx.users.create(name="late")
+        await next_one.users.create(clerk_id="next")
+    assert {user.clerk_id for user in (await dal.users.list()).items} == {"taken", "next"}

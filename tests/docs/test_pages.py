@@ -88,6 +88,25 @@ def test_every_block_runs(
                 printed = _run_shell(block, where, background)
 
 
+def test_the_tutorial_says_what_its_reader_sees_at_the_prompt(page_directory: Path) -> None:
+    """There, an expression shows its value, too, wherever it stands."""
+    seen: str | None = None  # None: no Python was typed last
+    compared = 0
+    names: dict[str, object] = {"__name__": "__main__"}
+    with asyncio.Runner() as runner:
+        for block in pages.blocks(pages.DOCS / "tutorial.md"):
+            where = f"tutorial:{block.line}"
+            if block.comment.startswith("prints"):
+                assert seen is None or _matches(block.text, seen), f"{where}: seen was\n{seen}"
+                compared += seen is not None
+            elif block.language == "python" and block.title is None:
+                statements = ast.parse(block.text).body
+                seen = "".join(_run(ast.Interactive([one]), where, names, runner) for one in statements)
+            else:
+                seen = None
+    assert compared
+
+
 @pytest.mark.parametrize("page", pages.pages(), ids=pages.name)
 def test_no_block_escapes_by_an_odd_language_or_comment(page: Path) -> None:
     for block in pages.blocks(page):
@@ -119,7 +138,12 @@ def _uses(block: pages.Block, file: Path) -> bool:
 def _run_python(block: pages.Block, where: str, names: dict[str, object], runner: asyncio.Runner) -> str:
     """What the block prints. As in `python -m asyncio`, it may await at its top level."""
     lines = "\n" * (block.line - 1) + block.text  # a traceback then shows the page's own line numbers
-    code = compile(lines, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    return _run(ast.parse(lines, where), where, names, runner)
+
+
+def _run(tree: ast.Module | ast.Interactive, where: str, names: dict[str, object], runner: asyncio.Runner) -> str:
+    mode = "single" if isinstance(tree, ast.Interactive) else "exec"
+    code = compile(tree, where, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         if code.co_flags & inspect.CO_COROUTINE:
             runner.run(eval(code, names))  # noqa: S307  # our own page
