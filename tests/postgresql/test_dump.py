@@ -24,7 +24,7 @@ from dal.schema.connection import Reader
 from tests.engines import honesty, postgres
 from tests.engines.pgbouncer import PgBouncer
 from tests.postgresql.dumped import CHANGED, CHANGED_BY_SUPERUSER, MADE, MADE_BY_SUPERUSER, do, spoil, whole
-from tests.postgresql.waiting import CUT_IT, ONE_WAITS, WAITING, until
+from tests.postgresql.waiting import CUT_IT, ONE_WAITS, TIMEOUT_S, WAITING, until
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -325,6 +325,26 @@ async def test_who_cancels_a_load_changes_nothing(connection: PostgresSchemaConn
             await task
     await until(url, NOBODY)
     assert await connection.fetch("SELECT x FROM t") == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_load_of_more_than_the_pipes_hold_ends_when_it_fails(
+    connection: PostgresSchemaConnection, url: str, file: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    if not is_cancelled:
+        monkeypatch.setattr(dump_module, "_PREAMBLE", dump_module._PREAMBLE.replace("= 10000", "= 50"))
+    await connection.run([("CREATE TABLE t AS SELECT repeat('x', 1000000) AS x FROM generate_series(1, 3)", ())])
+    await connection.dump(file)
+    with psycopg.connect(url) as holder:
+        holder.execute("SELECT FROM t")
+        async with asyncio.timeout(TIMEOUT_S):
+            task = asyncio.create_task(connection.load(file))
+            if is_cancelled:
+                await until(url, ONE_WAITS)
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError if is_cancelled else DalTimeoutError):
+                await task
+    assert await connection.fetch("SELECT length(x) FROM t") == [(1_000_000,)] * 3
 
 
 async def test_a_load_that_is_cut_changes_nothing(connection: PostgresSchemaConnection, url: str, file: Path) -> None:

@@ -211,6 +211,9 @@ async def _child(
         if child.returncode is None:
             with suppress(ProcessLookupError):
                 child.kill()
+        # Python 3.11 tells of an end only when the pipes are at theirs, and stops reading one that nobody empties.
+        while child.stdout is not None and await child.stdout.read(_CHUNK_BYTES):
+            pass
         await child.wait()
 
 
