@@ -44,6 +44,10 @@ PASSWORD: Final = "s3cret-p4ss"
 #: What PostgreSQL shows of the connections that are kept between tests.
 KEEPER: Final = "dal_tests"
 
+#: What emptying or dropping a database may take. It waits for whoever holds a lock in it; and a session of any database
+#: that is in the middle of a COPY lets PostgreSQL drop none.
+PATIENCE: Final = "5min"
+
 _BLOATED_BYTES: Final = 32 * 1024 * 1024
 _TEST_SETTINGS: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=64MB")
 _DURABLE_SETTINGS: Final = ("shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=15min")
@@ -114,7 +118,8 @@ class PostgresServer:
 
     def _admin(self, statement: LiteralString, name: str) -> None:
         connection = kept_connection(self.url())
-        connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+        with _patience(connection, self._databases):
+            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
 
 class OwnServer(PostgresServer):
@@ -287,16 +292,35 @@ def clean(url: str) -> None:
     have piled up (autovacuum is off), TRUNCATE clears them away: every later search would read past all of them.
     """
     connection = kept_connection(url)
-    present = {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
-    wanted = ("message_search", *reversed(TABLES))
-    tables = [sql.Identifier(name) for name in wanted if name in present]
-    if not tables:
-        return
-    sizes = connection.execute("SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables").fetchone()
-    if sizes is not None and sizes[0] > _BLOATED_BYTES:
-        connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(tables)))
-    else:
-        connection.execute(sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(table) for table in tables))
+    with _patience(connection, [connection.info.dbname]):
+        present = {
+            name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        }
+        wanted = ("message_search", *reversed(TABLES))
+        tables = [sql.Identifier(name) for name in wanted if name in present]
+        if not tables:
+            return
+        sizes = connection.execute("SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables").fetchone()
+        if sizes is not None and sizes[0] > _BLOATED_BYTES:
+            connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(tables)))
+        else:
+            connection.execute(sql.SQL("; ").join(sql.SQL("DELETE FROM {}").format(table) for table in tables))
+
+
+@contextlib.contextmanager
+def _patience(connection: psycopg.Connection[tuple[Any, ...]], databases: list[str]) -> Iterator[None]:
+    """What a kept connection does here takes no longer than PATIENCE: a session that a test has left is not waited for.
+
+    Raises RuntimeError with the sessions of those databases, and ends them: one test fails, and not all that follow.
+    """
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        ending = """SELECT concat_ws(' ', datname, pid, application_name, state, wait_event, left(query, 200)),
+                    pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_backend_pid()
+                    AND application_name <> %s"""
+        left = [line for line, _ in connection.execute(ending, (databases, KEEPER))]
+        raise RuntimeError(f"sessions were in the way for {PATIENCE}, and have been ended now: {left}") from error
 
 
 _kept: Final[dict[str, psycopg.Connection[tuple[Any, ...]]]] = {}
@@ -314,6 +338,7 @@ def kept_connection(url: str) -> psycopg.Connection[tuple[Any, ...]]:
             return kept
         kept.close()
     _kept[url] = psycopg.connect(url, autocommit=True, connect_timeout=10, application_name=KEEPER)
+    _kept[url].execute(sql.SQL("SET statement_timeout = {}").format(sql.Literal(PATIENCE)))
     return _kept[url]
 
 

@@ -42,6 +42,27 @@ def test_a_connection_is_kept_until_its_server_ends_it(own_postgres: postgres.Ow
     assert postgres.kept_connection(url).execute("SELECT 7").fetchone() == (7,)
 
 
+def test_a_session_that_a_test_has_left_holds_up_one_test_and_no_other(
+    own_postgres: postgres.OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "PATIENCE", "200ms")
+    other, url = own_postgres.create_database(), own_postgres.create_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE users (id int)")
+    locking = psycopg.connect(url)
+    locking.execute("LOCK users")
+    with pytest.raises(RuntimeError, match="LOCK users"):
+        postgres.clean(url)
+    postgres.clean(url)
+    copying = psycopg.connect(url, autocommit=True)
+    copying.pgconn.exec_(b"COPY users FROM STDIN")
+    with pytest.raises(RuntimeError, match="COPY users"):
+        own_postgres.drop_database(other)
+    own_postgres.drop_database(other)
+    for connection in (locking, copying):
+        connection.close()
+
+
 def test_a_role_with_a_password_must_show_it(own_postgres: postgres.OwnServer) -> None:
     right = own_postgres.url(user=postgres.PASSWORD_ROLE, password=postgres.PASSWORD)
     psycopg.connect(right).close()
