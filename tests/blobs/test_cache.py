@@ -18,6 +18,7 @@ from dal.blobs.memory import MemoryBlobStore
 from dal.errors import ConfigurationError, CorruptDataError, InvalidInputError, UnavailableError
 from dal.limits import BLOB_CACHE_TRUST_S
 from dal.testing.blobs.data import content, read
+from tests.reaching import reached
 
 MIB = 1024 * 1024
 
@@ -141,7 +142,7 @@ async def test_readers_at_once_share_one_fetch(cache: Cached, remote: Remote) ->
     await remote.put("a", content(MIB))
     remote.gate = asyncio.Event()
     readers = [asyncio.create_task(read(cache, "a", start)) for start in (0, 0, 0, 500_000, 10)]
-    await remote.reached.wait()
+    await reached(remote.reached, *readers)
     remote.gate.set()
     found = await asyncio.gather(*readers)
     assert found == [content(MIB)[start:] for start in (0, 0, 0, 500_000, 10)]
@@ -155,7 +156,7 @@ async def test_a_reader_who_leaves_stops_nobody(cache: Cached, remote: Remote) -
     first = await cache.get("a")
     second = asyncio.create_task(read(cache, "a"))
     waiting = asyncio.ensure_future(anext(first.data))
-    await remote.reached.wait()
+    await reached(remote.reached, waiting)
     waiting.cancel()
     await first.data.aclose()
     remote.gate.set()
@@ -187,7 +188,7 @@ async def test_a_blob_that_is_replaced_while_it_comes_is_not_kept(cache: Cached,
     await remote.put("a", content(MIB, 1))
     remote.gate = asyncio.Event()
     reader = asyncio.create_task(read(cache, "a"))
-    await remote.reached.wait()
+    await reached(remote.reached, reader)
     await cache.put("a", content(MIB, 2))
     remote.gate.set()
     assert await reader == content(MIB, 1)

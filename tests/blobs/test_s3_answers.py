@@ -29,6 +29,7 @@ from dal.errors import (
 from dal.limits import S3_ATTEMPTS, S3_BUSY_WAIT_S, S3_FIRST_WAIT_S, S3_MAX_PAUSE_S
 from dal.testing.blobs.data import content, pieces, read
 from tests.blobs.bent import SECRET, Answer, Request, bent, refusal
+from tests.reaching import reached
 
 DONE = Answer(200, headers={"etag": '"e1"', "date": "Sun, 29 Nov 2026 04:00:00 GMT"})
 
@@ -290,7 +291,7 @@ async def test_a_cancelled_put_ends_though_the_abort_is_never_answered(monkeypat
 
     async with bent(answer) as (server, store):
         task = asyncio.create_task(store.put("k", content(9 * 1024 * 1024)))
-        await asked.wait()
+        await reached(asked, task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -14,6 +14,7 @@ from dal.limits import FILE_UPLOAD_LIFE_S
 from dal.testing import FakeClock
 from tests.files.conftest import Opened, keys
 from tests.files.test_upload import UNKNOWN, content, pieces
+from tests.reaching import reached
 
 
 async def outcome(upload: object) -> str:
@@ -56,7 +57,7 @@ async def test_reservations_count_and_are_given_back(dal: DataAccess, ada: User,
         yield content(size)
 
     task = asyncio.create_task(dal.files.upload(ada.id, "slow", slow(18_000_000)))
-    await begun.wait()
+    await reached(begun, task)
     quota = await dal.files.quota(ada.id)
     assert (quota.used_files, quota.reserved_files) == (0, 1)
     assert 2_000_000 <= quota.reserved_bytes <= 40_000_000
@@ -89,7 +90,7 @@ async def test_a_cancelled_upload_gives_its_room_back(dal: DataAccess, ada: User
         await asyncio.Event().wait()
 
     task = asyncio.create_task(dal.files.upload(ada.id, "a", endless()))
-    await begun.wait()
+    await reached(begun, task)
     assert (await dal.files.usage(ada.id)).reserved_bytes > 0
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -112,7 +113,7 @@ async def test_an_expired_reservation_is_given_back_and_its_upload_refused(
         await go_on.wait()
 
     task = asyncio.create_task(dal.files.upload(ada.id, "slow", slow()))
-    await begun.wait()
+    await reached(begun, task)
     assert (await dal.files.usage(ada.id)).reserved_files == 1
     assert (await dal.files.sweep()).expired_uploads == 0
     clock.advance(FILE_UPLOAD_LIFE_S)

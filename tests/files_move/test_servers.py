@@ -20,6 +20,7 @@ from dal.files_move.verifying import verify
 from dal.limits import S3_PART_BYTES
 from tests.engines.s3 import S3Engine
 from tests.files_move.contents import Killed, Watched, checksum, everything, keep
+from tests.reaching import reached
 
 CONTENTS = {f"files/{number:03}": f"content {number}".encode() * (number % 40) for number in range(60)} | {
     "files/large": bytes(range(256)) * ((S3_PART_BYTES + 2 * 1024**2) // 256)
@@ -56,15 +57,15 @@ async def test_a_move_into_a_bucket_that_is_broken_off_leaves_whole_blobs_alone(
     dal: DataAccess, source: Watched, user_id: str, bucket: BlobStore
 ) -> None:
     await keep(dal, source, user_id, CONTENTS)
-    reached = asyncio.Event()
+    begun = asyncio.Event()
 
     async def at(key: str) -> None:
         if key == "files/030":
-            reached.set()
+            begun.set()
 
     source.after["get"] = at
     moving = asyncio.create_task(move(source, bucket, dal.store, options=MoveOptions(jobs=4)))
-    await reached.wait()
+    await reached(begun, moving)
     moving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await moving

@@ -21,6 +21,7 @@ from dal.replica import EPOCH, UNITS
 from dal.testing import rows
 from tests.move.moving import ALL, KilledError, Life, Move, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite
+from tests.reaching import reached
 
 __all__ = ["quick"]
 
@@ -167,7 +168,7 @@ async def test_a_zombie_cannot_activate_what_was_taken_back(move: Move) -> None:
     zombie_sides = mortal(move.sides, Life())
     zombie_sides.target.change_gate = stop_before  # type: ignore[method-assign]
     zombie = asyncio.create_task(move.cutover(zombie_sides).switch("memory", "target"))
-    await stopped.wait()
+    await reached(stopped, zombie)
     with pytest.raises(FencedError):
         await move.source.insert("user_memory", rows.memory(40, 1, key="fenced"))
     assert primaries(await move.rescue()) == {"source"}

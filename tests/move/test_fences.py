@@ -11,6 +11,7 @@ from dal.ops import Compare, Delete, Insert, Update
 from dal.replica import EPOCH, UNITS, Key
 from dal.testing import rows
 from tests.move.replicas import REFUSALS, MakeSite, Site, apply, entry, on_sql, tombstone
+from tests.reaching import reached
 
 ID = rows.row_id
 FENCING = ("file.replica", "sqlite.replica", "postgresql.switching")
@@ -217,7 +218,7 @@ async def test_no_write_is_lost_between_the_fence_and_its_registry(
                 at_work.set()
 
     writers = [asyncio.create_task(write(n * 1000 + 1)) for n in range(4)]
-    await at_work.wait()
+    await reached(at_work, *writers)
     assert await site.replica.change_gate("users", expect={}, change={"role": "fenced"})
     at_fence = {one.id for one in await site.replica.dirty("users", 10_000)}
     await asyncio.gather(*writers)

@@ -20,6 +20,7 @@ from dal.errors import DalTimeoutError
 from dal.ops import Compare, Insert, Select, Update
 from dal.replica import EPOCH, UNITS, Copied, Gate, Replica
 from dal.testing import rows
+from tests.reaching import reached
 
 GATES = [Gate(unit, "m1", "source", "primary", 1, 2, "CAPTURE") for unit in UNITS]
 USERS = range(1, 41)
@@ -73,7 +74,7 @@ async def test_writers_write_between_the_parts_of_the_first_look(
 
     monkeypatch.setattr(foreign, "_look_at_documents", counted)
     installing = asyncio.create_task(store.replica().install(GATES))
-    await begun.wait()
+    await reached(begun, installing)
     await store.commit([Update("users", {"id": rows.row_id(40)}, {"name": "by a writer"})])
     assert not installing.done()
     seen = len(looks)

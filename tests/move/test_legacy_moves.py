@@ -25,6 +25,7 @@ from dal.ops import Select
 from dal.store import Store
 from tests.move.legacy_site import chats, memory, move, opened, root, says, site, store, target, write
 from tests.move.moving import KilledError, Life, Move, mortal, quick, start
+from tests.reaching import reached
 
 __all__ = ["move", "opened", "quick", "root", "store", "target"]
 UNITS = ("memory", "chats", "files", "users", "audit")
@@ -55,8 +56,8 @@ async def test_nothing_that_others_write_is_lost_and_behind_the_fence_they_fail(
     try:
         following = [asyncio.create_task(asyncio.to_thread(follow, *item)) for item in programs.items()]
         await move.mover().run(lambda gates: all(found.phase == "VERIFIED" for found in gates.values()))
-        for event in under_way.values():
-            await event.wait()
+        for event, follows in zip(under_way.values(), following, strict=True):
+            await reached(event, follows)
         for unit in UNITS:
             await _switched(move, unit)
         await asyncio.gather(*following)
