@@ -280,6 +280,21 @@ async def test_a_cancelled_batch_is_rolled_back_and_the_connection_goes_on(
     await connection.run([("UPDATE t SET x = 'two'", ())])
 
 
+async def test_a_batch_cancelled_at_any_step_of_its_way_does_not_wait_for_its_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The driver gives way where the loop has been busy for so long; here at each of its steps, while it sends too.
+    monkeypatch.setattr("psycopg.waiting.MAX_BUSY_TIME", -1.0, raising=False)
+    for steps in range(12):
+        async with open_schema(url) as connection:
+            task = asyncio.create_task(connection.run([("SELECT pg_sleep(3600)", ())]))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            assert (await asyncio.wait([task], timeout=TIMEOUT_S))[0], f"cancelled at step {steps}"
+            assert task.cancelled()
+
+
 async def test_a_cancelled_concurrent_build_leaves_an_invalid_index(
     connection: PostgresSchemaConnection, url: str
 ) -> None:

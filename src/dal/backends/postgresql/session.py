@@ -166,6 +166,9 @@ async def pipeline(connection: Connection) -> AsyncIterator[None]:
     Behind a refusal the server skips what is left in the pipeline, preparations too. In a transaction the driver
     forgets what it holds prepared when that is rolled back; out of one, it is made to forget here, in two round trips.
 
+    Cancelled in the block, the connection is closed. On its way out the driver would wait for the end of all that was
+    sent, which may be an hour away, and nobody cancels twice.
+
     Cancelled while it enters, the driver leaves the connection in pipeline mode (psycopg 3.3.9), where every later
     statement would seem done before it is: such a connection is closed.
     """
@@ -176,6 +179,8 @@ async def pipeline(connection: Connection) -> AsyncIterator[None]:
                 yield
             except BaseException as error:
                 failed = error
+                if not isinstance(error, Exception):
+                    await connection.close()
     except psycopg.Error as error:
         failed = failed or error
     finally:
