@@ -15,6 +15,7 @@ from dal.cli.demo_writers import Ledger
 
 _LINE_BYTES = 16 * 1024 * 1024
 _STOP_S = 60.0
+_SILENT_S = 300.0
 _SAID_CHARS = 2000
 _ROOT = Path(__file__).resolve().parents[2]
 #: What runs a module of ours as a program.
@@ -52,7 +53,7 @@ class Child:
         self._on_line = on_line
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
+        self._next: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def start(self, *arguments: str) -> Self:
         with self._log.open("ab") as log:
@@ -67,23 +68,30 @@ class Child:
         while line := await process.stdout.readline():
             self.last = json.loads(line)
             self._on_line(self.last)
-            async with self._changed:
-                self._changed.notify_all()
+            said, self._next = self._next, asyncio.get_running_loop().create_future()
+            said.set_result(self.last)
         await process.wait()
-        async with self._changed:
-            self._changed.notify_all()
 
     async def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first line from now on that is as asked for. Raises CommandFailedError where the process ends before."""
+        """The first line from now on that is as asked for.
+
+        Raises CommandFailedError where the process ends before, or is silent for too long, and what `on_line` raised.
+        """
         assert self._process is not None
-        async with self._changed:
-            while True:
-                if self._process.returncode is not None:
-                    said = self._log.read_text(errors="replace").strip()[-_SAID_CHARS:]
-                    raise CommandFailedError(f"a process ended by itself: {self._process.returncode}: {said}")
-                await self._changed.wait()
-                if holds(self.last):
-                    return self.last
+        assert self._reading is not None
+        while True:
+            line = self._next
+            awaited: set[asyncio.Future[Any]] = {line, self._reading}
+            await asyncio.wait(awaited, timeout=_SILENT_S, return_when=asyncio.FIRST_COMPLETED)
+            if line.done():
+                if holds(line.result()):
+                    return line.result()
+                continue
+            if self._reading.done():
+                self._reading.result()
+            said = self._log.read_text(errors="replace").strip()[-_SAID_CHARS:]
+            what = f"ended by itself: {self._process.returncode}" if self._reading.done() else "says nothing any more"
+            raise CommandFailedError(f"a process {what}: {said}")
 
     def memory_mb(self) -> float | None:
         """Its largest resident set so far; None where the system does not tell."""
@@ -118,6 +126,7 @@ class Child:
         if self._process is not None and self._reading is not None:
             _kill(self._process)
             await asyncio.gather(self._reading, return_exceptions=True)
+            await self._process.communicate()  # what a reading that failed has left
 
 
 class WriterProcesses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from dal.cli.demo_data import write_demo_data
 from tests.demo_move import children
 from tests.demo_move.story import Plan, Story
 from tests.engines.postgres import PostgresServer
+
+#: How long the story may take on a machine with too much to do.
+PATIENCE_S = 300
 
 
 async def test_it_tells_figures_and_whether_all_is_there(
@@ -29,7 +33,8 @@ async def test_it_tells_figures_and_whether_all_is_there(
         pause_s=0.05,
     )
     story = Story(plan, lambda label, text: said.append((label, text)))
-    await story.run()
+    async with asyncio.timeout(PATIENCE_S):
+        await story.run()
     assert story.problems == []
     labels = [label for label, _ in said if not label.startswith("after ")]
     assert labels[:5] == ["old data", "writers", "copied", "verified", "meanwhile"]
