@@ -44,10 +44,11 @@ def _dies_with_parent(stop_signal: int) -> Callable[[], None] | None:
     """Runs in the child after the change of user, which would clear it: the kernel sends the signal at our death."""
     if _libc is None:
         return None
-    libc = _libc
+    # Looked up before the fork: if another thread held the loader's lock then, the child would wait for it for ever.
+    prctl = _libc.prctl
 
     def request() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, stop_signal, 0, 0, 0)
 
     return request
 
@@ -84,7 +85,7 @@ def give_to_child(path: Path) -> None:
         os.chown(path, identity["user"], identity["group"])
 
 
-def run(command: Sequence[str | Path], *, cwd: Path, timeout_s: float = 60) -> None:
+def run(command: Sequence[str | Path], *, cwd: Path, timeout_s: float = 120) -> None:
     """Runs a tool to its end as the children's user; raises RuntimeError with its output when it fails."""
     done = subprocess.run(
         [str(part) for part in command],

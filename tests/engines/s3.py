@@ -174,7 +174,7 @@ class RcloneEngine(S3Engine):
         super().start()
         url = f"{self.endpoint}/{BUCKET}"
         signed = sign_headers(self.credentials, "auto", "PUT", url, {}, UNSIGNED_PAYLOAD, now())
-        httpx.put(url, headers=signed, trust_env=False).raise_for_status()
+        httpx.put(url, headers=signed, trust_env=False, timeout=START_TIMEOUT_S).raise_for_status()
 
     def _command(self) -> Sequence[str | Path]:
         # In memory: on a directory, one key could not be the beginning of another.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -61,6 +62,25 @@ def test_a_session_that_a_test_has_left_holds_up_one_test_and_no_other(
     own_postgres.drop_database(other)
     for connection in (locking, copying):
         connection.close()
+
+
+def test_sessions_that_take_their_time_to_end_are_waited_for(
+    own_postgres: postgres.OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, tries, execute = own_postgres.create_database(), 0, own_postgres._admin
+
+    def refuse_once(statement: LiteralString, name: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise psycopg.errors.ObjectInUse
+        execute(statement, name)
+
+    monkeypatch.setattr(own_postgres, "_admin", refuse_once)
+    own_postgres.drop_database(url)
+    assert tries == 2
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url)
 
 
 def test_a_role_with_a_password_must_show_it(own_postgres: postgres.OwnServer) -> None:
