@@ -174,6 +174,16 @@ async def test_a_programming_error_stays_with_its_caller(store: GroupCommit, gat
     assert await stored(store) == [1, 2]
 
 
+async def test_what_is_no_operation_at_all_leaves_nobody_waiting(store: GroupCommit, gate: Gate) -> None:
+    tasks = start(store, append(), append(), (None,), append())  # type: ignore[arg-type]
+    await settle()
+    gate.let_all_pass()
+    async with asyncio.timeout(10):
+        *sound, odd, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(odd, TypeError | AttributeError)
+    assert [number(r) for r in (*sound, last) if isinstance(r, tuple)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -167,7 +167,7 @@ class GroupCommit(Layer):
             if waiter.future.cancelled():
                 lane.waiting.popitem(last=False)
                 continue
-            waiter.simple = waiter.simple or take_apart(waiter.ops)
+            waiter.simple = waiter.simple or _taken_apart(waiter.ops)
             if waiter.simple is None:  # it has to go alone
                 if not taken:
                     lane.waiting.popitem(last=False)
@@ -223,6 +223,14 @@ class GroupCommit(Layer):
         error = self._unavailable(why, retryable=True, outcome=outcome)
         error.__cause__ = bug
         return error
+
+
+def _taken_apart(ops: Sequence[Op]) -> Simple | None:
+    """None also for what makes no sense: alone, it is refused by the store, and stands in nobody else's way."""
+    try:
+        return take_apart(ops)
+    except Exception:
+        return None
 
 
 def _is_refusal(error: Exception) -> bool:
