@@ -316,6 +316,19 @@ async def test_closing_while_something_comes_leaves_nothing(remote: Remote, tmp_
     assert list((tmp_path / "cache" / "unfinished").iterdir()) == []
 
 
+async def test_who_reads_what_was_closed_before_it_began_to_come_reads_it_from_the_store(
+    remote: Remote, tmp_path: Path
+) -> None:
+    cache = Cached(remote, tmp_path / "cache", max_bytes=8 * MIB)
+    await cache.open()
+    await remote.put("a", content(MIB))
+    reading = await cache.get("a")
+    await cache.close()
+    async with asyncio.timeout(10):
+        assert await reading.read() == content(MIB)
+    assert list((tmp_path / "cache" / "unfinished").iterdir()) == []
+
+
 async def test_processes_share_a_directory_and_stay_within_its_bytes(tmp_path: Path) -> None:
     program = f"""
 import asyncio, sys

@@ -78,6 +78,7 @@ class Cached(BlobLayer):
             raise ConfigurationError(f"BLOB_CACHE_DIR: {self._directory}: {error.strerror}") from error
 
     async def close(self) -> None:
+        await asyncio.sleep(0)  # a fill that is cancelled before it begins would tell nobody that it has ended
         fills = [fill.task for fill in self._fills.values()]
         for task in fills:
             task.cancel()
