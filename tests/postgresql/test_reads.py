@@ -57,6 +57,21 @@ async def test_a_failing_read_fails_alone(reads: SharedReads) -> None:
             assert result == n
 
 
+async def test_a_read_that_cannot_be_sent_fails_alone(reads: SharedReads) -> None:
+    async def fetch(n: int) -> object:
+        if n % 10 == 7:
+            return await reads.fetch(Statement("SELECT %s::text", ["\ud800"], returns=True))  # no UTF-8
+        return (await reads.fetch(_number(n)))[0][0]
+
+    async with asyncio.timeout(30):
+        results = await asyncio.gather(*[fetch(n) for n in range(100)], return_exceptions=True)
+    for n, result in enumerate(results):
+        if n % 10 == 7:
+            assert isinstance(result, UnicodeEncodeError)
+        else:
+            assert result == n
+
+
 async def test_a_read_that_a_failed_trip_would_have_prepared_goes_on_working(url: str) -> None:
     pool = ConnectionPool(url, max_connections=1, idle_timeout_s=300, prepare_threshold=1, adapters=adapters())
     await pool.open()

@@ -102,22 +102,22 @@ class SharedReads:
             for waiting in batch:
                 _fail(waiting, copy(error))
             return
-        refused: psycopg.Error | None = None
+        refused: Exception | None = None
         try:
             async with asyncio.timeout(SILENCE_S):
                 await _pipeline(connection, batch)
-        except psycopg.Error as error:
-            refused = error
         except TimeoutError:
             for waiting in batch:
                 _fail(waiting, timed_out("read", SILENT))
+        except Exception as error:  # of whatever kind: others would wait for ever for one that nobody has thought of
+            refused = error
         finally:
             lost = connection.closed
             await self._pool.give_back(connection)
         if refused is not None:
             await self._settle(batch, refused, lost=lost)
 
-    async def _settle(self, batch: list[_Waiting], error: psycopg.Error, *, lost: bool) -> None:
+    async def _settle(self, batch: list[_Waiting], error: Exception, *, lost: bool) -> None:
         """Gives an answer to each read that shared a failed trip and has none yet.
 
         Called with no connection in hand: each read takes its own, and there may be no second one.
@@ -125,12 +125,12 @@ class SharedReads:
         for waiting in batch:
             if waiting.answer.done():
                 continue
-            if lost:
+            if lost and isinstance(error, psycopg.Error):
                 _fail(waiting, translate_read(error))
                 continue
             try:
                 rows = await self._fetch_alone(waiting.statement)
-            except DalError as own:
+            except Exception as own:
                 _fail(waiting, own)
             else:
                 _succeed(waiting, rows)
@@ -148,6 +148,6 @@ def _succeed(waiting: _Waiting, rows: Rows) -> None:
         waiting.answer.set_result(rows)
 
 
-def _fail(waiting: _Waiting, error: DalError) -> None:
+def _fail(waiting: _Waiting, error: Exception) -> None:
     if not waiting.answer.done():
         waiting.answer.set_exception(error)
