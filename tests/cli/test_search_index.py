@@ -213,8 +213,9 @@ async def test_a_rebuild_beside_writers_misses_nothing(
             assert result.returncode == 0, result.stderr
         done.set()
         written = sum(await asyncio.gather(*writers))
-        found_now, after = 0, None
-        while found_now == 0 or after is not None:
-            page = await dal.messages.search("engine", limit=1000, after=after)
-            found_now, after = found_now + len(page.items), page.next
+        page = await dal.messages.search("engine", limit=1000)
+        found_now = len(page.items)
+        while page.next is not None:
+            page = await dal.messages.search("engine", limit=1000, after=page.next)
+            found_now += len(page.items)
         assert found_now == written + 1

@@ -15,6 +15,7 @@ from dal.factory import schema_connection
 from dal.limits import SCHEMA_RESUMPTIONS
 from dal.schema import Connection, MigrationSet, Progress
 from dal.schema.inspection.objects import snapshot
+from tests.reaching import reached
 from tests.schema.faulty import Fault, Faulty
 from tests.schema.written import write_set
 
@@ -168,7 +169,7 @@ async def test_two_that_take_one_step_back_take_one_step_back(url: str, director
                 # It has made its choice, and is waiting for the lock.
                 waits = asyncio.Event()
                 tasks.append(asyncio.create_task(schema.down(second, migrations, on_progress=lambda _: waits.set())))
-                await waits.wait()
+                await reached(waits, *tasks)
 
         tasks: list[asyncio.Task[list[schema.Migrated]]] = []
         slow = cast(Connection, Faulty(first, before=let_the_other_go))

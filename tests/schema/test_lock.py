@@ -18,6 +18,7 @@ from dal.limits import SCHEMA_LEASE_S
 from dal.schema import Connection, MigrationSet, Progress, lock
 from dal.schema.connection import StatementError
 from dal.schema.ledger import creation
+from tests.reaching import reached
 from tests.schema.faulty import Faulty
 from tests.schema.written import write_set
 
@@ -92,7 +93,7 @@ async def test_waiting_ends_when_the_other_runner_does(
         let_go.set()
 
     holder = asyncio.create_task(hold())
-    await held.wait()
+    await reached(held, holder)
     assert names(await schema.up(other, write(tmp_path, connection), on_progress=release)) == ALL
     assert (told[0].phase, str(os.getpid()) in told[0].detail) == ("waiting", True)
     await holder
@@ -155,15 +156,15 @@ async def test_a_failure_and_a_cancellation_give_the_lock_back(
     with pytest.raises(SchemaError):
         await schema.up(connection, broken)
     migrations = write(tmp_path, connection)
-    reached = asyncio.Event()
+    is_there = asyncio.Event()
 
     async def stop(text: str) -> None:
         if "CREATE TABLE b" in text:
-            reached.set()
+            is_there.set()
             await asyncio.Event().wait()
 
     task = asyncio.create_task(schema.up(cast(Connection, Faulty(connection, before=stop)), migrations))
-    await reached.wait()
+    await reached(is_there, task)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -271,7 +271,7 @@ async def test_another_sessions_build_is_waited_for(connection: Connection, dire
         thread = threading.Thread(target=build)
         thread.start()
         while not watcher.execute("SELECT 1 FROM pg_stat_progress_create_index WHERE index_relid <> 0").fetchone():
-            pass
+            assert thread.is_alive(), "the build has failed"
 
         def let_go(progress: Progress) -> None:
             told.append(progress)

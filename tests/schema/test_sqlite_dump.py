@@ -22,6 +22,7 @@ from dal.backends.sqlite.dump import dump, load
 from dal.errors import CorruptDataError, DalTimeoutError, UnavailableError
 from dal.schema.backups.digest import TableDigest, content_digests
 from dal.schema.connection import Reader
+from tests.reaching import reached
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -201,7 +202,7 @@ async def test_a_cancelled_copy_ends_and_leaves_no_file(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(module._Patience, "__call__", call)
     task = asyncio.ensure_future(dump(tmp_path / "live.db", tmp_path / "copy.db"))
-    await begun.wait()
+    await reached(begun, task)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
