@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
 
@@ -43,25 +45,36 @@ def test_a_connection_is_kept_until_its_server_ends_it(own_postgres: postgres.Ow
     assert postgres.kept_connection(url).execute("SELECT 7").fetchone() == (7,)
 
 
-def test_a_session_that_a_test_has_left_holds_up_one_test_and_no_other(
-    own_postgres: postgres.OwnServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres, "PATIENCE", "200ms")
+def test_a_session_that_a_test_has_left_holds_up_one_test_and_no_other(own_postgres: postgres.OwnServer) -> None:
     other, url = own_postgres.create_database(), own_postgres.create_database()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE users (id int)")
     locking = psycopg.connect(url)
     locking.execute("LOCK users")
-    with pytest.raises(RuntimeError, match="LOCK users"):
+    with impatient(url), pytest.raises(RuntimeError, match="LOCK users"):
         postgres.clean(url)
     postgres.clean(url)
     copying = psycopg.connect(url, autocommit=True)
     copying.pgconn.exec_(b"COPY users FROM STDIN")
-    with pytest.raises(RuntimeError, match="COPY users"):
+    waits = "SELECT wait_event = 'ClientRead' AND state = 'active' FROM pg_stat_activity WHERE pid = %s"
+    with psycopg.connect(own_postgres.url(), autocommit=True) as watcher:
+        while watcher.execute(waits, (copying.info.backend_pid,)).fetchone() != (True,):
+            pass
+    with impatient(own_postgres.url()), pytest.raises(RuntimeError, match="COPY users"):
         own_postgres.drop_database(other)
     own_postgres.drop_database(other)
     for connection in (locking, copying):
         connection.close()
+
+
+@contextmanager
+def impatient(url: str) -> Iterator[None]:
+    """The connection that is kept to that database waits for hardly anything."""
+    kept = postgres.kept_connection(url)
+    assert kept.execute("SHOW statement_timeout").fetchone() == (postgres.PATIENCE,)
+    kept.execute("SET statement_timeout = '200ms'")
+    yield
+    kept.execute(f"SET statement_timeout = '{postgres.PATIENCE}'")
 
 
 def test_sessions_that_take_their_time_to_end_are_waited_for(
