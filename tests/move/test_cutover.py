@@ -17,7 +17,7 @@ from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, announced_s, complete, recover
 from dal.move.sides import Side, UnitGates, read_gates
 from dal.ops import Compare, Delete, Update, Value
-from dal.replica import EPOCH, UNITS
+from dal.replica import EPOCH, UNITS, Entry
 from dal.testing import rows
 from tests.move.moving import ALL, KilledError, Life, Move, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite
@@ -365,6 +365,27 @@ async def test_ten_cutovers_forth_and_back_keep_every_write(move: Move) -> None:
     assert len(await move.source.rows("user_memory")) == 1 + written
     assert await move.differences() == 0
     assert written > 10
+
+
+async def test_writers_who_are_faster_than_copies_are_not_waited_for_longer_than_allowed(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dal.move.cutover.MOVE_CATCH_UP_S", 0.2)
+    await move.source.insert("user_memory", *(rows.memory(20 + n, 1, key=f"k{n}") for n in range(10)))
+    await move.settle()
+    dirty, ids = move.sides.source.dirty, [rows.row_id(20 + n) for n in range(10)]
+
+    async def always_more(table: str, limit: int) -> list[Entry]:
+        if table == "user_memory":
+            await move.sides.source.raise_versions(table, ids)
+        return await dirty(table, limit)
+
+    monkeypatch.setattr(move.sides.source, "dirty", always_more)
+    await move.sides.source.raise_versions("user_memory", ids)
+    async with asyncio.timeout(30):
+        with pytest.raises(UnavailableError, match="does not drain"):
+            await Cutover(move.sides, batch_rows=1).switch("memory", "target")
+    assert primaries(await read_gates(move.sides)) == {"source"}
 
 
 async def test_a_delete_stays_deleted_through_both_directions(move: Move) -> None:

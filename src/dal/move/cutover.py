@@ -25,7 +25,7 @@ from dal.limits import (
 )
 from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, SETTLED, announced, announced_s, complete, recover, take_back, withdraw
-from dal.move.relay import copy, copy_dirty, tables_to_copy, together
+from dal.move.relay import copy, drain, tables_to_copy, together
 from dal.move.sides import Side, Sides, UnitGates, other, read_gates
 from dal.move.tail import compare_tails
 from dal.replica import UNITS, Gate, OneWay
@@ -251,15 +251,13 @@ class Cutover:
 
     async def _copy_once(self, unit: str) -> frozenset[str]:
         """Copies what is dirty in the unit, once over each table; the units that live where it lives."""
+        until = monotonic() + MOVE_CATCH_UP_S
         gates = await read_gates(self._sides)
         holder = gates[unit].holder
         units = frozenset(name for name, found in gates.items() if found.holder == holder)
         store, peer = self._sides.at(holder), self._sides.at(other(holder))
         for table in await tables_to_copy(store, peer, UNITS[unit]):
-            while True:
-                result = await copy_dirty(store, peer, table, self._batch_rows, units)
-                if result.is_all or not result.copied:
-                    break
+            await drain(store, peer, table, self._batch_rows, units, until)
         return units
 
     def _check_time(self, unit: str, started: float) -> None:

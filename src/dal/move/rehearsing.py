@@ -16,13 +16,13 @@ from time import monotonic
 from typing import Final
 
 from dal.errors import ConflictError, DalError
-from dal.limits import MOVE_LEASE_S, REHEARSAL_CLEANING_TRIES
+from dal.limits import MOVE_CATCH_UP_S, MOVE_LEASE_S, REHEARSAL_CLEANING_TRIES
 from dal.move.cutover import Cutover, CutoverReport
 from dal.move.ending import abort, abort_alone
 from dal.move.mover import Mover, begin
 from dal.move.operating import make_mover, sides_of, switch_units
 from dal.move.patience import Patience
-from dal.move.relay import copy_dirty
+from dal.move.relay import drain
 from dal.move.sides import Sides, UnitGates, read_gates
 from dal.move.tail import compare_tail
 from dal.ops import JsonValue
@@ -210,8 +210,7 @@ class _Rehearsing:
         everything = frozenset(await read_gates(self._sides))
         started = monotonic()
         for table in UNITS[unit]:
-            while not (await copy_dirty(source, target, table, self._batch_rows, everything)).is_all:
-                pass
+            await drain(source, target, table, self._batch_rows, everything, started + MOVE_CATCH_UP_S)
         await source.backlog()
         for table in UNITS[unit]:
             await compare_tail(table, source, target)

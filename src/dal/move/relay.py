@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
+from time import monotonic
 from typing import Final, TypeVar, cast
 
 from dal.errors import InvalidInputError
@@ -94,6 +95,17 @@ async def copy_dirty(primary: Replica, replica: Replica, table: str, rows: int, 
     result = await copy(primary, replica, entries, units, rows=rows)
     result.read, result.is_all = len(entries), len(entries) < limit
     return result
+
+
+async def drain(primary: Replica, replica: Replica, table: str, rows: int, units: frozenset[str], until: float) -> None:
+    """Copies what is dirty in the table until nothing is, or nothing of it can be copied.
+
+    until  when it ends in any case, by the monotonic clock: writers may be faster.
+    """
+    while True:
+        result = await copy_dirty(primary, replica, table, rows, units)
+        if result.is_all or not result.copied or monotonic() > until:
+            return
 
 
 async def mend_cascades(primary: Replica, replica: Replica, table: str) -> int:
