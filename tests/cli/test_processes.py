@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_ctrl_c_leaves_whole_conversations_only(run: Command, tmp_path: Path) ->
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
     )
-    with pipe.open("wb", buffering=0) as source_end:
+    with os.fdopen(_writing_end(pipe, process), "wb", buffering=0) as source_end:
         # When two thirds of it have gone through a pipe of 64 KiB, the import is at work on the first third at least.
         written = 0
         while written < len(data) * 2 // 3:
@@ -99,3 +100,13 @@ def test_ctrl_c_leaves_whole_conversations_only(run: Command, tmp_path: Path) ->
         assert [m["content"] for m in shown["messages"]] == texts
     again = json.loads(run("import", str(source), "--url", url, "--json").stdout)["files"][0]
     assert (again["chats"], again["unchanged"], again["refused"]) == (100 - len(chats), len(chats), 0)
+
+
+def _writing_end(pipe: Path, reader: subprocess.Popen[bytes]) -> int:
+    """The pipe, opened when its reader has opened it, who may also end before that."""
+    while reader.poll() is None:
+        with suppress(OSError):  # nobody reads yet
+            end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(end, True)
+            return end
+    raise AssertionError(reader.communicate())
