@@ -260,13 +260,13 @@ def connections_left(url: str) -> list[str]:
     """The connections to this database that PostgreSQL still knows, besides the one that asks; each in one line.
 
     A backend process ends a moment after its client has closed the connection, so it is given that moment: on a busy
-    machine it may be seconds. What is left then is ended, so that it fails one test and not all that follow.
+    machine it may be many seconds. What is left then is ended, so that it fails one test and not all that follow.
     """
     ask = """SELECT concat_ws(' ', backend_type, pid, application_name, state, now() - backend_start, left(query, 200))
              FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     left: list[str] = []
     connection = postgres.kept_connection(url)
-    for _ in range(500):
+    for _ in range(3000):
         left = [line for (line,) in connection.execute(ask)]
         if not left:
             return []

@@ -16,7 +16,7 @@ from tests.subjects import d1_schema, postgres_with_schema, sqlite_with_schema, 
 
 __all__ = ["clock", "d1_schema", "dal", "postgres_with_schema", "sqlite_with_schema", "store", "store_url", "subject"]
 
-_PATIENCE_S: Final = 10.0
+_PATIENCE_S: Final = 60.0
 
 
 @pytest.fixture
