@@ -93,6 +93,27 @@ async def test_a_cancelled_return_behind_a_lock_just_released_loses_no_connectio
         await pool.give_back(connection)
 
 
+async def test_whoever_opens_connections_can_be_ended_at_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    async def connect(*_given: object, **_named: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    pool = ConnectionPool(url, max_connections=4, idle_timeout_s=300, prepare_threshold=None, adapters=adapters())
+    before = asyncio.all_tasks()
+    await pool.open()
+    async with asyncio.timeout(30):
+        await begun.wait()
+    for _ in range(50):  # what else there is to begin with
+        await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - before
+    for task in tasks:  # as a loop does it that shuts down
+        task.cancel()
+    assert not (await asyncio.wait(tasks, timeout=10))[1]
+
+
 async def test_two_hundred_tasks_stay_under_the_ceiling(open_store: OpenStore, url: str) -> None:
     store = await open_store(url, max_connections=5)
     await store.commit([chat(f"c{k}") for k in range(20)])

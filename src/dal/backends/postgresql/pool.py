@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -31,8 +31,31 @@ _MIN_CONNECTIONS: Final = 2
 _WAIT_MESSAGE: Final = "no connection became free in time; raise DB_MAX_CONNECTIONS, or look for long transactions"
 
 
+class _UntilCancelled:
+    """A queue that ends the task that asks for more although it was cancelled."""
+
+    def __init__(self, queue: asyncio.Queue[Any]) -> None:
+        self._queue = queue
+
+    async def get(self) -> Any:
+        _end_if_cancelled()
+        return await self._queue.get()
+
+
 class LastReturnedFirst(AsyncConnectionPool[Connection]):
-    """psycopg_pool's pool as a stack instead of a queue, with a return that cancellation cannot interrupt."""
+    """psycopg_pool's pool as a stack instead of a queue, with a return that cancellation cannot interrupt.
+
+    Its tasks end when they are cancelled, also in the middle of something. The original takes a cancellation for a
+    connection that failed, and goes on: a loop that shut down just then, with a pool left open, never ended.
+    """
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        await super().worker(cast(Any, _UntilCancelled(q)))
+
+    async def schedule_task(self, task: Any, delay: float) -> None:
+        _end_if_cancelled()
+        await super().schedule_task(task, delay)
 
     async def _get_ready_connection(self, timeout: float | None) -> Connection | None:  # noqa: ASYNC109
         self._pool.rotate(1)  # super() takes from the left, connections are returned to the right
@@ -151,6 +174,12 @@ class ConnectionPool:
         self._tickets += 1
         self._waiting[self._tickets] = monotonic()
         return self._tickets
+
+
+def _end_if_cancelled() -> None:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _is_alive(connection: Connection) -> bool:
