@@ -44,6 +44,7 @@ STATEMENT_TIMEOUT_S: Final = 30.0
 LOCK_TIMEOUT_S: Final = 10.0  # waiting for another writer or a transaction before DalTimeoutError
 POOL_WAIT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 10.0
+CANCEL_AGAIN_S: Final = 1.0  # a task that was told to end, and goes on, is told again
 HEALTH_TIMEOUT_S: Final = 2.0
 
 # Migrations.

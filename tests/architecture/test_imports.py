@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 #: The floors of the house, lowest first; a module may import from its own floor and from those below.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("collector", "errors", "limits", "_version"),
+    ("collector", "errors", "limits", "tasks", "_version"),
     ("ops", "table", "file_tables", "tables", "search", "values", "urls", "config", "exchange"),
     ("store", "replica"),
     ("backends", "layers", "schema", "blobs"),

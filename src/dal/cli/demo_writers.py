@@ -96,6 +96,7 @@ class Writers:
 
     async def close(self) -> None:
         """Ends them, wherever they are."""
+        self._stop.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -16,6 +16,7 @@ from dal.errors import AlreadyExistsError, DalError, UnsupportedError
 from dal.limits import FILE_LOG_BATCH_ROWS, FILE_LOG_PAUSE_S, FILE_LOG_RETRY_S, FILE_LOG_ROWS, FILE_LOG_WAIT_S
 from dal.ops import Insert
 from dal.store import ReadCommit
+from dal.tasks import end
 
 _logger = logging.getLogger("dal.files")
 
@@ -56,8 +57,7 @@ class AccessLog:
         """Writes what waits, for at most FILE_LOG_WAIT_S; what is left then is lost."""
         await self.flush()
         if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end(self._task)
         self._task = None
         if self._rows:
             self._lose(len(self._rows), "it was closed before the store took them")

@@ -14,6 +14,7 @@ from dal.blobs.counted import Counted
 from dal.errors import DalError
 from dal.limits import USAGE_FLUSH_S
 from dal.repositories.storage_metrics import StorageMetrics
+from dal.tasks import end
 from dal.values import Clock
 
 _logger = logging.getLogger("dal.files")
@@ -48,8 +49,7 @@ class UsageRecorder:
     async def close(self) -> None:
         """Records what is left. What the store does not take now is lost, and said in the log."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end(self._task)
             self._task = None
         await self._try()
 

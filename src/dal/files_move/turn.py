@@ -23,6 +23,7 @@ from dal.files.keys import MOVER
 from dal.files_move.options import MoveOptions
 from dal.files_move.throttle import Sleep
 from dal.limits import CONTENTS_LEASE_S
+from dal.tasks import end
 from dal.values import Clock
 
 KEY: Final = f"{MOVER}mover"
@@ -41,8 +42,7 @@ async def turn(target: BlobStore, options: MoveOptions) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await end(renewing)
         await target.delete([KEY])
 
 

@@ -153,6 +153,7 @@ class _Run:
                     await self._show(progress)
                 code = await self._result(moving)
         finally:
+            self._stop.set()  # it ends its round, should it lose the cancellation
             stopping.cancel()
             moving.cancel()
             await asyncio.gather(moving, stopping, return_exceptions=True)
