@@ -22,6 +22,7 @@ from tests.postgresql.conftest import MakeRole, OpenStore
 from tests.postgresql.moves import MOVER, Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
+from tests.reaching import reached
 
 ISOLATION: Final = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 SWITCHER_WAITS: Final = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = ANY (%s)"
@@ -183,23 +184,26 @@ async def test_eight_writers_get_nothing_acknowledged_behind_a_fence(
         for event in refused:
             event.clear()
         for event in refused:
-            await event.wait()
+            await reached(event, *writers)
 
     writers = [asyncio.create_task(write(number)) for number in range(8)]
-    for _ in range(15):
-        behind = len(acknowledged)
-        while len(acknowledged) < behind + 8:
-            await until(url, "SELECT TRUE")
-        assert await fence(replica)
-        there = {key for (key,) in await rows(foreign, USERS)}
-        fenced.set()
-        await refused_by_each()
-        assert {key for (key,) in await rows(foreign, USERS)} == there
-        assert acknowledged <= there
-        fenced.clear()
-        assert await unfence(replica)
-    ended.set()
-    await asyncio.gather(*writers)
+    try:
+        for _ in range(15):
+            behind = len(acknowledged)
+            while len(acknowledged) < behind + 8:
+                await until(url, "SELECT TRUE")
+                assert not any(writer.done() for writer in writers)
+            assert await fence(replica)
+            there = {key for (key,) in await rows(foreign, USERS)}
+            fenced.set()
+            await refused_by_each()
+            assert {key for (key,) in await rows(foreign, USERS)} == there
+            assert acknowledged <= there
+            fenced.clear()
+            assert await unfence(replica)
+    finally:
+        ended.set()
+        await asyncio.gather(*writers)
     assert acknowledged <= {key for (key,) in await rows(foreign, USERS)}
 
 
