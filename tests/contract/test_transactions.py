@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from dal import AlreadyExistsError, ConflictError, DataAccess, InvalidInputError, Transaction, UnsupportedError, User
+from tests.reaching import reached
 
 
 class Boom(Exception):
@@ -235,7 +236,7 @@ async def test_a_cancelled_transaction_writes_nothing_and_holds_nothing(dal: Dat
 
         task = asyncio.create_task(work(inside))
         if ticks == 0:
-            await inside.wait()
+            await reached(inside, task)
         for _ in range(ticks):
             await asyncio.sleep(0)
         task.cancel()

@@ -16,6 +16,7 @@ from dal.backends.d1.transport import D1Address, Rows
 from dal.limits import SCRATCH_LIFETIME_S
 from tests.d1.bent import NAMES, Bent, checked, failed, scratch_tables
 from tests.d1.conftest import Place
+from tests.reaching import reached
 
 # On its way ----------------------------------------------------------------------------------------------------------
 
@@ -50,17 +51,17 @@ async def test_where_nothing_may_be_written_it_says_so(place: Place) -> None:
 @pytest.mark.parametrize("at", ["CREATE TABLE", "UNION", "CREATE TRIGGER", "DROP TABLE"])
 @pytest.mark.parametrize("is_sent", [False, True])
 async def test_a_check_that_is_interrupted_takes_its_table_along(place: Place, at: str, is_sent: bool) -> None:
-    reached, go_on = asyncio.Event(), asyncio.Event()
+    there, go_on = asyncio.Event(), asyncio.Event()
     too_early = []
 
     class Stopping(Bent):
         async def query(self, body: bytes, count: int) -> list[Rows]:
-            if at.encode() in body and not reached.is_set():
+            if at.encode() in body and not there.is_set():
                 rows = await super().query(body, count) if is_sent else None
-                reached.set()
+                there.set()
                 await go_on.wait()
                 return await super().query(body, count) if rows is None else rows
-            if not go_on.is_set() and reached.is_set():
+            if not go_on.is_set() and there.is_set():
                 too_early.append(body)
             return await super().query(body, count)
 
@@ -69,7 +70,7 @@ async def test_a_check_that_is_interrupted_takes_its_table_along(place: Place, a
     await made.open()
     try:
         task = asyncio.create_task(probe(made, database.url))
-        await reached.wait()
+        await reached(there, task)
         task.cancel()
         for _ in range(50):  # enough for the next request, were it not waiting
             await asyncio.sleep(0)

@@ -332,7 +332,7 @@ async def test_a_transaction_begins_when_cancelled_commits_have_ended(place: Pla
     place.faults({"when": "before", "match": "INSERT INTO users", "delay_ms": 300})
     commit = asyncio.create_task(store.commit([Insert("users", rows.user(1)), Insert("system_logs", rows.log(1))]))
     while await asyncio.to_thread(place.engine.requests, place.database) == sent:
-        pass
+        assert not commit.done()
     commit.cancel()
     with pytest.raises(asyncio.CancelledError):
         await commit

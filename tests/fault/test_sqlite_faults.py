@@ -33,6 +33,7 @@ from dal.errors import (
 )
 from dal.ops import Count, Insert, Op, Select, Update, Value
 from dal.testing import rows
+from tests.reaching import reached
 from tests.rows import append
 
 COUNT = Count("users")
@@ -323,7 +324,7 @@ async def test_commits_wait_for_a_transaction_and_then_go_on(store: SqlStore) ->
             await go_on.wait()
 
     held = asyncio.create_task(transaction())
-    await begun.wait()
+    await reached(begun, held)
     commits = [asyncio.create_task(store.commit([Insert("users", rows.user(i))])) for i in range(2, 12)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in commits)

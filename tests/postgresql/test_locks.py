@@ -14,7 +14,7 @@ from dal.ops import Compare, Guard, Insert, Op, Ref, Select, Update, Value
 from dal.testing import rows
 from tests.postgresql.conftest import OpenStore
 from tests.postgresql.rows import append, chat, raise_count, user
-from tests.postgresql.waiting import until
+from tests.postgresql.waiting import TIMEOUT_S, until
 
 _WAITS = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 COUNT = Select("chat_sessions", (Compare("chat_id", "=", "c"),), columns=("message_count",))
@@ -113,7 +113,8 @@ async def test_a_deadlock_is_a_conflict_to_retry(store: SqlStore) -> None:
         try:
             async with store.transaction() as transaction:
                 await transaction.commit([raise_count(first)])
-                await met.wait()
+                async with asyncio.timeout(TIMEOUT_S):  # the other may have ended before
+                    await met.wait()
                 await transaction.commit([raise_count(second)])
         except ConflictError as error:
             assert error.retryable
@@ -133,7 +134,8 @@ async def test_a_serialization_failure_is_a_conflict_to_retry(store: SqlStore) -
         try:
             async with store.transaction() as transaction:
                 await transaction.read(COUNT)
-                await met.wait()
+                async with asyncio.timeout(TIMEOUT_S):  # the other may have ended before
+                    await met.wait()
                 await transaction.commit([raise_count("c", number)])
         except ConflictError as error:
             assert error.retryable

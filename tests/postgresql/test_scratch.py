@@ -17,6 +17,7 @@ from dal.backends.postgresql.schema_connection import PostgresSchemaConnection, 
 from dal.errors import SchemaError
 from dal.schema.connection import StatementError
 from tests.engines import honesty, postgres
+from tests.reaching import reached
 
 SCRATCHES = """
     SELECT datname::text FROM pg_database WHERE datname LIKE 'dal\\_scratch\\_%'
@@ -109,7 +110,7 @@ async def test_it_goes_away_when_its_user_is_cancelled(connection: PostgresSchem
             await scratch.run([("SELECT pg_sleep(3600)", ())])
 
     task = asyncio.create_task(use())
-    await inside.wait()
+    await reached(inside, task)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
