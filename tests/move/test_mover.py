@@ -98,6 +98,25 @@ async def test_a_mover_behind_another_one_looks_now_and_then_whatever_became_of_
     assert min(slept) > 0
 
 
+@pytest.mark.parametrize("call", ["tables_with", "change_gate"])
+async def test_a_mover_whose_move_is_ended_in_the_middle_of_a_round_says_so(
+    source: Site, target: Site, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    move = await start(source, target)
+    await move.settle()
+    original = getattr(source.replica, call)
+
+    async def behind_the_end(*given: object, **named: object) -> object:
+        monkeypatch.setattr(source.replica, call, original)
+        await abort(move.sides)
+        return await original(*given, **named)
+
+    monkeypatch.setattr(source.replica, call, behind_the_end)
+    async with asyncio.timeout(30):
+        with pytest.raises(ConflictError, match="no move is on"):
+            await move.mover().run(lambda _: False)
+
+
 async def test_the_collector_looks_seldom_while_rows_are_copied(source: Site, target: Site) -> None:
     class Watched(Life):
         def before(self, name: str) -> None:

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from dal.collector import rare_collections
-from dal.errors import ConflictError, CorruptDataError, DalError
+from dal.errors import ConflictError, CorruptDataError, DalError, SchemaError
 from dal.limits import (
     GATE_IDLE_AGE_S,
     MOVE_BATCH_ROWS,
@@ -160,6 +160,7 @@ class Mover:
 
     async def _run(self, until: Callable[[Mapping[str, UnitGates]], bool]) -> None:
         failures = 0
+        looks_again = False
         while True:
             try:
                 gates = await read_gates(self._sides)
@@ -170,7 +171,12 @@ class Mover:
                     return
                 self.progress.working = await self._lease(gates)
                 busy = await self.step(gates) if self.progress.working else False
-                failures = 0
+                failures, looks_again = 0, False
+            except SchemaError:
+                if looks_again:
+                    raise
+                looks_again = True  # the move was ended in the middle of a round, and its registry is gone
+                continue
             except DalError as error:
                 failures += 1
                 if not error.retryable or failures > 1000:
