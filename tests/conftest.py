@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from dal.config import Settings
-from tests import hanging
+from tests import hanging, stalls
 from tests.engines import d1, d1_worker, honesty, postgres, s3, scratch
 
 #: Where tests are that take ten seconds and more.
@@ -33,6 +33,7 @@ _Engine = TypeVar("_Engine", d1.D1Engine, d1_worker.D1WorkerEngine, s3.R2Engine,
 def pytest_configure(config: pytest.Config) -> None:
     honesty.required_engines()
     scratch.prefer_memory()
+    config.pluginmanager.register(stalls.Stalls())
     # No timed assertion in the tests: a busy machine is not a bug. A failure prints how to repeat it.
     settings.register_profile("dal", deadline=None, print_blob=True)
     settings.load_profile("dal")
