@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Literal
 
 import pytest
 import pytest_asyncio
@@ -15,6 +16,7 @@ from dal.limits import MOVE_FENCE_S
 from dal.move.cutover import Cutover
 from dal.move.patience import Patience
 from dal.move.recovery import KNOWN, announced_s, complete, recover
+from dal.move.relay import copy_dirty
 from dal.move.sides import Side, UnitGates, read_gates
 from dal.ops import Compare, Delete, Update, Value
 from dal.replica import EPOCH, UNITS, Entry
@@ -127,6 +129,37 @@ async def test_rows_that_cannot_be_copied_stop_the_switch(move: Move, monkeypatc
     with pytest.raises(UnavailableError, match="cannot be copied"):
         await move.switch("target", "memory")
     assert primaries(await read_gates(move.sides)) == {"source"}
+
+
+async def test_rows_that_a_mover_copies_behind_the_fence_stop_no_switch(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables_with = move.sides.source.tables_with
+    is_fenced = asyncio.Event()
+
+    async def and_then_a_mover_copies(state: Literal["dirty", "copied"]) -> frozenset[str]:
+        found = await tables_with(state)
+        if not is_fenced.is_set() and (await move.sides.source.gates())["memory"].role == "fenced":
+            is_fenced.set()
+            assert "user_memory" in found
+            await copy_dirty(move.sides.source, move.sides.target, "user_memory", 100, frozenset(ALL))
+        return found
+
+    monkeypatch.setattr(move.sides.source, "tables_with", and_then_a_mover_copies)
+    change_gate = move.sides.source.change_gate
+
+    async def a_last_write_then_the_fence(
+        unit: str, *, expect: Mapping[str, Value], change: Mapping[str, Value]
+    ) -> bool:
+        if change.get("role") == "fenced":
+            await move.source.insert("user_memory", rows.memory(40, 1, key="the last before the fence"))
+        return await change_gate(unit, expect=expect, change=change)
+
+    monkeypatch.setattr(move.sides.source, "change_gate", a_last_write_then_the_fence)
+    await move.switch("target", "memory")
+    assert is_fenced.is_set()
+    assert len(await move.target.rows("user_memory")) == 2
+    assert await move.differences() == 0
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "behind"])

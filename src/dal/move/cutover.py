@@ -210,6 +210,7 @@ class Cutover:
         while await store.rescan():
             self._check_time(unit, started)
         drained = 0
+        left = None
         while True:
             ours, theirs = await together(store.tables_with("dirty"), peer.tables_with("dirty"))
             if (ours | theirs).isdisjoint(tables):
@@ -218,7 +219,10 @@ class Cutover:
             entries = [entry for some in found for entry in some]
             copied = (await copy(store, peer, entries, units, rows=self._batch_rows)).copied
             self._check_time(unit, started)
-            if not copied:  # or the peer waits for what a cascade took, and nobody sends it behind the fence
+            before, left = left, None if copied else {(entry.table, entry.id, entry.version) for entry in entries}
+            # What a mover has just copied is gone at the next look. What stays cannot be copied; or, with nothing of
+            # ours left, the peer waits for what a cascade took, and nobody sends it behind the fence.
+            if left is not None and left == before:
                 raise UnavailableError(f"{unit}: rows are left that cannot be copied", operation="cutover")
             drained += copied
         await self._compare(unit, to, marking=False)
