@@ -18,7 +18,7 @@ from dal.blobs.memory import MemoryBlobStore
 from dal.errors import ConfigurationError, CorruptDataError, InvalidInputError, UnavailableError
 from dal.limits import BLOB_CACHE_TRUST_S
 from dal.testing.blobs.data import content, read
-from tests.reaching import reached
+from dal.testing.reaching import reached
 
 MIB = 1024 * 1024
 

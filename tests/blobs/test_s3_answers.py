@@ -28,8 +28,8 @@ from dal.errors import (
 )
 from dal.limits import S3_ATTEMPTS, S3_BUSY_WAIT_S, S3_FIRST_WAIT_S, S3_MAX_PAUSE_S
 from dal.testing.blobs.data import content, pieces, read
+from dal.testing.reaching import reached
 from tests.blobs.bent import SECRET, Answer, Request, bent, refusal
-from tests.reaching import reached
 
 DONE = Answer(200, headers={"etag": '"e1"', "date": "Sun, 29 Nov 2026 04:00:00 GMT"})
 

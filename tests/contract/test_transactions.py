@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dal import AlreadyExistsError, ConflictError, DataAccess, InvalidInputError, Transaction, UnsupportedError, User
-from tests.reaching import reached
+from dal.testing.reaching import reached
 
 
 class Boom(Exception):

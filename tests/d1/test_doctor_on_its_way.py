@@ -14,9 +14,9 @@ import pytest
 from dal.backends.d1.probe import probe
 from dal.backends.d1.transport import D1Address, Rows
 from dal.limits import SCRATCH_LIFETIME_S
+from dal.testing.reaching import reached
 from tests.d1.bent import NAMES, Bent, checked, failed, scratch_tables
 from tests.d1.conftest import Place
-from tests.reaching import reached
 
 # On its way ----------------------------------------------------------------------------------------------------------
 

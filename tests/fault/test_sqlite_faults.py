@@ -33,7 +33,7 @@ from dal.errors import (
 )
 from dal.ops import Count, Insert, Op, Select, Update, Value
 from dal.testing import rows
-from tests.reaching import reached
+from dal.testing.reaching import reached
 from tests.rows import append
 
 COUNT = Count("users")

@@ -12,9 +12,9 @@ from dal import AlreadyExistsError, DataAccess, MissingReferenceError, QuotaExce
 from dal.blobs.base import BlobStore
 from dal.limits import FILE_UPLOAD_LIFE_S
 from dal.testing import FakeClock
+from dal.testing.reaching import reached
 from tests.files.conftest import Opened, keys
 from tests.files.test_upload import UNKNOWN, content, pieces
-from tests.reaching import reached
 
 
 async def outcome(upload: object) -> str:

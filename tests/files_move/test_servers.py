@@ -18,9 +18,9 @@ from dal.files_move.moving import move
 from dal.files_move.options import MoveOptions
 from dal.files_move.verifying import verify
 from dal.limits import S3_PART_BYTES
+from dal.testing.reaching import reached
 from tests.engines.s3 import S3Engine
 from tests.files_move.contents import Killed, Watched, checksum, everything, keep
-from tests.reaching import reached
 
 CONTENTS = {f"files/{number:03}": f"content {number}".encode() * (number % 40) for number in range(60)} | {
     "files/large": bytes(range(256)) * ((S3_PART_BYTES + 2 * 1024**2) // 256)

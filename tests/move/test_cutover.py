@@ -21,9 +21,9 @@ from dal.move.sides import Side, UnitGates, read_gates
 from dal.ops import Compare, Delete, Update, Value
 from dal.replica import EPOCH, UNITS, Entry
 from dal.testing import rows
+from dal.testing.reaching import reached
 from tests.move.moving import ALL, KilledError, Life, Move, Waited, mortal, quick, start
 from tests.move.replicas import MakeSite
-from tests.reaching import reached
 
 __all__ = ["quick"]
 

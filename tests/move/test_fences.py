@@ -10,8 +10,8 @@ from dal.errors import FencedError
 from dal.ops import Compare, Delete, Insert, Update
 from dal.replica import EPOCH, UNITS, Key
 from dal.testing import rows
+from dal.testing.reaching import reached
 from tests.move.replicas import REFUSALS, MakeSite, Site, apply, entry, on_sql, tombstone
-from tests.reaching import reached
 
 ID = rows.row_id
 FENCING = ("file.replica", "sqlite.replica", "postgresql.switching")

@@ -20,7 +20,7 @@ from dal.errors import DalTimeoutError
 from dal.ops import Compare, Insert, Select, Update
 from dal.replica import EPOCH, UNITS, Copied, Gate, Replica
 from dal.testing import rows
-from tests.reaching import reached
+from dal.testing.reaching import reached
 
 GATES = [Gate(unit, "m1", "source", "primary", 1, 2, "CAPTURE") for unit in UNITS]
 USERS = range(1, 41)

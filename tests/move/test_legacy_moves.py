@@ -23,9 +23,9 @@ from dal.move.ending import abort, retire
 from dal.move.sides import read_gates
 from dal.ops import Select
 from dal.store import Store
+from dal.testing.reaching import reached
 from tests.move.legacy_site import chats, memory, move, opened, root, says, site, store, target, write
 from tests.move.moving import KilledError, Life, Move, mortal, quick, start
-from tests.reaching import reached
 
 __all__ = ["move", "opened", "quick", "root", "store", "target"]
 UNITS = ("memory", "chats", "files", "users", "audit")

@@ -17,12 +17,12 @@ from dal.backends.sql import SqlStore
 from dal.errors import DalTimeoutError, FencedError
 from dal.ops import Compare, Select
 from dal.replica import EPOCH, Copied, Entry
+from dal.testing.reaching import reached
 from dal.values import new_id
 from tests.postgresql.conftest import MakeRole, OpenStore
 from tests.postgresql.moves import MOVER, Connection, add_user, connect, gates, registry, rows
 from tests.postgresql.rows import append, chat, message, user
 from tests.postgresql.waiting import until
-from tests.reaching import reached
 
 ISOLATION: Final = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 SWITCHER_WAITS: Final = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND mode = ANY (%s)"

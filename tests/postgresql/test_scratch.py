@@ -16,8 +16,8 @@ from dal.backends.postgresql.guard import Guard
 from dal.backends.postgresql.schema_connection import PostgresSchemaConnection, open_schema
 from dal.errors import SchemaError
 from dal.schema.connection import StatementError
+from dal.testing.reaching import reached
 from tests.engines import honesty, postgres
-from tests.reaching import reached
 
 SCRATCHES = """
     SELECT datname::text FROM pg_database WHERE datname LIKE 'dal\\_scratch\\_%'

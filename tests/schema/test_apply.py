@@ -15,7 +15,7 @@ from dal.factory import schema_connection
 from dal.limits import SCHEMA_RESUMPTIONS
 from dal.schema import Connection, MigrationSet, Progress
 from dal.schema.inspection.objects import snapshot
-from tests.reaching import reached
+from dal.testing.reaching import reached
 from tests.schema.faulty import Fault, Faulty
 from tests.schema.written import write_set
 

@@ -18,7 +18,7 @@ from dal.limits import SCHEMA_LEASE_S
 from dal.schema import Connection, MigrationSet, Progress, lock
 from dal.schema.connection import StatementError
 from dal.schema.ledger import creation
-from tests.reaching import reached
+from dal.testing.reaching import reached
 from tests.schema.faulty import Faulty
 from tests.schema.written import write_set
 

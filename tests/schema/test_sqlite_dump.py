@@ -22,7 +22,7 @@ from dal.backends.sqlite.dump import dump, load
 from dal.errors import CorruptDataError, DalTimeoutError, UnavailableError
 from dal.schema.backups.digest import TableDigest, content_digests
 from dal.schema.connection import Reader
-from tests.reaching import reached
+from dal.testing.reaching import reached
 
 _SPAWN = multiprocessing.get_context("spawn")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.reaching import reached
+
+from dal.testing.reaching import reached
 
 
 async def test_an_event_that_work_sets_is_waited_for_and_the_work_goes_on() -> None:

@@ -12,6 +12,7 @@ from dal.errors import AlreadyExistsError, ConflictError, MissingReferenceError,
 from dal.ops import Compare, Count, Delete, Guard, Insert, Select, Sum, Update
 from dal.store import ReadCommit, Store
 from dal.testing import rows
+from dal.testing.reaching import reached
 
 #: How long a task waits for its rival to come as far; where transactions exclude each other the rival can not.
 _RENDEZVOUS_S = 0.2
@@ -77,9 +78,7 @@ class TransactionConformance:
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(hang())
-        there = asyncio.create_task(inside.wait())
-        await asyncio.wait({task, there}, return_when=asyncio.FIRST_COMPLETED)  # one that fails never is
-        there.cancel()
+        await reached(inside, task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -19,6 +19,7 @@ from dal.errors import (
 )
 from dal.testing.blobs import data
 from dal.testing.blobs.data import checksum, content, keys, pieces, read
+from dal.testing.reaching import reached
 
 #: Neighbours in the order of bytes: '-' '.' '/' '0' 'A' '_' 'a'.
 ORDERED = ("o-", "o.", "o/-", "o/a/b", "o/a0", "o0", "oA", "oB/c", "o_", "oa/B", "oa/b", "ob")
@@ -161,16 +162,16 @@ class WholeConformance:
     async def test_a_cancelled_put_leaves_what_was_there(self, store: BlobStore) -> None:
         await store.put("w", b"before")
         for size in (10, LARGE_BYTES):
-            reached = asyncio.Event()
+            there = asyncio.Event()
 
-            async def stuck(size: int = size, reached: asyncio.Event = reached) -> AsyncIterator[bytes]:
+            async def stuck(size: int = size, there: asyncio.Event = there) -> AsyncIterator[bytes]:
                 async for piece in pieces(content(size)):
                     yield piece
-                reached.set()
+                there.set()
                 await asyncio.Event().wait()
 
             task = asyncio.create_task(store.put("w", stuck()))
-            await reached.wait()
+            await reached(there, task)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
